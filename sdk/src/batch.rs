@@ -1,0 +1,98 @@
+//! The change batch: what a source delivers and a sink writes.
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+
+use crate::{Error, Offset, Result, StreamPartition};
+
+/// Prefix of the columns that the host and its plugins reserve.
+pub const RESERVED_PREFIX: &str = "_cdc_";
+/// `_cdc_operation`: utf8, required: `INSERT`, `UPDATE`, `DELETE` or `TRUNCATE`.
+pub const OPERATION: &str = "_cdc_operation";
+/// `_cdc_timestamp`: timestamp in microseconds UTC: when the change happened at the source.
+pub const TIMESTAMP: &str = "_cdc_timestamp";
+/// `_cdc_lsn`: utf8, nullable: the source's own position of the change.
+pub const LSN: &str = "_cdc_lsn";
+
+/// Schema metadata: the stream's printed name.
+pub const META_STREAM: &str = "philotes.stream";
+/// Schema metadata: a JSON array of the key columns' names, `[]` where there is no key.
+pub const META_KEY: &str = "philotes.key";
+/// Field metadata: the name of the column's type at the source, as the source prints it.
+pub const META_SOURCE_TYPE: &str = "philotes.source_type";
+/// Field metadata: `"true"` where the column's type was inferred from data and not told by the source.
+pub const META_INFERRED: &str = "philotes.inferred";
+
+/// The zone of every timestamp with a time zone; readers of Iceberg accept no other spelling.
+pub const UTC: &str = "+00:00";
+
+/// The three reserved columns, in the order in which they close every change batch.
+#[must_use]
+pub fn reserved_fields() -> [Field; 3] {
+    [
+        Field::new(OPERATION, DataType::Utf8, false),
+        Field::new(TIMESTAMP, DataType::Timestamp(TimeUnit::Microsecond, Some(UTC.into())), true),
+        Field::new(LSN, DataType::Utf8, true),
+    ]
+}
+
+/// Rows of one partition of one stream, all of one schema, and the offset that covers them.
+///
+/// The columns are the row itself (after an INSERT or UPDATE, before a DELETE, as much of it as is known), followed by
+/// the reserved columns. All rows up to and including this batch are covered by `offset`: once the sink reports it
+/// durable, the source may forget them. A batch is written whole or not at all and never split over two commits.
+#[derive(Clone, Debug)]
+pub struct ChangeBatch {
+    /// Whose rows these are.
+    pub at: StreamPartition,
+    /// Identifies the schema within the stream; assigned by the source, never reused for another schema while the
+    /// source instance lives.
+    pub schema_id: u64,
+    /// The rows.
+    pub rows: RecordBatch,
+    /// Covers these rows and all before them in this partition.
+    pub offset: Offset,
+    /// The last row ends a transaction of the source.
+    pub ends_transaction: bool,
+    /// The rows belong to the initial load.
+    pub initial_load: bool,
+    /// When the source's server took the newest of these rows in, in microseconds since 1970 UTC; for the lag. Zero
+    /// where unknown.
+    pub newest_micros: i64,
+}
+
+impl ChangeBatch {
+    /// Roughly how much memory the rows hold, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.rows.get_array_memory_size()
+    }
+
+    /// The names of the key columns of a schema ([`META_KEY`]); empty where there is none.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Data`](crate::ErrorKind::Data) when the metadata is no JSON array of names of columns.
+    pub fn key_columns(schema: &Schema) -> Result<Vec<String>> {
+        let Some(json) = schema.metadata().get(META_KEY) else { return Ok(Vec::new()) };
+        let names: Vec<String> = serde_json::from_str(json).map_err(|e| {
+            Error::data(format!("schema metadata {META_KEY} must be a JSON array of names")).with_source(e)
+        })?;
+        for name in &names {
+            if schema.index_of(name).is_err() {
+                return Err(Error::data(format!("key column {name:?} is not a column of the schema")));
+            }
+        }
+        Ok(names)
+    }
+}
+
+/// A stream that a source would deliver: for `philotes plan`.
+#[derive(Clone, Debug)]
+pub struct StreamDescription {
+    /// The stream and its partition (any one of them).
+    pub at: StreamPartition,
+    /// Its schema, reserved columns, metadata and all.
+    pub schema: SchemaRef,
+    /// How many rows the schema was sampled from; `None` where the source told it.
+    pub sampled_rows: Option<u64>,
+}

@@ -1,0 +1,179 @@
+//! The one error of the boundary: its kind says what the host does next.
+
+use std::fmt;
+
+/// What happens next after a failure. The kinds and their numbers are part of the ABI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum ErrorKind {
+    /// The configuration is wrong: stop; the message says which key, what was found and what is allowed.
+    Config = 1,
+    /// A server or a file is out of reach for now: retry with back-off.
+    Unavailable = 2,
+    /// A record cannot be written: stop (or dead-letter it); the message names stream, offset, column and reason.
+    Data = 3,
+    /// Somebody else changed what this operation was based on: reload and apply again.
+    Conflict = 4,
+    /// The outcome is unknown: look before retrying.
+    Unknown = 5,
+    /// Another task owns the stream: drop everything uncommitted, reopen, announce again.
+    Fenced = 6,
+    /// A bug: stop and keep the evidence.
+    Internal = 7,
+}
+
+impl ErrorKind {
+    /// The kind with this number of the ABI, if there is one.
+    #[must_use]
+    pub fn from_u32(value: u32) -> Option<Self> {
+        Some(match value {
+            1 => Self::Config,
+            2 => Self::Unavailable,
+            3 => Self::Data,
+            4 => Self::Conflict,
+            5 => Self::Unknown,
+            6 => Self::Fenced,
+            7 => Self::Internal,
+            _ => return None,
+        })
+    }
+
+    /// The kind's name in lower case, as it stands in logs, status and metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Config => "config",
+            Self::Unavailable => "unavailable",
+            Self::Data => "data",
+            Self::Conflict => "conflict",
+            Self::Unknown => "unknown",
+            Self::Fenced => "fenced",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A failure: its kind, a message an operator can act on, and where there is one the error beneath it.
+///
+/// Kind and message cross the plugin boundary; the source is folded into the message there. Never put a row's values
+/// or a secret into the message.
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// A result with the sdk's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error of this kind.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), source: None }
+    }
+
+    /// [`ErrorKind::Config`].
+    pub fn config(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Config, message)
+    }
+
+    /// [`ErrorKind::Unavailable`].
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Unavailable, message)
+    }
+
+    /// [`ErrorKind::Data`].
+    pub fn data(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Data, message)
+    }
+
+    /// [`ErrorKind::Conflict`].
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Conflict, message)
+    }
+
+    /// [`ErrorKind::Unknown`].
+    pub fn unknown(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Unknown, message)
+    }
+
+    /// [`ErrorKind::Fenced`].
+    pub fn fenced(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Fenced, message)
+    }
+
+    /// [`ErrorKind::Internal`].
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Internal, message)
+    }
+
+    /// The same error with the error that caused it.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// The same error, its message preceded by where it happened: `context: message`.
+    #[must_use]
+    pub fn context(mut self, context: impl fmt::Display) -> Self {
+        self.message = format!("{context}: {}", self.message);
+        self
+    }
+
+    /// What happens next.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The message alone, without the errors beneath.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+/// The message and the messages of all errors beneath it, `: ` between them.
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        let mut next = self.source.as_deref().map(|e| e as &dyn std::error::Error);
+        while let Some(error) = next {
+            write!(f, ": {error}")?;
+            next = error.source();
+        }
+        Ok(())
+    }
+}
+
+// `source` stays None: Display already prints the whole chain, and a reporter would print it twice.
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn display_prints_the_chain_once() {
+        let error =
+            Error::unavailable("cannot connect").with_source(std::io::Error::other("refused")).context("source");
+        assert_eq!(error.to_string(), "source: cannot connect: refused");
+    }
+
+    #[test]
+    fn every_kind_survives_its_number() {
+        for number in 1..=7 {
+            assert_eq!(ErrorKind::from_u32(number).map(|kind| kind as u32), Some(number));
+        }
+        assert_eq!(ErrorKind::from_u32(0), None);
+        assert_eq!(ErrorKind::from_u32(8), None);
+    }
+}
