@@ -1,0 +1,3 @@
+//! The connector host as a library, so that tests reach its parts; `main` only starts it.
+
+pub mod plugin;
