@@ -1,1 +1,66 @@
+//! The real host against real servers, seen through foreign readers.
+//!
+//! Here is what the end-to-end tests, the quickstart and the bench share: servers, readers, the host's process, the shop.
+//! Nothing here links the host or a plugin: they are run as an operator runs them.
 
+pub mod connector;
+pub mod host;
+pub mod readers;
+pub mod replay;
+#[path = "../services/mod.rs"]
+pub mod services;
+pub mod shop;
+pub mod sql;
+pub mod target;
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use services::postgres::{Options, Postgres};
+
+/// A PostgreSQL for a test. `None` where none can be had and this is not CI: the skip is printed and counted in
+/// `target/skipped.txt`, which `make test` shows.
+///
+/// # Panics
+/// In CI (`CI=true`) where none can be had, and everywhere when an installed one does not start.
+#[must_use]
+pub fn postgres_or_skip() -> Option<Postgres> {
+    if let Err(error) = services::install(&["initdb:postgresql"]) {
+        skip(&error);
+        return None;
+    }
+    #[expect(clippy::panic, reason = "a test cannot go on")]
+    Some(Postgres::start(Options::default()).unwrap_or_else(|error| panic!("{error:#}")))
+}
+
+/// Notes that a test was skipped for want of a server.
+///
+/// # Panics
+/// In CI: nothing is skipped there.
+pub fn skip(reason: &anyhow::Error) {
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "nothing is skipped in CI: {reason:#}");
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    eprintln!("SKIPPED {test}: {reason:#}");
+    use std::io::Write;
+    if let Ok(mut file) = std::fs::File::options().create(true).append(true).open(target::root().join("skipped.txt")) {
+        let _ = writeln!(file, "{test}: {reason:#}");
+    }
+}
+
+/// Asks until the answer is yes; false when the time is over.
+///
+/// # Errors
+/// The question's own.
+pub fn eventually(patience: Duration, mut question: impl FnMut() -> Result<bool>) -> Result<bool> {
+    let deadline = Instant::now() + patience;
+    loop {
+        if question()? {
+            return Ok(true);
+        }
+        if Instant::now() > deadline {
+            return Ok(false);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

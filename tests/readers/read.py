@@ -1,0 +1,206 @@
+"""Reads Iceberg tables of a SQLite catalog as PyIceberg or DuckDB sees them.
+
+A line of JSON in is a request, a line of JSON out its answer: {"ok": ...} or {"error": "..."}.
+
+    {"op": "rows", "reader": "pyiceberg", "catalog": "/path/catalog.db", "table": "cdc.public_orders"}
+
+Cells are text or null, exact: whole numbers and decimals in decimal digits, float and double as the big-endian bytes of
+the double in hex, date as days, time and timestamps as microseconds since 1970 (UTC where there is a zone), uuid in its
+usual form, binary in hex; lists are JSON arrays and structs JSON objects of such cells.
+"""
+
+import json
+import sqlite3
+import struct
+import sys
+import uuid
+
+import duckdb
+import pyarrow as pa
+from duckdb_extensions import import_extension
+from pyiceberg.catalog.sql import SqlCatalog
+
+
+def connect_duckdb(extension_directory):
+    connection = duckdb.connect(config={"extension_directory": extension_directory, "TimeZone": "UTC"})
+    for extension in ("avro", "iceberg"):
+        import_extension(extension, con=connection)
+        connection.load_extension(extension)
+    return connection
+
+
+def cells(column):
+    """The cells of an Arrow array."""
+    if isinstance(column, pa.ChunkedArray):
+        return [cell for chunk in column.chunks for cell in cells(chunk)]
+    kind = column.type
+    if isinstance(kind, pa.ExtensionType):
+        if kind.extension_name == "arrow.uuid":
+            return [None if v is None else str(uuid.UUID(bytes=v)) for v in column.storage.to_pylist()]
+        return cells(column.storage)
+    if pa.types.is_timestamp(kind):
+        column = column.cast(pa.timestamp("us", tz=kind.tz)).cast(pa.int64())
+    elif pa.types.is_time(kind):
+        column = column.cast(pa.time64("us")).cast(pa.int64())
+    elif pa.types.is_date(kind):
+        column = column.cast(pa.date32()).cast(pa.int32())
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        values, offsets = cells(column.values), column.offsets.to_pylist()
+        return [
+            values[start:end] if valid else None
+            for start, end, valid in zip(offsets, offsets[1:], column.is_valid().to_pylist())
+        ]
+    elif pa.types.is_struct(kind):
+        children = {kind.field(i).name: cells(column.field(i)) for i in range(kind.num_fields)}
+        return [
+            {name: child[i] for name, child in children.items()} if valid else None
+            for i, valid in enumerate(column.is_valid().to_pylist())
+        ]
+    return [None if value is None else text(value) for value in column.to_pylist()]
+
+
+def text(value):
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return struct.pack(">d", value).hex()
+    if isinstance(value, (bytes, bytearray)):
+        return value.hex()
+    if isinstance(value, (int, str, uuid.UUID)):
+        return str(value)
+    return f"{value:f}"  # a decimal, never in scientific notation
+
+
+def answer_of(table):
+    columns = [cells(table.column(i)) for i in range(table.num_columns)]
+    return {"columns": table.column_names, "rows": [list(row) for row in zip(*columns)]}
+
+
+class PyIceberg:
+    def __init__(self, request):
+        catalog = SqlCatalog(request.get("name", "philotes"), uri="sqlite:///" + request["catalog"])
+        self.table = catalog.load_table(request["table"])
+
+    def rows(self, request):
+        return answer_of(self.table.scan().to_arrow())
+
+    def query(self, request):
+        t = self.table.scan().to_arrow()
+        DUCKDB.register("t", t)
+        try:
+            return answer_of(DUCKDB.sql(request["sql"]).to_arrow_table())
+        finally:
+            DUCKDB.unregister("t")
+
+    def schema(self, request):
+        identifiers = set(self.table.schema().identifier_field_ids)
+        return [
+            {"id": f.field_id, "name": f.name, "type": str(f.field_type), "required": f.required,
+             "identifier": f.field_id in identifiers}
+            for f in self.table.schema().fields
+        ]
+
+    def partitions(self, request):
+        schema = self.table.schema()
+        return [f"{f.transform}({schema.find_column_name(f.source_id)}) as {f.name}" for f in self.table.spec().fields]
+
+    def snapshots(self, request):
+        return [
+            {"id": str(s.snapshot_id), "parent": s.parent_snapshot_id and str(s.parent_snapshot_id),
+             "sequence": s.sequence_number, "operation": s.summary.operation.value,
+             "summary": s.summary.additional_properties}
+            for s in sorted(self.table.snapshots(), key=lambda s: s.sequence_number)
+        ]
+
+    def files(self, request):
+        """The live data files in the order in which they were committed."""
+        snapshot = self.table.current_snapshot()
+        entries = [
+            entry
+            for manifest in (snapshot.manifests(self.table.io) if snapshot else [])
+            for entry in manifest.fetch_manifest_entry(self.table.io)
+        ]
+        entries.sort(key=lambda e: e.sequence_number)
+        return [
+            {"path": e.data_file.file_path, "sequence": e.sequence_number, "rows": e.data_file.record_count,
+             "bytes": e.data_file.file_size_in_bytes, "format": e.data_file.file_format.value,
+             "partition": [str(v) for v in e.data_file.partition]}
+            for e in entries
+        ]
+
+    def properties(self, request):
+        return self.table.properties
+
+    def location(self, request):
+        return {"metadata": self.table.metadata_location, "uuid": str(self.table.metadata.table_uuid)}
+
+    def drop(self, request):
+        catalog = SqlCatalog(request.get("name", "philotes"), uri="sqlite:///" + request["catalog"])
+        catalog.drop_table(request["table"])
+
+    def rollback(self, request):
+        """Makes an earlier snapshot the head, as an operator's rollback does."""
+        snapshot = int(request["snapshot"])
+        self.table.manage_snapshots().rollback_to_snapshot(snapshot).commit()
+
+
+class DuckDb:
+    def __init__(self, request):
+        namespace, _, name = request["table"].rpartition(".")
+        with sqlite3.connect(request["catalog"], timeout=30) as catalog:
+            row = catalog.execute(
+                "select metadata_location from iceberg_tables "
+                "where catalog_name = ? and table_namespace = ? and table_name = ?",
+                (request.get("name", "philotes"), namespace, name),
+            ).fetchone()
+        if row is None:
+            raise LookupError(f"no table {request['table']} in the catalog")
+        self.metadata = row[0].replace("'", "''")
+
+    def rows(self, request):
+        return self.query({"sql": "select * from t"})
+
+    def query(self, request):
+        DUCKDB.sql(f"create or replace temp view t as select * from iceberg_scan('{self.metadata}')")
+        try:
+            return answer_of(DUCKDB.sql(request["sql"]).to_arrow_table())
+        finally:
+            DUCKDB.sql("drop view t")
+
+    def schema(self, request):
+        described = DUCKDB.sql(f"describe select * from iceberg_scan('{self.metadata}')").fetchall()
+        return [{"id": 0, "name": d[0], "type": d[1], "required": d[2] == "NO", "identifier": False} for d in described]
+
+    def snapshots(self, request):
+        found = DUCKDB.sql(
+            f"select snapshot_id, sequence_number, operation from iceberg_snapshots('{self.metadata}') order by 2"
+        ).fetchall()
+        return [{"id": str(f[0]), "parent": None, "sequence": f[1], "operation": f[2], "summary": {}} for f in found]
+
+    def files(self, request):
+        found = DUCKDB.sql(
+            "select file_path, manifest_sequence_number, record_count, file_format "
+            f"from iceberg_metadata('{self.metadata}') where status <> 'DELETED' order by 2"
+        ).fetchall()
+        return [
+            {"path": f[0], "sequence": f[1], "rows": f[2], "bytes": 0, "format": f[3], "partition": []} for f in found
+        ]
+
+
+READERS = {"pyiceberg": PyIceberg, "duckdb": DuckDb}
+
+
+def serve():
+    for line in sys.stdin:
+        try:
+            request = json.loads(line)
+            reader = READERS[request["reader"]](request)
+            answer = {"ok": getattr(reader, request["op"])(request)}
+        except Exception as error:  # whatever a reader says is the test's to judge
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    DUCKDB = connect_duckdb(sys.argv[1])
+    serve()

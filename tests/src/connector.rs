@@ -1,0 +1,130 @@
+//! A connector of a test: its YAML, its catalog and warehouse in a temporary folder.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use tempfile::TempDir;
+
+use crate::host::philotes;
+use crate::readers::Table;
+
+/// A connector from a PostgreSQL buffer into the embedded catalog.
+#[derive(Debug)]
+pub struct Connector {
+    dir: TempDir,
+    dsn: String,
+    name: String,
+    source: Vec<String>,
+    sink: Vec<String>,
+    top: Vec<String>,
+}
+
+impl Connector {
+    /// A connector `shop` that commits often; its source id is `shop` as well.
+    ///
+    /// # Errors
+    /// When there is no room for its folder.
+    pub fn new(dsn: &str) -> Result<Self> {
+        Ok(Self {
+            dir: tempfile::Builder::new().prefix("philotes-").tempdir()?,
+            dsn: dsn.to_owned(),
+            name: "shop".to_owned(),
+            source: Vec::new(),
+            sink: Vec::new(),
+            top: vec!["commit: {interval: 300ms}".to_owned()],
+        })
+    }
+
+    /// Adds a line to the source: `acknowledge: delete`.
+    #[must_use]
+    pub fn source(mut self, line: &str) -> Self {
+        self.source.push(line.to_owned());
+        self
+    }
+
+    /// Adds a line to the sink: `partition_by: []`.
+    #[must_use]
+    pub fn sink(mut self, line: &str) -> Self {
+        self.sink.push(line.to_owned());
+        self
+    }
+
+    /// Adds a line to the connector itself; it replaces an earlier one of the same key.
+    #[must_use]
+    pub fn top(mut self, line: &str) -> Self {
+        let key = line.split(':').next().unwrap_or(line);
+        self.top.retain(|other| other.split(':').next() != Some(key));
+        self.top.push(line.to_owned());
+        self
+    }
+
+    /// The YAML.
+    #[must_use]
+    pub fn yaml(&self) -> String {
+        let lines = |lines: &[String]| lines.iter().map(|line| format!("  {line}\n")).collect::<String>();
+        let (warehouse, catalog) = (self.dir.path().join("warehouse"), self.catalog());
+        format!(
+            "name: {}\n\
+             source:\n  plugin: postgres-buffer\n  dsn: \"{}\"\n  source_id: shop\n{}\
+             sink:\n  plugin: iceberg\n  catalog: {{type: sql, uri: \"sqlite://{}\", warehouse: \"file://{}\"}}\n{}{}\n",
+            self.name,
+            self.dsn,
+            lines(&self.source),
+            catalog.display(),
+            warehouse.display(),
+            lines(&self.sink),
+            self.top.join("\n"),
+        )
+    }
+
+    /// Writes the YAML file and says where.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn file(&self) -> Result<PathBuf> {
+        let file = self.dir.path().join("shop.yaml");
+        std::fs::write(&file, self.yaml())?;
+        Ok(file)
+    }
+
+    /// The connector's own folder, where files of a test may lie as well.
+    #[must_use]
+    pub fn dir(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
+    /// The SQLite catalog.
+    #[must_use]
+    pub fn catalog(&self) -> PathBuf {
+        self.dir.path().join("catalog.db")
+    }
+
+    /// A table of its catalog: `cdc.public_orders`.
+    #[must_use]
+    pub fn table(&self, name: &str) -> Table {
+        Table::new(&self.catalog(), name)
+    }
+
+    /// Does an action; gives back what it printed.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn action(&self, arguments: &[&str]) -> Result<String> {
+        let file = self.file()?;
+        let mut all = vec!["action", file.to_str().unwrap_or_default()];
+        all.extend(arguments);
+        philotes(&all)?.success()
+    }
+
+    /// Makes the buffer and installs capture on these tables.
+    ///
+    /// # Errors
+    /// When an action fails.
+    pub fn capture(&self, tables: &[&str]) -> Result<()> {
+        self.action(&["source", "init"])?;
+        for table in tables {
+            self.action(&["source", "capture", &format!("table={table}")])?;
+        }
+        Ok(())
+    }
+}
