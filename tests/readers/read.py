@@ -17,8 +17,11 @@ import uuid
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 from duckdb_extensions import import_extension
 from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.schema import Schema
+from pyiceberg.types import NestedField
 
 
 def connect_duckdb(extension_directory):
@@ -71,6 +74,20 @@ def text(value):
     return f"{value:f}"  # a decimal, never in scientific notation
 
 
+def parquet_ids(fields, prefix=""):
+    """The field ids in a Parquet file by the path of the column; 0 where there is none."""
+    ids = {}
+    for field in fields:
+        path = prefix + field.name
+        ids[path] = int((field.metadata or {}).get(b"PARQUET:field_id", 0))
+        if pa.types.is_list(field.type):
+            element = field.type.value_field
+            ids |= parquet_ids([element.with_name("element")], path + ".")
+        elif pa.types.is_struct(field.type):
+            ids |= parquet_ids(field.type, path + ".")
+    return ids
+
+
 def answer_of(table):
     columns = [cells(table.column(i)) for i in range(table.num_columns)]
     return {"columns": table.column_names, "rows": [list(row) for row in zip(*columns)]}
@@ -78,8 +95,11 @@ def answer_of(table):
 
 class PyIceberg:
     def __init__(self, request):
-        catalog = SqlCatalog(request.get("name", "philotes"), uri="sqlite:///" + request["catalog"])
-        self.table = catalog.load_table(request["table"])
+        self.catalog = SqlCatalog(
+            "philotes", uri="sqlite:///" + request["catalog"], warehouse=request.get("warehouse", "")
+        )
+        if request["op"] != "create":
+            self.table = self.catalog.load_table(request["table"])
 
     def rows(self, request):
         return answer_of(self.table.scan().to_arrow())
@@ -128,15 +148,40 @@ class PyIceberg:
             for e in entries
         ]
 
+    def rows_in_order(self, request):
+        """All rows: the files in the order of their commits, each file's rows in its own order."""
+        tables = [pq.read_table(file["path"].removeprefix("file://"), partitioning=None) for file in self.files(request)]
+        return answer_of(pa.concat_tables(tables, promote_options="default"))
+
     def properties(self, request):
         return self.table.properties
 
     def location(self, request):
         return {"metadata": self.table.metadata_location, "uuid": str(self.table.metadata.table_uuid)}
 
+    def field_ids(self, request):
+        """The field id of every column, nested ones by their path."""
+        schema = self.table.schema()
+        return {schema.find_column_name(id): id for id in sorted(schema._lazy_id_to_name)}
+
+    def parquet_field_ids(self, request):
+        """The same, as every live data file says it."""
+        return {
+            file["path"]: parquet_ids(pq.read_schema(pa.OSFile(file["path"].removeprefix("file://"))))
+            for file in self.files(request)
+        }
+
     def drop(self, request):
-        catalog = SqlCatalog(request.get("name", "philotes"), uri="sqlite:///" + request["catalog"])
-        catalog.drop_table(request["table"])
+        self.catalog.drop_table(request["table"])
+
+    def create(self, request):
+        """A table of these [name, type, required] fields."""
+        fields = [
+            NestedField(number, name, kind, required=required)
+            for number, (name, kind, required) in enumerate(request["fields"], start=1)
+        ]
+        self.catalog.create_namespace_if_not_exists(request["table"].rpartition(".")[0])
+        self.catalog.create_table(request["table"], Schema(*fields))
 
     def rollback(self, request):
         """Makes an earlier snapshot the head, as an operator's rollback does."""
@@ -151,7 +196,7 @@ class DuckDb:
             row = catalog.execute(
                 "select metadata_location from iceberg_tables "
                 "where catalog_name = ? and table_namespace = ? and table_name = ?",
-                (request.get("name", "philotes"), namespace, name),
+                ("philotes", namespace, name),
             ).fetchone()
         if row is None:
             raise LookupError(f"no table {request['table']} in the catalog")

@@ -115,7 +115,7 @@ impl Postgres {
         let mut command = as_server_user(&program("postgres")?);
         if !self.options.detached {
             // Goes with the thread that started it, whatever becomes of that.
-            command = with_parent_death_signal(command);
+            command = with_parent_death_signal(&command);
         }
         let (fsync, level) = if self.options.fsync { ("on", "on") } else { ("off", "off") };
         command
@@ -291,7 +291,7 @@ fn as_server_user(program: &Path) -> Command {
     command
 }
 
-fn with_parent_death_signal(command: Command) -> Command {
+fn with_parent_death_signal(command: &Command) -> Command {
     let mut wrapped = Command::new("setpriv");
     wrapped.arg("--pdeathsig=INT");
     wrapped.args(command.get_args());

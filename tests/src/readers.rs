@@ -2,6 +2,7 @@
 //!
 //! Nothing here shares code with the sink; that is the point of it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -89,6 +90,9 @@ pub struct DataFile {
     /// Its partition values, printed; PyIceberg only.
     pub partition: Vec<String>,
 }
+
+/// Field ids by the path of the column.
+pub type FieldIds = BTreeMap<String, i64>;
 
 impl Rows {
     /// The position of a column.
@@ -200,7 +204,7 @@ impl Table {
     ///
     /// # Errors
     /// What PyIceberg says; the same holds for everything below.
-    pub fn properties(&self) -> Result<std::collections::BTreeMap<String, String>> {
+    pub fn properties(&self) -> Result<BTreeMap<String, String>> {
         Reader::PyIceberg.ask(self, "properties", json!({}))
     }
 
@@ -210,6 +214,40 @@ impl Table {
     /// What PyIceberg says.
     pub fn partitions(&self) -> Result<Vec<String>> {
         Reader::PyIceberg.ask(self, "partitions", json!({}))
+    }
+
+    /// All rows, in the order in which they were committed: file by file, each file's rows in its own order.
+    ///
+    /// # Errors
+    /// What PyIceberg says, or pyarrow of a file.
+    pub fn rows_in_order(&self) -> Result<Rows> {
+        Reader::PyIceberg.ask(self, "rows_in_order", json!({}))
+    }
+
+    /// The field id of every column of the schema, nested ones by their path.
+    ///
+    /// # Errors
+    /// What PyIceberg says.
+    pub fn field_ids(&self) -> Result<FieldIds> {
+        Reader::PyIceberg.ask(self, "field_ids", json!({}))
+    }
+
+    /// The field ids in every live data file, 0 where one is missing.
+    ///
+    /// # Errors
+    /// What PyIceberg says, or pyarrow of a file.
+    pub fn parquet_field_ids(&self) -> Result<BTreeMap<String, FieldIds>> {
+        Reader::PyIceberg.ask(self, "parquet_field_ids", json!({}))
+    }
+
+    /// Creates the table with fields `[name, type, required]`, as somebody else with PyIceberg would.
+    ///
+    /// # Errors
+    /// What PyIceberg says.
+    pub fn create_as_somebody_else(&self, warehouse: &Path, fields: &[Value]) -> Result<()> {
+        std::fs::create_dir_all(warehouse)?;
+        let warehouse = format!("file://{}", warehouse.display());
+        Reader::PyIceberg.ask(self, "create", json!({"fields": fields, "warehouse": warehouse}))
     }
 
     /// Where the current metadata file lies.

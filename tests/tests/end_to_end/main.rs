@@ -1,0 +1,61 @@
+//! The real host between a real PostgreSQL and foreign readers.
+//!
+//! `make build` comes first: the host and the plugins are run as they lie in cargo's target folder.
+
+mod arrival;
+mod command_line;
+mod crashes;
+mod exclusive;
+mod order;
+mod outages;
+mod refusals;
+
+use std::time::Duration;
+
+use philotes_tests::connector::Connector;
+use philotes_tests::eventually;
+use philotes_tests::readers::{Reader, Table};
+use philotes_tests::sql::Session;
+
+/// How long anything may take that should take a moment: two slow cores run everything at once.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A connector on a captured table `public.t (id bigint primary key, v integer, who text)`.
+fn captured(postgres: &philotes_tests::services::postgres::Postgres) -> (Session, Connector) {
+    let session = postgres.session().unwrap();
+    session.batch("create table t (id bigint primary key, v integer not null, who text)").unwrap();
+    let connector = Connector::new(&postgres.dsn()).unwrap().source("poll_interval: 100ms");
+    connector.capture(&["public.t"]).unwrap();
+    (session, connector)
+}
+
+/// Waits until DuckDB finds this many rows in a table.
+fn wait_for_rows(table: &Table, rows: i64) {
+    let mut found = -1;
+    let arrived = eventually(PATIENCE, || {
+        // Until its first commit there is no table.
+        found = Reader::DuckDb.number(table, "select count(*) from t").unwrap_or(-1);
+        Ok(found >= rows)
+    });
+    assert!(arrived.unwrap(), "{rows} rows were expected in {}, {found} are there", table.name);
+    assert_eq!(found, rows, "{}", table.name);
+}
+
+/// The pairs (id, v) of a table of `t`, sorted, as both readers find them.
+fn pairs(table: &Table) -> Vec<(i64, i64)> {
+    let read = |reader: Reader| -> Vec<(i64, i64)> {
+        let rows = reader.query(table, "select id, v from t order by 1, 2").unwrap();
+        let number = |cell: &serde_json::Value| cell.as_str().unwrap().parse().unwrap();
+        rows.rows.iter().map(|row| (number(&row[0]), number(&row[1]))).collect()
+    };
+    let found = read(Reader::DuckDb);
+    assert_eq!(found, read(Reader::PyIceberg), "the readers differ");
+    found
+}
+
+/// Asserts that every row of the buffer has been acknowledged, within a moment.
+fn assert_acknowledged(session: &Session) {
+    let waiting = "select count(*) from philotes.cdc_events where processed_at is null";
+    let done = eventually(PATIENCE, || Ok(session.number(waiting)? == 0)).unwrap();
+    assert!(done, "{} rows are not acknowledged", session.one(waiting).unwrap());
+}

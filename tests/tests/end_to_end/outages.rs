@@ -1,0 +1,46 @@
+//! PostgreSQL goes away and comes back: the host reports it, backs off and goes on.
+
+use std::time::Duration;
+
+use philotes_tests::host::Host;
+use philotes_tests::postgres_or_skip;
+
+use crate::{PATIENCE, assert_acknowledged, captured, pairs, wait_for_rows};
+
+#[test]
+fn postgres_is_killed_for_ten_seconds() {
+    let Some(mut postgres) = postgres_or_skip() else { return };
+    let (session, connector) = captured(&postgres);
+    let table = connector.table("cdc.public_t");
+    session.batch("insert into t select i, 1 from generate_series(1, 1000) i").unwrap();
+    let mut host = Host::start(&connector, &[]).unwrap();
+    wait_for_rows(&table, 1000);
+    session.batch("insert into t select i, 1 from generate_series(1001, 2000) i").unwrap();
+    postgres.kill9();
+    host.wait_for_log(&["unavailable"], PATIENCE).unwrap();
+    std::thread::sleep(Duration::from_secs(10));
+    assert!(host.is_running().unwrap(), "{}", host.log_tail());
+    postgres.restart().unwrap();
+    let session = postgres.session().unwrap();
+    session.batch("insert into t select i, 1 from generate_series(2001, 3000) i").unwrap();
+    wait_for_rows(&table, 3000);
+    host.terminate().unwrap();
+    let expected: Vec<(i64, i64)> = (1..=3000).map(|id| (id, 1)).collect();
+    assert_eq!(pairs(&table), expected);
+    assert_acknowledged(&session);
+}
+
+/// A host that is started before its database waits for it.
+#[test]
+fn postgres_is_not_there_yet() {
+    let Some(mut postgres) = postgres_or_skip() else { return };
+    let (session, connector) = captured(&postgres);
+    session.batch("insert into t values (1, 1)").unwrap();
+    drop(session);
+    postgres.stop();
+    let mut host = Host::start(&connector, &[]).unwrap();
+    host.wait_for_log(&["unavailable"], PATIENCE).unwrap();
+    postgres.restart().unwrap();
+    wait_for_rows(&connector.table("cdc.public_t"), 1);
+    host.terminate().unwrap();
+}
