@@ -25,7 +25,7 @@ from pyiceberg.types import NestedField
 
 
 def connect_duckdb(extension_directory):
-    connection = duckdb.connect(config={"extension_directory": extension_directory, "TimeZone": "UTC"})
+    connection = duckdb.connect(config={"extension_directory": extension_directory})
     for extension in ("avro", "iceberg"):
         import_extension(extension, con=connection)
         connection.load_extension(extension)

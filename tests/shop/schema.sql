@@ -22,6 +22,8 @@ create table orders (
     placed_at   timestamptz not null
 );
 
+create index on orders (customer_id);
+
 create table order_items (
     order_id   uuid not null references orders on delete cascade,
     line       integer not null,

@@ -1,5 +1,6 @@
 //! The host as a process: started, watched and ended as an operator does it.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -47,7 +48,20 @@ impl Finished {
 /// # Errors
 /// When it cannot be started.
 pub fn philotes(arguments: &[&str]) -> Result<Finished> {
-    let output = command().args(arguments).stdin(Stdio::null()).output().with_context(missing)?;
+    philotes_in(&[], arguments)
+}
+
+/// The same, with these variables in its environment.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn philotes_in(environment: &[(&str, String)], arguments: &[&str]) -> Result<Finished> {
+    let output = command(target::philotes())
+        .envs(environment.iter().cloned())
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .with_context(missing)?;
     Ok(Finished {
         code: output.status.code().unwrap_or(-1),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -55,8 +69,8 @@ pub fn philotes(arguments: &[&str]) -> Result<Finished> {
     })
 }
 
-fn command() -> Command {
-    let mut command = Command::new(target::philotes());
+fn command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
     command.env_remove("PHILOTES_PLUGIN_PATH").env_remove("RUST_LOG");
     command
 }
@@ -76,16 +90,21 @@ impl Host {
             .map(|number| connector.dir().join(format!("host-{number}.log")))
             .find(|log| !log.exists())
             .context("no name for a log")?;
-        Self::start_on(&file, &log, arguments)
+        Self::start_in(&[], &file, &log, arguments)
     }
 
-    /// Starts `philotes run` on a file or folder, logging to `log`.
+    /// Starts `philotes run` on a file or folder with these variables in its environment, logging to `log`.
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn start_on(file: &Path, log: &Path, arguments: &[&str]) -> Result<Self> {
+    pub fn start_in(environment: &[(&str, String)], file: &Path, log: &Path, arguments: &[&str]) -> Result<Self> {
         let stderr = File::create(log)?;
-        let child = command()
+        // Ends with the thread that started it, whatever becomes of that; the process is the host itself.
+        let child = command("setpriv")
+            .arg("--pdeathsig=TERM")
+            .arg("--")
+            .arg(target::philotes())
+            .envs(environment.iter().cloned())
             .arg("run")
             .args(arguments)
             .arg(file)

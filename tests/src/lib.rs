@@ -5,6 +5,7 @@
 
 pub mod connector;
 pub mod host;
+pub mod interrupt;
 pub mod readers;
 pub mod replay;
 #[path = "../services/mod.rs"]

@@ -1,0 +1,45 @@
+# What a bare Debian machine with cargo needs is installed by the first target that needs it (as root, or through sudo).
+
+SHELL := /bin/sh
+export PATH := $(PATH):$(HOME)/.cargo/bin
+CARGO ?= cargo
+INSTALL := sh tests/services/debian.sh
+# Where cargo puts things; the tests and binaries find their neighbours there.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+.PHONY: quickstart build test bench lint services-up services-down tools
+
+quickstart: tools
+	$(CARGO) build --release --quiet --workspace
+	$(TARGET)/release/quickstart
+
+build: tools
+	$(CARGO) build --workspace
+
+# Everything: unit tests, conformance, end to end. Always the whole workspace: cargo would build the dependencies again
+# for another selection of packages, since their features differ.
+test: build
+	$(INSTALL) initdb:postgresql valgrind:valgrind ensurepip:python3-venv
+	rm -f $(TARGET)/skipped.txt
+	$(CARGO) test --workspace
+	@if [ -s $(TARGET)/skipped.txt ]; then \
+	    echo "$$(wc -l < $(TARGET)/skipped.txt) tests were skipped:"; cat $(TARGET)/skipped.txt; fi
+
+lint: tools
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+bench: tools
+	$(CARGO) build --release --quiet --workspace
+	$(TARGET)/release/bench $(BENCH)
+
+# A PostgreSQL to work with; prints the environment that connectors/*.yaml read.
+services-up: build
+	@$(TARGET)/debug/services up
+
+services-down:
+	@[ ! -x $(TARGET)/debug/services ] || $(TARGET)/debug/services down
+
+# The linker of .cargo/config.toml.
+tools:
+	@$(INSTALL) clang:clang mold:mold gcc:gcc
