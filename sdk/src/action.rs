@@ -26,6 +26,7 @@ pub struct ActionArgument {
 
 /// What an action has to say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ActionOutput {
     /// A text for the operator.
     Text(String),

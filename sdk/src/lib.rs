@@ -4,6 +4,8 @@
 //! delivery contract, and name them in [`export_plugin!`].
 #![deny(missing_docs)]
 
+#[allow(unsafe_code, reason = "the C ABI; every block says why it holds")]
+pub mod abi;
 mod action;
 pub mod batch;
 mod context;
