@@ -127,7 +127,7 @@ class PyIceberg:
     def snapshots(self, request):
         return [
             {"id": str(s.snapshot_id), "parent": s.parent_snapshot_id and str(s.parent_snapshot_id),
-             "sequence": s.sequence_number, "operation": s.summary.operation.value,
+             "sequence": s.sequence_number, "timestamp_ms": s.timestamp_ms, "operation": s.summary.operation.value,
              "summary": s.summary.additional_properties}
             for s in sorted(self.table.snapshots(), key=lambda s: s.sequence_number)
         ]
@@ -220,7 +220,7 @@ class DuckDb:
         found = DUCKDB.sql(
             f"select snapshot_id, sequence_number, operation from iceberg_snapshots('{self.metadata}') order by 2"
         ).fetchall()
-        return [{"id": str(f[0]), "parent": None, "sequence": f[1], "operation": f[2], "summary": {}} for f in found]
+        return [{"id": str(f[0]), "parent": None, "sequence": f[1], "timestamp_ms": 0, "operation": f[2], "summary": {}} for f in found]
 
     def files(self, request):
         found = DUCKDB.sql(

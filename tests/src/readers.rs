@@ -70,6 +70,8 @@ pub struct Snapshot {
     pub parent: Option<String>,
     /// Its sequence number.
     pub sequence: i64,
+    /// When it was made, in milliseconds since 1970 UTC; PyIceberg only.
+    pub timestamp_ms: f64,
     /// `append`, …
     pub operation: String,
     /// Its summary; PyIceberg only.

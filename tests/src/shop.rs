@@ -49,7 +49,9 @@ pub fn trade(session: &Session, round: u32, size: u32) -> Result<u64> {
              case when i % 5 = 0 then null else i / 3.0 end {customers}, generate_series(1, 1 + i % 2) as line"
         ),
         format!("update orders set status = 'paid', total = total + 0.01 where customer_id {ours}"),
-        format!("update customers set credit = credit + 10.10, tags = tags || 'paid'::text where id {ours} and id % 2 = 0"),
+        format!(
+            "update customers set credit = credit + 10.10, tags = tags || 'paid'::text where id {ours} and id % 2 = 0"
+        ),
         format!(
             "update order_items set quantity = quantity + 1 where line = 1 and order_id in \
                  (select id from orders where customer_id {ours} and customer_id % 4 = 0)"

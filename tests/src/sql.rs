@@ -1,6 +1,9 @@
 //! Blocking PostgreSQL sessions whose results are text: tests read better without futures.
 
+use std::pin::pin;
+
 use anyhow::{Context, Result};
+use futures::TryStreamExt;
 use tokio::runtime::{Builder, Runtime};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
@@ -51,6 +54,22 @@ impl Session {
                 _ => None,
             })
             .collect())
+    }
+
+    /// Runs `COPY … TO STDOUT` and shows every message: a row each.
+    ///
+    /// # Errors
+    /// As [`Session::batch`].
+    pub fn copy_out(&self, sql: &str, mut each: impl FnMut(&[u8])) -> Result<()> {
+        self.runtime
+            .block_on(async {
+                let mut messages = pin!(self.client.copy_out(sql).await?);
+                while let Some(message) = messages.try_next().await? {
+                    each(&message);
+                }
+                Ok::<_, tokio_postgres::Error>(())
+            })
+            .with_context(|| head(sql))
     }
 
     /// The only cell of a query's first row; the empty text for NULL.

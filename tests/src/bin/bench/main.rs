@@ -1,0 +1,186 @@
+//! `make bench`: how fast the host moves a full buffer into Iceberg tables, beside what the machine can do at all.
+//!
+//! Every number comes from one run of this program on one machine, so the ratios mean something and the absolutes only a
+//! little. Options (`make bench BENCH="--processed 5000000"`):
+//!
+//! - none: both ways of acknowledging, all rows wanted and one in ten, the roofline, the ratios; `ROWS` rows (1,000,000)
+//! - `--processed N`: the same rows behind N processed ones; a poll must not cost more
+//! - `--backlog N`: N rows instead of `ROWS`; a poll must not cost more, memory must not grow
+//! - `--commits N`: N commits of ten rows; the last hundred beside the first hundred
+//! - `--cold-start`: from the start of the process to a commit on an existing table
+
+mod buffer;
+mod measured;
+mod roofline;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use philotes_tests::connector::Connector;
+use philotes_tests::interrupt;
+use philotes_tests::readers::Reader;
+use philotes_tests::services::postgres::{Options, Postgres};
+
+use buffer::Wanted;
+use measured::Measured;
+
+fn main() -> ExitCode {
+    interrupt::run("bench", || {
+        run(&std::env::args().skip(1).collect::<Vec<_>>())?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn run(arguments: &[String]) -> Result<()> {
+    let rows = match std::env::var("ROWS") {
+        Ok(rows) => rows.parse().context("ROWS is a number of rows")?,
+        Err(_) => 1_000_000,
+    };
+    let number = |text: &String| text.parse::<u64>().with_context(|| format!("{text:?} is no number"));
+    match arguments {
+        [] => throughput(rows),
+        [option, n] if option == "--processed" => beside_processed(rows, number(n)?),
+        [option, n] if option == "--backlog" => backlog(rows, number(n)?),
+        [option, n] if option == "--commits" => commits(number(n)?),
+        [option] if option == "--cold-start" => cold_start(),
+        _ => bail!("bench [--processed N | --backlog N | --commits N | --cold-start]"),
+    }
+}
+
+/// A server for a benchmark: it keeps its promises, as in production.
+fn server() -> Result<Postgres> {
+    Postgres::start(Options::default())
+}
+
+fn connector(dsn: &str, acknowledge: &str) -> Result<Connector> {
+    Ok(Connector::new(dsn)?
+        .source(&format!("acknowledge: {acknowledge}"))
+        .sink("partition_by: [day(_cdc_timestamp) as date]")
+        .top("commit: {interval: 10s, max_rows: 1000000, max_bytes: 128MiB}")
+        .top("route: {include: [public.orders]}"))
+}
+
+/// Runs a connector until it is idle and checks that the table has all rows.
+fn drain(connector: &Connector, rows: u64) -> Result<Measured> {
+    let measured = measured::until_idle(connector, rows)?;
+    let found = Reader::DuckDb.number(&connector.table("cdc.public_orders"), "select count(*) from t")?;
+    if u64::try_from(found).ok() != Some(rows) {
+        bail!("{rows} rows were to arrive, {found} did");
+    }
+    Ok(measured)
+}
+
+fn throughput(rows: u64) -> Result<()> {
+    println!("{rows} rows of eight columns; measured from the start of the host to its end\n");
+    let postgres = server()?;
+    buffer::database(&postgres, "all_wanted")?.fill(rows, Wanted::All)?;
+    buffer::database(&postgres, "one_in_ten")?.fill(rows, Wanted::OneInTen)?;
+
+    Measured::header();
+    let all = buffer::open(&postgres, "all_wanted")?;
+    let copy = roofline::copy(&all, rows, true)?;
+    copy.print("COPY to nowhere, all columns");
+    roofline::copy(&all, rows, false)?.print("COPY to nowhere, without metadata");
+    let encode = roofline::json_to_parquet(&all, rows)?;
+    encode.print("JSON → Arrow → Parquet, one thread");
+    drop(all);
+
+    let mut ratios = Vec::new();
+    for acknowledge in ["delete", "mark"] {
+        for (name, template, wanted) in
+            [("all wanted", "all_wanted", rows), ("one in ten wanted", "one_in_ten", rows.div_ceil(10))]
+        {
+            let dsn = buffer::copy_database(&postgres, template)?;
+            let measured = drain(&connector(&dsn, acknowledge)?, wanted)?;
+            measured.print(&format!("{acknowledge}, {name}"));
+            buffer::drop_copy(&postgres)?;
+            if wanted == rows {
+                ratios.push((acknowledge, measured));
+            }
+        }
+    }
+    println!();
+    for (acknowledge, measured) in ratios {
+        println!(
+            "{acknowledge}: {:.2} of COPY in rows/s, {:.2} of JSON → Arrow → Parquet in rows per CPU-second",
+            measured.rows_per_second() / copy.rows_per_second(),
+            measured.rows_per_cpu_second() / encode.rows_per_cpu_second(),
+        );
+    }
+    println!("aimed at with delete: 0.60 and 0.50; peak RSS below 256 MiB");
+    Ok(())
+}
+
+fn beside_processed(rows: u64, processed: u64) -> Result<()> {
+    let postgres = server()?;
+    let mut found = Vec::new();
+    Measured::header();
+    for (name, before) in [("empty", 0), ("processed", processed)] {
+        let database = buffer::database(&postgres, name)?;
+        database.fill_processed(before)?;
+        database.fill(rows, Wanted::All)?;
+        let measured = drain(&connector(database.dsn(), "mark")?, rows)?;
+        measured.print(&format!("mark, behind {before} processed rows"));
+        found.push(measured);
+    }
+    print_change(&found);
+    Ok(())
+}
+
+fn backlog(rows: u64, backlog: u64) -> Result<()> {
+    let postgres = server()?;
+    let mut found = Vec::new();
+    Measured::header();
+    for (name, rows) in [("small", rows), ("large", backlog)] {
+        let database = buffer::database(&postgres, name)?;
+        database.fill(rows, Wanted::All)?;
+        let measured = drain(&connector(database.dsn(), "mark")?, rows)?;
+        measured.print(&format!("mark, a backlog of {rows} rows"));
+        found.push(measured);
+    }
+    print_change(&found);
+    Ok(())
+}
+
+fn print_change(found: &[Measured]) {
+    if let [first, second] = found {
+        let change = (second.rows_per_second() / first.rows_per_second() - 1.0) * 100.0;
+        println!("\n{change:+.1} % in rows/s; allowed: 15 % less");
+    }
+}
+
+fn commits(commits: u64) -> Result<()> {
+    let postgres = server()?;
+    let database = buffer::database(&postgres, "commits")?;
+    database.fill(commits * 10, Wanted::All)?;
+    let connector = connector(database.dsn(), "delete")?
+        .source("batch_rows: 10")
+        .sink("snapshots: {keep: 20}")
+        .top("commit: {interval: 1h, max_rows: 10}");
+    let mut times = measured::commit_times(&connector)?;
+    println!("{} commits of ten rows, snapshots kept: 20", times.len() + 1);
+    let hundred = times.len().min(100);
+    let last = measured::median(&mut times.split_off(times.len() - hundred));
+    times.truncate(hundred);
+    let first = measured::median(&mut times);
+    println!("median of the first {hundred}: {first:.1} ms, of the last: {last:.1} ms");
+    println!("ratio {:.2}; allowed: 1.50", last / first);
+    Ok(())
+}
+
+fn cold_start() -> Result<()> {
+    let postgres = server()?;
+    let database = buffer::database(&postgres, "cold")?;
+    let connector = connector(database.dsn(), "mark")?.top("commit: {interval: 100ms}");
+    database.fill(1, Wanted::All)?;
+    drain(&connector, 1)?;
+    let mut milliseconds = Vec::new();
+    for run in 0..5 {
+        database.fill(1, Wanted::All)?;
+        milliseconds.push(measured::first_commit(&connector)?);
+        drain(&connector, run + 2)?;
+    }
+    println!("from the start of the process to a commit on an existing table, five times, in ms: {milliseconds:.0?}");
+    println!("median {:.0} ms; aimed at: below 1000 ms", measured::median(&mut milliseconds));
+    Ok(())
+}
