@@ -35,6 +35,13 @@ impl Connector {
         })
     }
 
+    /// Gives it another name.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        self.name = name.to_owned();
+        self
+    }
+
     /// Adds a line to the source: `acknowledge: delete`.
     #[must_use]
     pub fn source(mut self, line: &str) -> Self {

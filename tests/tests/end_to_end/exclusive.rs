@@ -27,7 +27,7 @@ fn the_second_host_waits_and_takes_over() {
     let first = Host::start(&connector, &[]).unwrap();
     wait_for_rows(&table, 100);
     let mut second = Host::start(&connector, &[]).unwrap();
-    let line = second.wait_for_log(&["shop", "lock"], PATIENCE).unwrap();
+    let line = second.wait_for_log(&["in use by another", "waiting"], PATIENCE).unwrap();
     assert!(line.contains("WARN") || line.contains("INFO") || line.contains("ERROR"), "{line}");
     insert(&session, 101, 200);
     wait_for_rows(&table, 200);

@@ -4,6 +4,7 @@
 
 mod arrival;
 mod command_line;
+mod control;
 mod crashes;
 mod exclusive;
 mod order;
