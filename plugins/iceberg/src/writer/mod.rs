@@ -1,0 +1,329 @@
+//! Writes rows of one table into data files: one open file per partition, rolled at the target size, with the metrics
+//! that readers prune by.
+//!
+//! What is in the files is this module's; that they become part of the table is the commit's. Rows come projected to
+//! the table's schema. Encoding happens on the calling thread, which is the sink's own: the source decodes on the
+//! other, so that a second thread here would only take the source's core. Bytes leave on the runtime's threads.
+//!
+//! Small files stay in memory until they are sent whole, and are sent again if that fails. Large ones, and what
+//! memory has no room for, leave in parts as they grow; if such an upload breaks, its rows are gone from here.
+
+mod encode;
+mod file;
+mod metrics;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef as ArrowSchemaRef;
+use futures::StreamExt;
+use iceberg::arrow::schema_to_arrow_schema;
+use iceberg::io::FileIO;
+use iceberg::spec::{DataFile, PartitionSpecRef, SchemaRef, Struct, TableMetadata};
+use philotes_sdk::{Error, Result};
+use uuid::Uuid;
+
+use crate::partition::{Partitioner, partition_path};
+use encode::Encoding;
+use file::{ClosedFile, OpenFile};
+
+/// Rows are encoded in pieces of this many, so that a file ends near its target size however large a batch is.
+const PIECE_ROWS: usize = 32 * 1024;
+/// Files that are sent at a time when the writer finishes.
+const FILES_UNDER_WAY: usize = 4;
+
+/// How files are written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WriterOptions {
+    /// A file ends when it has about this size.
+    pub(crate) target_file_bytes: u64,
+    /// A row group ends when it has about this size.
+    pub(crate) row_group_bytes: usize,
+    /// The level of zstd.
+    pub(crate) zstd_level: i32,
+    /// Half of this is for rows in open row groups, half for encoded bytes. Beyond it the largest row group ends early, and
+    /// bytes leave before their file is complete.
+    pub(crate) max_buffer_bytes: usize,
+    /// Beyond this, the file that waited longest for rows is closed.
+    pub(crate) max_open_files: usize,
+}
+
+impl Default for WriterOptions {
+    fn default() -> Self {
+        Self {
+            target_file_bytes: 128 << 20,
+            row_group_bytes: 32 << 20,
+            zstd_level: 1,
+            max_buffer_bytes: 128 << 20,
+            max_open_files: 64,
+        }
+    }
+}
+
+/// What is written to: a table in one state of its schema and partitioning.
+#[derive(Clone, Debug)]
+pub(crate) struct WriterTarget {
+    /// The table's location, without a slash at its end.
+    pub(crate) location: String,
+    pub(crate) schema: SchemaRef,
+    pub(crate) spec: PartitionSpecRef,
+}
+
+impl WriterTarget {
+    /// The table with its current schema and its default partitioning.
+    pub(crate) fn current(metadata: &TableMetadata) -> Self {
+        Self {
+            location: metadata.location().trim_end_matches('/').to_owned(),
+            schema: metadata.current_schema().clone(),
+            spec: metadata.default_partition_spec().clone(),
+        }
+    }
+}
+
+/// Writes data files for one commit at a time.
+///
+/// Dropping it abandons what it has not handed out: open uploads are broken off, complete files removed as well as
+/// that can be done.
+pub(crate) struct TableWriter {
+    files: FileIO,
+    target: WriterTarget,
+    options: WriterOptions,
+    partitioner: Partitioner,
+    arrow: ArrowSchemaRef,
+    encoding: Encoding,
+    open: HashMap<Struct, OpenFile>,
+    /// Encoded to their end and not yet stored.
+    closed: Vec<ClosedFile>,
+    /// Stored, and not yet handed out.
+    stored: Vec<DataFile>,
+    rows: u64,
+    /// Counts pieces written: the age of open files.
+    clock: u64,
+    /// Rows were taken in and lost; nothing that is left may be committed.
+    broken: bool,
+}
+
+impl TableWriter {
+    /// A writer of files below the target's location.
+    ///
+    /// # Errors
+    /// Config: a table whose partitioning or options cannot be followed.
+    pub(crate) fn new(files: FileIO, target: WriterTarget, options: WriterOptions) -> Result<Self> {
+        let arrow = schema_to_arrow_schema(&target.schema)
+            .map_err(|e| Error::data("the table's schema cannot be written as Arrow").with_source(e))?;
+        let arrow = Arc::new(arrow);
+        Ok(Self {
+            partitioner: Partitioner::new(&target.spec, &target.schema)?,
+            encoding: Encoding::new(&target.schema, arrow.clone(), &options)?,
+            files,
+            target,
+            options,
+            arrow,
+            open: HashMap::new(),
+            closed: Vec::new(),
+            stored: Vec::new(),
+            rows: 0,
+            clock: 0,
+            broken: false,
+        })
+    }
+
+    /// Takes in rows that were projected to the table's schema.
+    ///
+    /// # Errors
+    /// Fenced and Internal: rows were lost, and every later call fails as well. After every other the batch is as if it
+    /// had never been given.
+    pub(crate) async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.check()?;
+        if batch.schema_ref() != &self.arrow {
+            return Err(Error::internal("a batch that was not projected to the table's schema"));
+        }
+        // What can fail without loss comes before the rows are taken in.
+        self.relieve().await?;
+        let groups = self.partitioner.split(batch)?;
+        for (partition, rows) in groups {
+            if let Err(error) = self.encode(&partition, &rows) {
+                self.broken = true;
+                return Err(error);
+            }
+        }
+        self.rows += batch.num_rows() as u64;
+        Ok(())
+    }
+
+    /// Memory held by rows and by bytes that have not left, estimated.
+    pub(crate) fn buffered_bytes(&self) -> usize {
+        let open: usize = self.open.values().map(OpenFile::buffered_bytes).sum();
+        let closed: usize = self.closed.iter().map(ClosedFile::buffered_bytes).sum();
+        open + closed
+    }
+
+    /// Rows taken in since the last [`finish`](Self::finish).
+    pub(crate) fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Completes every file and hands them out: all of them are stored, and durably so, when this returns. After an error of
+    /// kind Unavailable nothing is lost and it can be called again.
+    pub(crate) async fn finish(&mut self) -> Result<Vec<DataFile>> {
+        self.check()?;
+        let mut partitions: Vec<Struct> = self.open.keys().cloned().collect();
+        // The order of a hash map would make two runs over the same rows differ.
+        partitions.sort_by_key(|partition| self.open[partition].opened_at());
+        for partition in partitions {
+            self.close(&partition)?;
+        }
+        self.store_closed().await?;
+        self.rows = 0;
+        Ok(std::mem::take(&mut self.stored))
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.broken {
+            return Err(Error::fenced("rows were lost on their way into a file, so they have to be read again"));
+        }
+        Ok(())
+    }
+
+    /// Stores files that were rolled and sends bytes ahead where there is too much in memory.
+    async fn relieve(&mut self) -> Result<()> {
+        self.store_closed().await?;
+        let pending: usize = self.open.values().map(OpenFile::pending_bytes).sum();
+        let mut excess = pending.saturating_sub(self.options.max_buffer_bytes / 2);
+        let mut files: Vec<&mut OpenFile> = self.open.values_mut().filter(|file| file.pending_bytes() > 0).collect();
+        files.sort_by_key(|file| std::cmp::Reverse(file.pending_bytes()));
+        for file in files {
+            if excess == 0 && !file.is_large() {
+                continue;
+            }
+            excess = excess.saturating_sub(file.pending_bytes());
+            // Should this future be dropped halfway, a part of the file is in nobody's hands.
+            self.broken = true;
+            let sent = file.send(&self.files).await;
+            self.broken = matches!(sent, Err((_, true)));
+            sent.map_err(|(error, _)| error)?;
+        }
+        Ok(())
+    }
+
+    async fn store_closed(&mut self) -> Result<()> {
+        if self.closed.is_empty() {
+            return Ok(());
+        }
+        let files = &self.files;
+        let closed = std::mem::take(&mut self.closed);
+        // Should this future be dropped halfway, the files go with it.
+        self.broken = true;
+        let results: Vec<_> =
+            futures::stream::iter(closed).map(|file| file.store(files)).buffered(FILES_UNDER_WAY).collect().await;
+        self.broken = false;
+        let mut first_error = None;
+        for result in results {
+            match result {
+                Ok(file) => self.stored.push(file),
+                Err((error, kept)) => {
+                    let lost = kept.is_none();
+                    self.broken |= lost;
+                    self.closed.extend(kept);
+                    // A loss outweighs what could be tried again.
+                    if lost || first_error.is_none() {
+                        first_error = Some(error);
+                    }
+                }
+            }
+        }
+        first_error.map_or(Ok(()), Err)
+    }
+
+    fn encode(&mut self, partition: &Struct, rows: &RecordBatch) -> Result<()> {
+        let mut start = 0;
+        while start < rows.num_rows() {
+            let piece = rows.slice(start, PIECE_ROWS.min(rows.num_rows() - start));
+            start += piece.num_rows();
+            self.clock += 1;
+            if !self.open.contains_key(partition) {
+                self.make_room()?;
+                let file = self.new_file(partition)?;
+                self.open.insert(partition.clone(), file);
+            }
+            let Some(file) = self.open.get_mut(partition) else { continue };
+            file.write(&piece, self.clock)?;
+            if file.encoded_bytes() >= self.options.target_file_bytes {
+                self.close(partition)?;
+            }
+        }
+        let unencoded: usize = self.open.values().map(OpenFile::unencoded_bytes).sum();
+        if unencoded > self.options.max_buffer_bytes / 2 {
+            // An ended row group is smaller than its builders, and it can leave before its file is complete.
+            let largest = self.open.values_mut().max_by_key(|file| file.unencoded_bytes());
+            largest.map_or(Ok(()), OpenFile::end_row_group)?;
+        }
+        Ok(())
+    }
+
+    fn make_room(&mut self) -> Result<()> {
+        if self.open.len() < self.options.max_open_files.max(1) {
+            return Ok(());
+        }
+        let oldest = self.open.iter().min_by_key(|(_, file)| file.written_at()).map(|(partition, _)| partition.clone());
+        oldest.map_or(Ok(()), |partition| self.close(&partition))
+    }
+
+    fn close(&mut self, partition: &Struct) -> Result<()> {
+        let Some(file) = self.open.remove(partition) else { return Ok(()) };
+        match file.close(&self.target) {
+            Ok(file) => {
+                self.closed.push(file);
+                Ok(())
+            }
+            Err(error) => {
+                self.broken = true;
+                Err(error)
+            }
+        }
+    }
+
+    fn new_file(&self, partition: &Struct) -> Result<OpenFile> {
+        let path = partition_path(&self.target.spec, self.partitioner.partition_type(), partition);
+        let slash = if path.is_empty() { "" } else { "/" };
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let name = format!("{}-{seconds}.parquet", Uuid::now_v7());
+        let location = format!("{}/data/{path}{slash}{name}", self.target.location);
+        Ok(OpenFile::new(location, partition.clone(), self.encoding.start()?, self.clock))
+    }
+}
+
+impl fmt::Debug for TableWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TableWriter")
+            .field("target", &self.target.location)
+            .field("open", &self.open.len())
+            .field("rows", &self.rows)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for TableWriter {
+    fn drop(&mut self) {
+        if self.stored.is_empty() {
+            return;
+        }
+        // Without a runtime they stay, and the orphan action finds them.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let (files, stored) = (self.files.clone(), std::mem::take(&mut self.stored));
+            runtime.spawn(async move {
+                for file in stored {
+                    if let Err(error) = files.delete(file.file_path()).await {
+                        tracing::debug!(file = file.file_path(), %error, "an abandoned file stays");
+                    }
+                }
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
