@@ -413,6 +413,41 @@ fn a_field_of_every_type_gives_its_literal() {
 }
 
 #[test]
+fn rows_of_every_type_are_told_apart() {
+    let arrow = iceberg::arrow::schema_to_arrow_schema(&schema()).unwrap();
+    for field in arrow.fields().iter().filter(|field| !field.data_type().is_nested()) {
+        let digits: ArrayRef = Arc::new(Int32Array::from(vec![Some(1), None, Some(0), Some(1), None]));
+        let values = match field.data_type() {
+            DataType::FixedSizeBinary(16) => {
+                let bytes = [Some([1; 16]), None, Some([0; 16]), Some([1; 16]), None];
+                Arc::new(FixedSizeBinaryArray::try_from_sparse_iter_with_size(bytes.into_iter(), 16).unwrap())
+            }
+            DataType::LargeBinary | DataType::Date32 | DataType::Time64(_) => {
+                let through =
+                    if *field.data_type() == DataType::LargeBinary { DataType::Utf8 } else { DataType::Int32 };
+                let through = if matches!(field.data_type(), DataType::Time64(_)) { DataType::Int64 } else { through };
+                let through = arrow::compute::cast(&digits, &through).unwrap();
+                arrow::compute::cast(&through, field.data_type()).unwrap()
+            }
+            other => arrow::compute::cast(&digits, other).unwrap(),
+        };
+        let ids: ArrayRef = Arc::new(Int32Array::from_iter_values(0..5));
+        let name = field.name().as_str();
+        // The column that tells the rows is the one to partition by for one of the types.
+        let columns: Vec<(&str, ArrayRef)> =
+            if name == "id" { vec![("id", values)] } else { vec![("id", ids), (name, values)] };
+        let groups = partition_by(&[name], &columns);
+        let sizes: Vec<usize> = groups.iter().map(|(_, rows)| rows.num_rows()).collect();
+        assert_eq!(sizes, [2, 2, 1], "{name}");
+        assert_eq!(groups[1].0[0], None, "{name}");
+        if name != "id" {
+            let found: Vec<_> = groups.iter().map(|(_, rows)| id_values(rows)).collect();
+            assert_eq!(found, [vec![0, 3], vec![1, 4], vec![2]], "{name}");
+        }
+    }
+}
+
+#[test]
 fn paths_read_as_people_expect() {
     let path = |entry: &str, value: Option<i32>| {
         let spec = spec(&[entry]);

@@ -1,6 +1,8 @@
+mod flaky;
+
 use std::collections::HashSet;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Date32Array, Decimal128Array, FixedSizeBinaryArray, Float32Array,
@@ -9,12 +11,8 @@ use arrow::array::{
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Int32Type, Schema as ArrowSchema};
-use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::BoxStream;
-use iceberg::io::{
-    FileIOBuilder, FileMetadata, FileRead, FileWrite, InputFile, OutputFile, Storage, StorageConfig, StorageFactory,
-};
+use iceberg::io::FileIOBuilder;
 use iceberg::spec::{
     DataContentType, DataFileFormat, Datum, ListType, Literal, NestedField, PrimitiveType, Schema, StructType, Type,
 };
@@ -23,11 +21,11 @@ use parquet::basic::{Compression, LogicalType, Repetition, TimeUnit, Type as Phy
 use parquet::file::metadata::ParquetMetaData;
 use parquet::schema::types::Type as ParquetType;
 use philotes_sdk::ErrorKind;
-use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
 use super::*;
 use crate::partition;
+use flaky::Flaky;
 
 fn primitive(id: i32, name: &str, r#type: PrimitiveType) -> iceberg::spec::NestedFieldRef {
     NestedField::optional(id, name, Type::Primitive(r#type)).into()
@@ -410,6 +408,8 @@ async fn names_in_a_path_are_literal_on_disk() {
 
 #[tokio::test]
 async fn nothing_in_nothing_out() {
+    fn moves_between_threads<T: Send>() {}
+    moves_between_threads::<TableWriter>();
     let folder = tempfile::tempdir().unwrap();
     let mut writer = in_folder(&folder, narrow(), &["id"], WriterOptions::default());
     writer.write(&narrow_rows(0..0)).await.unwrap();
@@ -442,96 +442,7 @@ async fn a_dropped_writer_removes_what_it_stored() {
     panic!("files are left");
 }
 
-/// A storage in memory that fails as often as it is told to.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Flaky {
-    files: iceberg::io::MemoryStorage,
-    #[serde(skip)]
-    failing: Arc<AtomicU32>,
-    #[serde(skip)]
-    chunks: Arc<AtomicU32>,
-    #[serde(skip)]
-    permanent: Arc<AtomicU32>,
-}
-
-impl Flaky {
-    fn fails(&self) -> iceberg::Result<()> {
-        if self.permanent.load(SeqCst) > 0 {
-            return Err(iceberg::Error::new(iceberg::ErrorKind::DataInvalid, "permission denied"));
-        }
-        match self.failing.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)) {
-            Ok(_) => Err(iceberg::Error::new(iceberg::ErrorKind::Unexpected, "out of reach").with_retryable(true)),
-            Err(_) => Ok(()),
-        }
-    }
-}
-
-struct FlakyWrite {
-    storage: Flaky,
-    to: Box<dyn FileWrite>,
-}
-
-#[async_trait]
-impl FileWrite for FlakyWrite {
-    async fn write(&mut self, bytes: Bytes) -> iceberg::Result<()> {
-        self.storage.chunks.fetch_add(1, SeqCst);
-        self.storage.fails()?;
-        self.to.write(bytes).await
-    }
-
-    async fn close(&mut self) -> iceberg::Result<()> {
-        self.storage.fails()?;
-        self.to.close().await
-    }
-}
-
-#[async_trait]
-#[typetag::serde(name = "flaky-test-storage")]
-impl Storage for Flaky {
-    async fn exists(&self, path: &str) -> iceberg::Result<bool> {
-        self.files.exists(path).await
-    }
-    async fn metadata(&self, path: &str) -> iceberg::Result<FileMetadata> {
-        self.files.metadata(path).await
-    }
-    async fn read(&self, path: &str) -> iceberg::Result<Bytes> {
-        self.files.read(path).await
-    }
-    async fn reader(&self, path: &str) -> iceberg::Result<Box<dyn FileRead>> {
-        self.files.reader(path).await
-    }
-    async fn write(&self, path: &str, bytes: Bytes) -> iceberg::Result<()> {
-        self.files.write(path, bytes).await
-    }
-    async fn writer(&self, path: &str) -> iceberg::Result<Box<dyn FileWrite>> {
-        self.fails()?;
-        Ok(Box::new(FlakyWrite { storage: self.clone(), to: self.files.writer(path).await? }))
-    }
-    async fn delete(&self, path: &str) -> iceberg::Result<()> {
-        self.files.delete(path).await
-    }
-    async fn delete_prefix(&self, path: &str) -> iceberg::Result<()> {
-        self.files.delete_prefix(path).await
-    }
-    async fn delete_stream(&self, paths: BoxStream<'static, String>) -> iceberg::Result<()> {
-        self.files.delete_stream(paths).await
-    }
-    fn new_input(&self, path: &str) -> iceberg::Result<InputFile> {
-        self.files.new_input(path)
-    }
-    fn new_output(&self, path: &str) -> iceberg::Result<OutputFile> {
-        Ok(OutputFile::new(Arc::new(self.clone()), path.to_owned()))
-    }
-}
-
-#[typetag::serde(name = "flaky-test-factory")]
-impl StorageFactory for Flaky {
-    fn build(&self, _: &StorageConfig) -> iceberg::Result<Arc<dyn Storage>> {
-        Ok(Arc::new(self.clone()))
-    }
-}
-
-fn flaky(options: WriterOptions) -> (Flaky, FileIO, TableWriter) {
+fn on_flaky(options: WriterOptions) -> (Flaky, FileIO, TableWriter) {
     let storage = Flaky::default();
     let files = FileIOBuilder::new(Arc::new(storage.clone())).build();
     let writer = TableWriter::new(files.clone(), target("memory:///t", narrow(), &[]), options).unwrap();
@@ -550,7 +461,7 @@ async fn assert_ids(files: &FileIO, stored: &[DataFile], expected: Range<i32>) {
 
 #[tokio::test]
 async fn a_small_file_is_sent_again_until_it_arrives() {
-    let (storage, files, mut writer) = flaky(WriterOptions::default());
+    let (storage, files, mut writer) = on_flaky(WriterOptions::default());
     writer.write(&narrow_rows(0..1000)).await.unwrap();
     // The opening, the sending and the completing fail in turn.
     for failures in [1, 1, 1] {
@@ -569,7 +480,7 @@ async fn a_small_file_is_sent_again_until_it_arrives() {
 #[tokio::test]
 async fn a_batch_is_not_taken_while_storage_is_out_of_reach() {
     let options = WriterOptions { target_file_bytes: 200_000, ..WriterOptions::default() };
-    let (storage, files, mut writer) = flaky(options);
+    let (storage, files, mut writer) = on_flaky(options);
     writer.write(&narrow_rows(0..50_000)).await.unwrap();
     storage.failing.store(1, SeqCst);
     let error = writer.write(&narrow_rows(50_000..50_010)).await.unwrap_err();
@@ -583,7 +494,7 @@ async fn a_batch_is_not_taken_while_storage_is_out_of_reach() {
 #[tokio::test]
 async fn what_memory_has_no_room_for_leaves_early() {
     let options = WriterOptions { max_buffer_bytes: 1 << 20, ..WriterOptions::default() };
-    let (storage, files, mut writer) = flaky(options);
+    let (storage, files, mut writer) = on_flaky(options);
     for start in (0..400_000).step_by(20_000) {
         writer.write(&narrow_rows(start..start + 20_000)).await.unwrap();
     }
