@@ -10,10 +10,12 @@ use std::mem::MaybeUninit;
 pub use arrow::ffi::{FFI_ArrowArray, FFI_ArrowSchema};
 
 mod data;
+mod flush;
 mod lent;
 mod text;
 
-pub use data::{Validation, export_rows, import_rows, import_schema, share};
+pub use data::{Validation, export_rows, has_schema, import_rows, import_schema, share};
+pub use flush::FlushItem;
 pub use lent::{LentPartitions, LentPositions, read_partition, read_partitions, read_positions};
 pub use text::{ErrorText, Text};
 
@@ -58,6 +60,12 @@ pub const LOG_INFO: u32 = 3;
 pub const LOG_DEBUG: u32 = 4;
 /// Level of an event: everything.
 pub const LOG_TRACE: u32 = 5;
+/// Kind of a metric: counter.
+pub const METRIC_COUNTER: u32 = 1;
+/// Kind of a metric: gauge.
+pub const METRIC_GAUGE: u32 = 2;
+/// Kind of a metric: histogram.
+pub const METRIC_HISTOGRAM: u32 = 3;
 /// The host's capabilities by number and name.
 pub const CAPABILITIES: [(u32, &str); 2] = [(0, "events"), (1, "metrics")];
 

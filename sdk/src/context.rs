@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 use crate::StreamName;
 
@@ -90,13 +92,20 @@ pub trait Host: Send + Sync {
 pub struct TaskContext {
     info: Arc<TaskInfo>,
     host: Arc<dyn Host>,
+    cancellation: Arc<Cancellation>,
+}
+
+#[derive(Default)]
+struct Cancellation {
+    requested: AtomicBool,
+    wake: Notify,
 }
 
 impl TaskContext {
     /// A context with these services; the host's side and tests make one.
     #[must_use]
     pub fn new(info: TaskInfo, host: Arc<dyn Host>) -> Self {
-        Self { info: Arc::new(info), host }
+        Self { info: Arc::new(info), host, cancellation: Arc::default() }
     }
 
     /// A context for tests: services that do nothing.
@@ -137,7 +146,26 @@ impl TaskContext {
     /// The host wants the instance to stop: return soon.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.host.is_cancelled()
+        self.cancellation.requested.load(Ordering::Acquire) || self.host.is_cancelled()
+    }
+
+    /// Waits until the host wants the instance to stop. A running poll or flush is never dropped, so one that waits for
+    /// long selects on this and returns.
+    pub async fn cancelled(&self) {
+        loop {
+            // Registered before the flag is read, so that a cancel in between is not missed.
+            let woken = self.cancellation.wake.notified();
+            if self.is_cancelled() {
+                return;
+            }
+            woken.await;
+        }
+    }
+
+    /// Asks the instance to stop, and wakes whoever waits in [`TaskContext::cancelled`]; the host's side and tests do.
+    pub fn cancel(&self) {
+        self.cancellation.requested.store(true, Ordering::Release);
+        self.cancellation.wake.notify_waiters();
     }
 }
 
@@ -164,6 +192,21 @@ mod tests {
         ] {
             assert_eq!(glob(pattern, text), expected, "{pattern} {text}");
         }
+    }
+
+    #[test]
+    fn cancel_wakes_who_waits_and_is_seen_by_who_comes_later() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let context = TaskContext::detached(TaskInfo::default());
+        assert!(!context.is_cancelled());
+        let waiting = runtime.spawn({
+            let context = context.clone();
+            async move { context.cancelled().await }
+        });
+        context.cancel();
+        runtime.block_on(waiting).unwrap();
+        runtime.block_on(context.cancelled());
+        assert!(context.is_cancelled());
     }
 
     #[test]

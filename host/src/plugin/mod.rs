@@ -13,6 +13,12 @@ use philotes_sdk::{
     StreamPartition, TaskInfo,
 };
 
+mod library;
+mod registry;
+
+pub use library::{Library, LoadError, Refusal};
+pub use registry::{Registry, Shadowed};
+
 /// What a connector is at one end of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {

@@ -53,6 +53,13 @@ pub unsafe fn import_schema(schema: &FFI_ArrowSchema) -> Result<SchemaRef> {
     Ok(Arc::new(schema))
 }
 
+/// Whether there is a schema in the struct: one that is not released.
+#[must_use]
+pub fn has_schema(schema: &FFI_ArrowSchema) -> bool {
+    // SAFETY: both structs have the layout that the interface prescribes, and the reference is valid.
+    unsafe { &*std::ptr::from_ref(schema).cast::<RawSchema>() }.release.is_some()
+}
+
 /// Imports rows of a schema. The array is taken, and released in case of an error.
 ///
 /// # Errors

@@ -208,8 +208,7 @@ mod tests {
             .enumerate()
             .map(|(n, at)| StreamOffset { at, offset: Offset::from_value(&n).unwrap() })
             .collect();
-        let lent = Some(LentPositions::new(&offsets));
-        let lent = lent.unwrap();
+        let lent = Box::new(LentPositions::new(&offsets));
         // SAFETY: lent by ourselves.
         assert_eq!(unsafe { read_positions(lent.as_ptr(), lent.count()) }.unwrap(), offsets);
     }

@@ -1,5 +1,7 @@
 //! Text and errors across the boundary.
 
+use std::borrow::Cow;
+
 use crate::{Error, ErrorKind, Result};
 
 use super::{OK, Sized32};
@@ -39,6 +41,25 @@ impl Text {
         }
         // SAFETY: not null, and the caller warrants the bytes; the length fits an isize.
         std::str::from_utf8(unsafe { std::slice::from_raw_parts(self.data, length) }).ok()
+    }
+
+    /// The text with whatever is no UTF-8 replaced: for the log, where something beats nothing.
+    ///
+    /// # Safety
+    /// As [`Text::get`].
+    #[must_use]
+    pub unsafe fn lossy<'a>(self) -> Cow<'a, str> {
+        // SAFETY: the caller warrants it.
+        if let Some(text) = unsafe { self.get() } {
+            return Cow::Borrowed(text);
+        }
+        match usize::try_from(self.length) {
+            Ok(length) if !self.data.is_null() && isize::try_from(length).is_ok() => {
+                // SAFETY: not null, and the caller warrants the bytes; the length fits an isize.
+                String::from_utf8_lossy(unsafe { std::slice::from_raw_parts(self.data, length) })
+            }
+            _ => Cow::Borrowed(""),
+        }
     }
 
     /// The text, or an error that names what it is.
@@ -181,6 +202,8 @@ mod tests {
             assert!(Text { data: bytes.as_ptr(), length: 2 }.get().is_none());
             assert!(Text { data: std::ptr::null(), length: 2 }.get().is_none());
             assert!(Text { data: bytes.as_ptr(), length: u64::MAX }.get().is_none());
+            assert_eq!(Text { data: bytes.as_ptr(), length: 2 }.lossy(), "\u{fffd}\u{fffd}");
+            assert_eq!(Text { data: std::ptr::null(), length: 2 }.lossy(), "");
             assert_eq!(Text::EMPTY.get(), Some(""));
             assert_eq!(Text::lend("öl").get(), Some("öl"));
         }
