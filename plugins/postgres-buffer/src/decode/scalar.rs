@@ -1,0 +1,341 @@
+//! Values out of their texts: digits, dates, times, uuids, bytes. Never a wrong value; what does not fit is refused.
+
+use super::Refusal;
+
+const MICROS_PER_DAY: i64 = 86_400_000_000;
+
+/// A whole number.
+pub(crate) fn integer(text: &str) -> Result<i64, Refusal> {
+    text.parse().map_err(|_| Refusal::new("not a whole number that the type holds"))
+}
+
+/// The unscaled value of a decimal, straight from its digits.
+pub(crate) fn decimal(text: &str, precision: u8, scale: i8) -> Result<i128, Refusal> {
+    const TOO_LONG: Refusal = Refusal::new("more digits than the type holds");
+    const NO_NUMBER: Refusal = Refusal::new("not a finite number");
+    let (negative, digits) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    let (digits, exponent) = match digits.find(['e', 'E']) {
+        Some(at) => (&digits[..at], digits[at + 1..].parse::<i32>().map_err(|_| NO_NUMBER)?),
+        None => (digits, 0),
+    };
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    if whole.len() + fraction.len() == 0 {
+        return Err(NO_NUMBER);
+    }
+    let mut unscaled = 0_i128;
+    // Zeros at the end carry no digit: they only count once another one follows.
+    let mut zeros = 0_i64;
+    for digit in whole.bytes().chain(fraction.bytes()) {
+        match digit {
+            b'0' => zeros += 1,
+            b'1'..=b'9' => {
+                let shifted = shift(unscaled, zeros + 1).ok_or(TOO_LONG)?;
+                unscaled = shifted.checked_add(i128::from(digit - b'0')).ok_or(TOO_LONG)?;
+                zeros = 0;
+            }
+            _ => return Err(NO_NUMBER),
+        }
+    }
+    let places = i64::try_from(fraction.len()).map_err(|_| TOO_LONG)?;
+    let up = zeros - places + i64::from(exponent) + i64::from(scale);
+    if unscaled != 0 && up < 0 {
+        return Err(Refusal::new("more digits after the point than the type holds"));
+    }
+    let unscaled = shift(unscaled, up).ok_or(TOO_LONG)?;
+    if unscaled >= 10_i128.pow(u32::from(precision.min(38))) {
+        return Err(TOO_LONG);
+    }
+    Ok(if negative { -unscaled } else { unscaled })
+}
+
+/// Times ten to the power of `by`.
+fn shift(value: i128, by: i64) -> Option<i128> {
+    if value == 0 {
+        return Some(0);
+    }
+    value.checked_mul(10_i128.checked_pow(u32::try_from(by).ok()?)?)
+}
+
+/// A double, or a real where `single`; PostgreSQL's own NaN and infinities are values, an overflow is not.
+pub(crate) fn float(text: &str, single: bool) -> Result<f64, Refusal> {
+    let value = if single { text.parse::<f32>().map(f64::from) } else { text.parse::<f64>() };
+    let value = value.map_err(|_| Refusal::new("not a number"))?;
+    if value.is_infinite() && text.bytes().any(|byte| byte.is_ascii_digit()) {
+        return Err(Refusal::new("beyond what the type holds"));
+    }
+    Ok(value)
+}
+
+/// Reads a text from left to right.
+struct Reader<'a>(&'a [u8]);
+
+const BAD_DATE: Refusal = Refusal::new("not a date or time of the years 1 to 9999");
+
+impl Reader<'_> {
+    /// As many digits as there are, at least `least` and at most nine.
+    fn number(&mut self, least: usize) -> Result<(i64, usize), Refusal> {
+        let mut value = 0;
+        let mut count = 0;
+        while let Some(digit @ b'0'..=b'9') = self.0.first().copied() {
+            if count == 9 {
+                return Err(BAD_DATE);
+            }
+            value = value * 10 + i64::from(digit - b'0');
+            count += 1;
+            self.0 = &self.0[1..];
+        }
+        if count < least { Err(BAD_DATE) } else { Ok((value, count)) }
+    }
+
+    fn two(&mut self, max: i64) -> Result<i64, Refusal> {
+        match self.number(2)? {
+            (value, 2) if value <= max => Ok(value),
+            _ => Err(BAD_DATE),
+        }
+    }
+
+    fn take(&mut self, wanted: u8) -> bool {
+        let found = self.0.first() == Some(&wanted);
+        if found {
+            self.0 = &self.0[1..];
+        }
+        found
+    }
+
+    fn expect(&mut self, wanted: u8) -> Result<(), Refusal> {
+        if self.take(wanted) { Ok(()) } else { Err(BAD_DATE) }
+    }
+
+    /// Days since 1970.
+    fn date(&mut self) -> Result<i64, Refusal> {
+        let (year, _) = self.number(4)?;
+        self.expect(b'-')?;
+        let month = self.two(12)?;
+        self.expect(b'-')?;
+        let day = self.two(31)?;
+        let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+        let length = match month {
+            2 if leap => 29,
+            2 => 28,
+            4 | 6 | 9 | 11 => 30,
+            _ => 31,
+        };
+        // Python and most readers of Iceberg know the years 1 to 9999.
+        if !(1..=9999).contains(&year) || month == 0 || day == 0 || day > length {
+            return Err(BAD_DATE);
+        }
+        // Years that begin in March put the leap day at their end.
+        let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+        let day_of_year = (153 * month + 2) / 5 + day - 1;
+        Ok(year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + day_of_year - 719_468)
+    }
+
+    /// Microseconds since midnight.
+    fn time(&mut self) -> Result<i64, Refusal> {
+        let hour = self.two(23)?;
+        self.expect(b':')?;
+        let minute = self.two(59)?;
+        let mut micros = (hour * 60 + minute) * 60_000_000;
+        if self.take(b':') {
+            micros += self.two(59)? * 1_000_000;
+            if self.take(b'.') {
+                let (fraction, digits) = self.number(1)?;
+                let digits = u32::try_from(digits).map_err(|_| BAD_DATE)?;
+                micros += match digits {
+                    0..=6 => fraction * 10_i64.pow(6 - digits),
+                    _ if fraction % 10_i64.pow(digits - 6) == 0 => fraction / 10_i64.pow(digits - 6),
+                    _ => return Err(Refusal::new("finer than microseconds")),
+                };
+            }
+        }
+        Ok(micros)
+    }
+
+    /// Seconds east of UTC, where a zone is given.
+    fn zone(&mut self) -> Result<Option<i64>, Refusal> {
+        if self.take(b'Z') {
+            return Ok(Some(0));
+        }
+        let sign = match self.0.first() {
+            Some(b'+') => 1,
+            Some(b'-') => -1,
+            _ => return Ok(None),
+        };
+        self.0 = &self.0[1..];
+        let mut seconds = self.two(15)? * 3600;
+        if self.take(b':') {
+            seconds += self.two(59)? * 60;
+            if self.take(b':') {
+                seconds += self.two(59)?;
+            }
+        }
+        Ok(Some(sign * seconds))
+    }
+
+    fn end(&self) -> Result<(), Refusal> {
+        if self.0.is_empty() { Ok(()) } else { Err(BAD_DATE) }
+    }
+}
+
+/// Days since 1970.
+pub(crate) fn date(text: &str) -> Result<i32, Refusal> {
+    let mut reader = Reader(text.as_bytes());
+    let days = reader.date()?;
+    reader.end()?;
+    i32::try_from(days).map_err(|_| BAD_DATE)
+}
+
+/// Microseconds since midnight.
+pub(crate) fn time(text: &str) -> Result<i64, Refusal> {
+    let mut reader = Reader(text.as_bytes());
+    let micros = reader.time()?;
+    reader.end()?;
+    Ok(micros)
+}
+
+/// Microseconds since 1970: in UTC where `zoned`, else as the clock on the wall says.
+pub(crate) fn timestamp(text: &str, zoned: bool) -> Result<i64, Refusal> {
+    const FIRST: i64 = -719_162 * MICROS_PER_DAY;
+    const PAST: i64 = 2_932_897 * MICROS_PER_DAY;
+    let mut reader = Reader(text.as_bytes());
+    let days = reader.date()?;
+    if !reader.take(b'T') {
+        reader.expect(b' ')?;
+    }
+    let local = days * MICROS_PER_DAY + reader.time()?;
+    let zone = reader.zone()?;
+    reader.end()?;
+    match (zone, zoned) {
+        (Some(seconds), true) => {
+            let micros = local - seconds * 1_000_000;
+            if (FIRST..PAST).contains(&micros) { Ok(micros) } else { Err(BAD_DATE) }
+        }
+        (None, false) => Ok(local),
+        (None, true) => Err(Refusal::new("a timestamp without a time zone in a column with one")),
+        (Some(_), false) => Err(Refusal::new("a timestamp with a time zone in a column without one")),
+    }
+}
+
+/// The sixteen bytes of a uuid.
+pub(crate) fn uuid(text: &str) -> Result<[u8; 16], Refusal> {
+    const BAD: Refusal = Refusal::new("not a uuid");
+    let mut bytes = [0; 16];
+    let mut digits = text.bytes().filter(|byte| *byte != b'-');
+    for byte in &mut bytes {
+        let (Some(high), Some(low)) = (digits.next(), digits.next()) else { return Err(BAD) };
+        *byte = hex(high).ok_or(BAD)? << 4 | hex(low).ok_or(BAD)?;
+    }
+    if digits.next().is_some() { Err(BAD) } else { Ok(bytes) }
+}
+
+/// The bytes of a bytea's hexadecimal text.
+pub(crate) fn bytea(text: &str) -> Result<Vec<u8>, Refusal> {
+    const BAD: Refusal = Refusal::new("not a bytea in hexadecimal form (bytea_output = hex)");
+    let digits = text.strip_prefix("\\x").ok_or(BAD)?.as_bytes();
+    let (pairs, []) = digits.as_chunks::<2>() else { return Err(BAD) };
+    pairs.iter().map(|[high, low]| Some(hex(*high)? << 4 | hex(*low)?)).collect::<Option<_>>().ok_or(BAD)
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decimals_come_from_their_digits() {
+        for (text, precision, scale, expected) in [
+            ("0", 10, 2, Some(0)),
+            ("12.30", 10, 2, Some(1230)),
+            ("-0.01", 10, 2, Some(-1)),
+            ("99999999.99", 10, 2, Some(9_999_999_999)),
+            ("100000000.00", 10, 2, None),
+            ("1.234", 10, 2, None),
+            ("1.230000", 10, 2, Some(123)),
+            ("1e3", 10, 2, Some(100_000)),
+            ("15e-1", 10, 2, Some(150)),
+            ("0.1e-1", 10, 2, Some(1)),
+            // What a double would get wrong: 2^53 + 1, and 38 digits.
+            ("9007199254740993.1", 38, 1, Some(90_071_992_547_409_931)),
+            ("99999999999999999999999999999999999999", 38, 0, Some(99_999_999_999_999_999_999_999_999_999_999_999_999)),
+            ("100000000000000000000000000000000000000", 38, 0, None),
+            ("0.00000000000000000000000000000000000001", 38, 38, Some(1)),
+            ("1e2147483647", 38, 0, None),
+            ("NaN", 10, 2, None),
+            ("Infinity", 10, 2, None),
+            ("", 10, 2, None),
+            ("1.2.3", 10, 2, None),
+            ("1e", 10, 2, None),
+        ] {
+            assert_eq!(decimal(text, precision, scale).ok(), expected, "{text} as numeric({precision},{scale})");
+        }
+    }
+
+    #[test]
+    fn dates_and_timestamps_agree_with_the_calendar() {
+        // Seconds as `date -u -d … +%s` prints them.
+        for (text, seconds) in [
+            ("1970-01-01T00:00:00+00:00", 0),
+            ("2000-02-29T12:34:56+00:00", 951_827_696),
+            ("1900-03-01T00:00:00Z", -2_203_891_200),
+            ("0001-01-01T00:00:00+00:00", -62_135_596_800),
+            ("9999-12-31T23:59:59+00:00", 253_402_300_799),
+            ("2024-07-01 12:00:00+05:30", 1_719_815_400),
+            ("2024-07-01T12:00:00-07", 1_719_860_400),
+            ("1883-11-18T12:03:58-04:56:02", -2_717_650_800),
+        ] {
+            assert_eq!(timestamp(text, true).unwrap(), seconds * 1_000_000, "{text}");
+        }
+        assert_eq!(timestamp("2024-07-01T12:00:00.5", false).unwrap(), 1_719_835_200_500_000);
+        assert_eq!(date("2024-02-29").unwrap(), 19_782);
+        assert_eq!(time("23:59:59.999999").unwrap(), 86_399_999_999);
+        assert_eq!(time("00:00:01").unwrap(), 1_000_000);
+    }
+
+    #[test]
+    fn what_no_reader_could_hold_is_refused() {
+        for text in [
+            "infinity",
+            "-infinity",
+            "294276-12-31T23:59:59+00:00",
+            "10000-01-01T00:00:00+00:00",
+            "0044-03-15T00:00:00+00:00 BC",
+            "9999-12-31T23:59:59-01:00",
+            "0001-01-01T00:00:00+01:00",
+            "0000-01-01T00:00:00+00:00",
+            "2023-02-29T00:00:00+00:00",
+            "2024-13-01T00:00:00+00:00",
+            "2024-01-01T24:00:00+00:00",
+            "2024-01-01T00:00:00.1234567+00:00",
+            "2024-01-01T00:00:00",
+            "2024-01-01",
+        ] {
+            assert!(timestamp(text, true).is_err(), "{text}");
+        }
+        assert!(timestamp("2024-01-01T00:00:00+00:00", false).is_err());
+        assert!(date("infinity").is_err() && date("0044-03-15 BC").is_err() && time("24:00:00").is_err());
+    }
+
+    #[test]
+    fn floats_integers_uuids_and_bytes() {
+        assert!(float("NaN", false).unwrap().is_nan());
+        assert_eq!(float("-Infinity", true).unwrap(), f64::NEG_INFINITY);
+        assert!(float("1e309", false).is_err() && float("1e39", true).is_err() && float("x", false).is_err());
+        assert_eq!(integer("-9223372036854775808").unwrap(), i64::MIN);
+        assert!(integer("9223372036854775808").is_err() && integer("1.0").is_err());
+        assert_eq!(uuid("00010203-0405-0607-0809-0a0b0c0d0e0F").unwrap()[15], 15);
+        assert!(uuid("00010203").is_err() && uuid("zz010203-0405-0607-0809-0a0b0c0d0e0f").is_err());
+        assert_eq!(bytea("\\x00ff").unwrap(), [0, 255]);
+        assert!(bytea("00ff").is_err() && bytea("\\x0").is_err() && bytea("\\xzz").is_err());
+    }
+}

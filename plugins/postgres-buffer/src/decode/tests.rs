@@ -1,0 +1,313 @@
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int32Type, Int64Type};
+use arrow::util::display::array_value_to_string;
+use philotes_sdk::{ChangeBatch, ErrorKind};
+
+use super::*;
+
+fn decoder() -> StreamDecoder {
+    StreamDecoder::new(StreamName::new(["public", "orders"]).unwrap(), false)
+}
+
+fn row<'a>(
+    id: i64,
+    operation: &'a str,
+    before: Option<&'a str>,
+    after: Option<&'a str>,
+    metadata: Option<&'a str>,
+) -> Row<'a> {
+    Row {
+        id,
+        schema: b"public",
+        table: b"orders",
+        operation: Some(operation.as_bytes()),
+        lsn: Some(b"0/16"),
+        event_time: None,
+        created_at: Some(1_000 + id),
+        key_columns: Some(b"[\"id\"]"),
+        before: before.map(str::as_bytes),
+        after: after.map(str::as_bytes),
+        metadata: metadata.map(str::as_bytes),
+    }
+}
+
+/// Metadata that tells these columns.
+fn told(columns: &[(&str, &str)]) -> String {
+    let columns: Vec<_> =
+        columns.iter().map(|(name, kind)| serde_json::json!({"name": name, "type": kind, "nullable": true})).collect();
+    serde_json::json!({"columns": columns}).to_string()
+}
+
+/// A column of the batch, printed; `-` for null.
+fn printed(built: &Built, column: &str) -> Vec<String> {
+    let array = built.rows.column_by_name(column).unwrap_or_else(|| panic!("no column {column}"));
+    (0..array.len())
+        .map(|at| if array.is_null(at) { "-".to_owned() } else { array_value_to_string(array, at).unwrap() })
+        .collect()
+}
+
+fn kind(built: &Built, column: &str) -> DataType {
+    built.rows.schema().field_with_name(column).unwrap().data_type().clone()
+}
+
+#[test]
+fn every_type_lands_as_told() {
+    let metadata = told(&[
+        ("id", "bigint"),
+        ("small", "smallint"),
+        ("r", "real"),
+        ("d", "double precision"),
+        ("n", "numeric(20,4)"),
+        ("any", "numeric"),
+        ("b", "boolean"),
+        ("t", "text"),
+        ("day", "date"),
+        ("clock", "time without time zone"),
+        ("ts", "timestamp without time zone"),
+        ("tz", "timestamp with time zone"),
+        ("u", "uuid"),
+        ("j", "jsonb"),
+        ("raw", "bytea"),
+        ("list", "numeric(5,1)[]"),
+        ("mood", "public.mood"),
+    ]);
+    let full = r#"{"id": 9223372036854775807, "small": -32768, "r": 1.5, "d": "NaN", "n": 1234567890123456.7891, "any": 1.50,
+        "b": true, "t": "ä\"\u0001", "day": "2024-02-29", "clock": "01:02:03.5", "ts": "2024-02-29T01:02:03",
+        "tz": "2024-02-29T01:02:03+01:00", "u": "00010203-0405-0607-0809-0a0b0c0d0e0f", "j": {"a": [1, "]"]},
+        "raw": "\\x00ff", "list": [1.5, null, -2], "mood": "ok"}"#;
+    let mut decoder = decoder();
+    assert_eq!(decoder.append(&row(1, "INSERT", None, Some(full), Some(&metadata))).unwrap(), Appended::Done);
+    assert_eq!(decoder.append(&row(2, "INSERT", None, Some("{\"id\": 2}"), Some("true"))).unwrap(), Appended::Done);
+    let built = decoder.close().unwrap().unwrap();
+    for (column, expected) in [
+        ("id", "9223372036854775807"),
+        ("small", "-32768"),
+        ("r", "1.5"),
+        ("d", "NaN"),
+        ("n", "1234567890123456.7891"),
+        ("any", "1.50"),
+        ("b", "true"),
+        ("t", "ä\"\u{1}"),
+        ("day", "2024-02-29"),
+        ("clock", "01:02:03.500"),
+        ("ts", "2024-02-29T01:02:03"),
+        ("tz", "2024-02-29T00:02:03Z"),
+        ("u", "000102030405060708090a0b0c0d0e0f"),
+        ("j", r#"{"a": [1, "]"]}"#),
+        ("raw", "00ff"),
+        ("list", "[1.5, , -2.0]"),
+        ("mood", "ok"),
+    ] {
+        let second = if column == "id" { "2" } else { "-" };
+        assert_eq!(printed(&built, column), [expected, second], "{column}");
+    }
+    let schema = built.rows.schema();
+    assert_eq!(schema.metadata()["philotes.stream"], "public.orders");
+    assert_eq!(ChangeBatch::key_columns(&schema).unwrap(), ["id"]);
+    assert_eq!(schema.field_with_name("u").unwrap().metadata()["ARROW:extension:name"], "arrow.uuid");
+    assert_eq!(schema.field_with_name("n").unwrap().metadata()["philotes.source_type"], "numeric(20,4)");
+    let last: Vec<_> = schema.fields().iter().rev().take(3).map(|field| field.name().as_str()).collect();
+    assert_eq!(last, ["_cdc_lsn", "_cdc_timestamp", "_cdc_operation"]);
+    assert_eq!(built.ids, [(1, 2)]);
+    assert_eq!((built.newest_micros, built.buffer_rows), (1_002, 2));
+    // created_at stands in for a missing event_time.
+    assert_eq!(printed(&built, "_cdc_timestamp"), ["1970-01-01T00:00:00.001001Z", "1970-01-01T00:00:00.001002Z"]);
+}
+
+#[test]
+fn what_does_not_fit_is_named_and_never_changed() {
+    for (kind, value, reason) in [
+        ("integer", "2147483648", "beyond what the type holds"),
+        ("bigint", "1.5", "not a whole number"),
+        ("real", "1e39", "beyond what the type holds"),
+        ("numeric(10,2)", "123456789.00", "more digits than"),
+        ("numeric(10,2)", "1.234", "after the point"),
+        ("numeric(10,2)", "\"NaN\"", "not a finite number"),
+        ("date", "\"infinity\"", "not a date"),
+        ("timestamp with time zone", "\"10000-01-01T00:00:00+00:00\"", "years 1 to 9999"),
+        ("uuid", "\"secret\"", "not a uuid"),
+        ("bytea", "\"secret\"", "bytea_output"),
+        ("boolean", "\"secret\"", "not true or false"),
+        ("integer", "{\"secret\": 1}", "not a value of the type"),
+        ("integer[]", "[[1],[2]]", "more than one dimension"),
+        ("integer[]", "5", "not an array"),
+    ] {
+        let metadata = told(&[("id", "integer"), ("c", kind)]);
+        let object = format!("{{\"c\": {value}, \"id\": 1}}");
+        let mut decoder = decoder();
+        let good = row(6, "INSERT", None, Some("{\"id\": 1}"), Some(&metadata));
+        assert_eq!(decoder.append(&good).unwrap(), Appended::Done);
+        let error = decoder.append(&row(7, "INSERT", None, Some(&object), Some(&metadata))).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Data);
+        let text = error.to_string();
+        assert!(text.contains("public.orders") && text.contains("buffer id 7") && text.contains("column c"), "{text}");
+        assert!(text.contains(reason) && !text.contains("secret"), "{kind} {value}: {text}");
+        // The rows before it are whole.
+        let built = decoder.close().unwrap().unwrap();
+        assert_eq!((built.rows.num_rows(), built.ids), (1, vec![(6, 6)]));
+    }
+}
+
+#[test]
+fn a_changed_key_is_two_rows() {
+    let metadata = told(&[("id", "integer"), ("v", "text")]);
+    let mut decoder = decoder();
+    let mut append = |id, operation, before, after| {
+        assert_eq!(decoder.append(&row(id, operation, before, after, Some(&metadata))).unwrap(), Appended::Done);
+    };
+    append(1, "UPDATE", Some(r#"{"id": 1, "v": "a"}"#), Some(r#"{"id": 1, "v": "b"}"#));
+    append(2, "UPDATE", Some(r#"{"id": 1, "v": "b"}"#), Some(r#"{"id": 2, "v": "c"}"#));
+    append(3, "UPDATE", None, Some(r#"{"id": 2, "v": "d"}"#));
+    append(4, "DELETE", Some(r#"{"id": 2}"#), None);
+    append(9, "TRUNCATE", None, None);
+    let built = decoder.close().unwrap().unwrap();
+    assert_eq!(printed(&built, "_cdc_operation"), ["UPDATE", "DELETE", "INSERT", "UPDATE", "DELETE", "TRUNCATE"]);
+    assert_eq!(printed(&built, "id"), ["1", "1", "2", "2", "2", "-"]);
+    assert_eq!(printed(&built, "v"), ["b", "b", "c", "d", "-", "-"]);
+    assert_eq!((built.buffer_rows, built.ids), (5, vec![(1, 4), (9, 9)]));
+}
+
+#[test]
+fn a_delete_may_carry_its_key_in_the_metadata() {
+    let metadata = r#"{"columns": [{"name": "id", "type": "integer"}], "key": {"id": 5}}"#;
+    let mut decoder = decoder();
+    assert_eq!(decoder.append(&row(1, "DELETE", None, None, Some(metadata))).unwrap(), Appended::Done);
+    assert_eq!(printed(&decoder.close().unwrap().unwrap(), "id"), ["5"]);
+    let error = self::decoder().append(&row(1, "DELETE", None, None, None)).unwrap_err();
+    assert!(error.to_string().contains("neither before_data nor metadata.key"));
+}
+
+#[test]
+fn schemas_grow_widen_and_come_back() {
+    let mut decoder = decoder();
+    let one = told(&[("id", "integer")]);
+    let two = told(&[("id", "integer"), ("v", "text")]);
+    let wide = told(&[("id", "bigint"), ("v", "text")]);
+    let other = told(&[("id", "bigint"), ("v", "date")]);
+    let mut ids = Vec::new();
+    let close = |decoder: &mut StreamDecoder| decoder.close().unwrap().unwrap();
+    decoder.append(&row(1, "INSERT", None, Some(r#"{"id": 1}"#), Some(&one))).unwrap();
+    // A column more goes into the same batch: the rows before it have no value there.
+    assert_eq!(
+        decoder.append(&row(2, "INSERT", None, Some(r#"{"id": 2, "v": "x"}"#), Some(&two))).unwrap(),
+        Appended::Done
+    );
+    // A wider type needs a batch of its own.
+    let widened = row(3, "INSERT", None, Some(r#"{"id": 3000000000, "v": "y"}"#), Some(&wide));
+    assert_eq!(decoder.append(&widened).unwrap(), Appended::CloseFirst);
+    let built = close(&mut decoder);
+    assert_eq!((printed(&built, "v"), kind(&built, "id")), (vec!["-".to_owned(), "x".to_owned()], DataType::Int32));
+    ids.push(built.schema_id);
+    assert_eq!(decoder.append(&widened).unwrap(), Appended::Done);
+    // A row of the narrow type that commits late does not narrow it again.
+    assert_eq!(
+        decoder.append(&row(4, "INSERT", None, Some(r#"{"id": 4, "v": "z"}"#), Some(&two))).unwrap(),
+        Appended::Done
+    );
+    let retyped = row(5, "INSERT", None, Some(r#"{"id": 5, "v": "2024-01-01"}"#), Some(&other));
+    assert_eq!(decoder.append(&retyped).unwrap(), Appended::CloseFirst);
+    let built = close(&mut decoder);
+    assert_eq!(kind(&built, "id"), DataType::Int64);
+    ids.push(built.schema_id);
+    assert_eq!(decoder.append(&retyped).unwrap(), Appended::Done);
+    ids.push(close(&mut decoder).schema_id);
+    assert_eq!(decoder.append(&widened).unwrap(), Appended::Done);
+    ids.push(close(&mut decoder).schema_id);
+    assert_eq!(ids, [1, 2, 3, 2]);
+}
+
+#[test]
+fn another_key_closes_the_batch() {
+    let mut decoder = decoder();
+    decoder.append(&row(1, "INSERT", None, Some(r#"{"id": 1}"#), None)).unwrap();
+    let mut keyless = row(2, "INSERT", None, Some(r#"{"id": 2}"#), None);
+    keyless.key_columns = None;
+    assert_eq!(decoder.append(&keyless).unwrap(), Appended::CloseFirst);
+    decoder.close().unwrap();
+    assert_eq!(decoder.append(&keyless).unwrap(), Appended::Done);
+    let schema = decoder.close().unwrap().unwrap().rows.schema();
+    assert!(ChangeBatch::key_columns(&schema).unwrap().is_empty());
+}
+
+#[test]
+fn types_are_inferred_where_nobody_tells_them() {
+    let mut decoder = decoder();
+    for (id, object) in [
+        (
+            1,
+            r#"{"id": 1, "f": 1.50, "n": 0.1234567890123456789, "b": true, "s": "x", "j": [1], "mix": 1, "grow": 7, "nil": null}"#,
+        ),
+        (2, r#"{"id": 2, "f": 2, "n": 5, "b": null, "s": "y", "j": {"k": 1}, "mix": "a", "grow": 0.5}"#),
+    ] {
+        assert_eq!(decoder.append(&row(id, "INSERT", None, Some(object), None)).unwrap(), Appended::Done);
+    }
+    let built = decoder.close().unwrap().unwrap();
+    for (column, expected, values) in [
+        ("id", DataType::Int64, ["1", "2"]),
+        ("f", DataType::Float64, ["1.5", "2.0"]),
+        // A double would lose digits.
+        ("n", DataType::Utf8, ["0.1234567890123456789", "5"]),
+        ("b", DataType::Boolean, ["true", "-"]),
+        ("s", DataType::Utf8, ["x", "y"]),
+        ("j", DataType::Utf8, ["[1]", "{\"k\": 1}"]),
+        ("mix", DataType::Utf8, ["1", "a"]),
+        ("grow", DataType::Float64, ["7.0", "0.5"]),
+    ] {
+        assert_eq!(kind(&built, column), expected, "{column}");
+        assert_eq!(printed(&built, column), values, "{column}");
+    }
+    assert!(built.rows.column_by_name("nil").is_none());
+    let schema = built.rows.schema();
+    assert_eq!(schema.field_with_name("id").unwrap().metadata()["philotes.inferred"], "true");
+    assert_eq!(schema.field_with_name("j").unwrap().metadata()["ARROW:extension:name"], "arrow.json");
+}
+
+#[test]
+fn a_catalog_is_asked_once_per_unknown_column() {
+    let mut decoder = StreamDecoder::new(StreamName::new(["public", "orders"]).unwrap(), true);
+    let object = r#"{"id": 1, "amount": 12.30}"#;
+    let unknown = row(1, "INSERT", None, Some(object), None);
+    assert_eq!(decoder.append(&unknown).unwrap(), Appended::TypesWanted);
+    assert!(decoder.close().unwrap().is_none());
+    let column = |name: &str, kind: &str| ToldColumn { name: name.into(), type_name: kind.into() };
+    decoder.tell(&[column("id", "integer"), column("amount", "numeric(10,2)")]).unwrap();
+    assert_eq!(decoder.append(&unknown).unwrap(), Appended::Done);
+    let more = row(2, "INSERT", None, Some(r#"{"id": 1, "extra": 5}"#), None);
+    assert_eq!(decoder.append(&more).unwrap(), Appended::TypesWanted);
+    let built = decoder.close().unwrap().unwrap();
+    assert_eq!(built.rows.column_by_name("amount").unwrap().as_primitive::<Decimal128Type>().value(0), 1230);
+    decoder.tell(&[column("id", "integer")]).unwrap();
+    assert_eq!(decoder.append(&more).unwrap(), Appended::Done, "in vain: inferred now");
+    let built = decoder.close().unwrap().unwrap();
+    assert_eq!(built.rows.column_by_name("extra").unwrap().as_primitive::<Int64Type>().value(0), 5);
+    assert_eq!(built.rows.column_by_name("id").unwrap().as_primitive::<Int32Type>().value(0), 1);
+    assert!(built.rows.column_by_name("amount").unwrap().is_null(0));
+}
+
+#[test]
+fn broken_rows_are_refused() {
+    for (operation, after, metadata, key, reason) in [
+        ("INSERT", None, None, "[]", "without after_data"),
+        ("MERGE", Some("{}"), None, "[]", "operation"),
+        ("INSERT", Some("{\"a\": 1, \"a\": 2}"), None, "[]", "twice"),
+        ("INSERT", Some("{\"_cdc_lsn\": 1}"), None, "[]", "reserved"),
+        ("INSERT", Some("[1]"), None, "[]", "JSON is broken"),
+        ("INSERT", Some("{}"), Some("{\"columns\": [1]}"), "[]", "metadata.columns"),
+        ("INSERT", Some("{}"), None, "{}", "key_columns"),
+    ] {
+        let mut row = row(1, operation, None, after, metadata);
+        row.key_columns = Some(key.as_bytes());
+        let error = decoder().append(&row).unwrap_err();
+        assert!(error.to_string().contains(reason), "{error}");
+    }
+}
+
+#[test]
+fn doubles_keep_every_bit() {
+    let metadata = told(&[("id", "integer"), ("d", "double precision")]);
+    let mut decoder = decoder();
+    let object = r#"{"d": 0.1000000000000000055511151231257827, "id": 1}"#;
+    decoder.append(&row(1, "INSERT", None, Some(object), Some(&metadata))).unwrap();
+    let built = decoder.close().unwrap().unwrap();
+    assert_eq!(built.rows.column_by_name("d").unwrap().as_primitive::<Float64Type>().value(0), 0.1);
+}

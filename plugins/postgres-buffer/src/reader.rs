@@ -1,0 +1,426 @@
+//! Reads the buffer: one snapshot after the other, each from the lowest id that was not dealt with.
+//!
+//! Receiving and decoding share a task, so that a row costs no hand-over between threads; the server works ahead into the
+//! socket's buffer meanwhile.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use philotes_sdk::{Error, Result, StreamPartition, TaskContext};
+use tokio::sync::mpsc;
+
+use crate::acknowledge::Ledger;
+use crate::claim::Claim;
+use crate::config::{Settings, Unrouted};
+use crate::connect::{Session, failed};
+use crate::copy::{Row, Rows};
+use crate::decode::{Appended, StreamDecoder, stream_name};
+use crate::describe::Catalog;
+use crate::ranges::{self, Range};
+use crate::ready::Ready;
+use crate::registrar::Closed;
+use crate::seen::Seen;
+use crate::sql::{Snapshot, Wanted};
+
+/// Rows of the first snapshot, which finds out what streams there are.
+const FIRST_LIMIT: u64 = 10_000;
+/// Rows of a snapshot at most, and how long one shall take at the pace of the one before: it holds back vacuum.
+const MAX_LIMIT: u64 = 500_000;
+const SNAPSHOT_TIME: Duration = Duration::from_secs(10);
+/// After rows of an unknown stream this many more are read before it is announced, so that others join it.
+const GATHER: u64 = 10_000;
+/// Between snapshots that did not find their limit: many small batches cost a commit each.
+const LINGER: Duration = Duration::from_millis(50);
+/// The share of the time that looking in vain may take.
+const IDLE_SHARE: u32 = 10;
+/// The longest pause for that reason.
+const MAX_SPACING: Duration = Duration::from_secs(5);
+
+enum Status {
+    /// The route does not take it.
+    Unwanted { rows: u64, ids: Vec<Range> },
+    /// Not announced yet, or announced and not resumed.
+    Unknown { announced: bool },
+    /// Resumed before the running snapshot began.
+    Resumed,
+}
+
+struct Stream {
+    at: Arc<StreamPartition>,
+    schema: String,
+    table: String,
+    status: Status,
+    decoder: StreamDecoder,
+}
+
+/// What a snapshot brought.
+#[derive(Default)]
+struct Outcome {
+    /// Rows the server sent.
+    rows: u64,
+    /// Rows that went into batches.
+    delivered: u64,
+    /// Streams that were met for the first time.
+    unknown: Vec<usize>,
+    /// How long the server looked at what was seen already: until the first row came, or all of it.
+    in_vain: Duration,
+    /// It ended before its limit: everything visible was read.
+    complete: bool,
+}
+
+/// The reader and all it knows.
+pub(crate) struct Reader {
+    session: Session,
+    settings: Settings,
+    claim: Claim,
+    context: TaskContext,
+    ready: Arc<Ready>,
+    ledger: Arc<Ledger>,
+    catalog: Option<Catalog>,
+    closed: mpsc::Sender<Closed>,
+    seen: Seen,
+    streams: Vec<Stream>,
+    index: HashMap<(Vec<u8>, Vec<u8>), usize>,
+    limit: u64,
+    /// Memory of the batches that are being built.
+    open_bytes: usize,
+    /// Too many unwanted rows to remember: they are left out by name.
+    unwanted_by_name: bool,
+}
+
+/// What [`Reader::new`] needs.
+pub(crate) struct Parts {
+    pub(crate) session: Session,
+    pub(crate) settings: Settings,
+    pub(crate) claim: Claim,
+    pub(crate) context: TaskContext,
+    pub(crate) ready: Arc<Ready>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) closed: mpsc::Sender<Closed>,
+}
+
+impl Reader {
+    pub(crate) fn new(parts: Parts) -> Result<Self> {
+        let Parts { session, settings, claim, context, ready, ledger, closed } = parts;
+        let catalog = Catalog::new(&settings.config)?;
+        Ok(Self {
+            session,
+            settings,
+            claim,
+            context,
+            ready,
+            ledger,
+            catalog,
+            closed,
+            seen: Seen::default(),
+            streams: Vec::new(),
+            index: HashMap::new(),
+            limit: FIRST_LIMIT,
+            open_bytes: 0,
+            unwanted_by_name: false,
+        })
+    }
+
+    /// Takes snapshots until the task is aborted or fails.
+    pub(crate) async fn run(mut self) -> Result<()> {
+        let client = Arc::clone(&self.session.client);
+        let check =
+            client.prepare("SELECT FROM philotes.connectors WHERE source_id = $1 AND epoch = $2 AND epoch_bits = $3");
+        let check = drive_in(&mut self.session, check).await?;
+        loop {
+            self.wait_for_answers().await?;
+            // Their acknowledgement has committed, and this snapshot begins after it.
+            self.seen.acknowledged(&self.ledger.take_settled());
+            self.session.notified = false;
+            let begun = Instant::now();
+            // An idle task writes nothing, and would not notice that it was fenced.
+            let Claim { source_id, epoch, .. } = &self.claim;
+            let arguments: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [source_id, &epoch.counter, &epoch.bits];
+            if drive_in(&mut self.session, client.query(&check, &arguments)).await?.is_empty() {
+                return Err(self.claim.fenced());
+            }
+            let outcome = self.snapshot().await?;
+            self.adapt(&outcome, begun.elapsed());
+            self.report_unwanted();
+            let announced = self.announce(&outcome.unknown);
+            self.ready.snapshot_done(begun, outcome.complete && outcome.delivered == 0 && !announced);
+            if outcome.complete && !announced {
+                self.pause(&outcome).await?;
+            }
+        }
+    }
+
+    async fn wait_for_answers(&mut self) -> Result<()> {
+        while !self.ready.answered() {
+            let wake = self.ready.wake.notified();
+            self.session.wait(wake).await?;
+            self.session.notified = false;
+        }
+        for resumed in self.ready.take_resumed() {
+            for stream in self.streams.iter_mut().filter(|stream| stream.at.stream == resumed) {
+                stream.status = Status::Resumed;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads everything visible, up to the limit.
+    async fn snapshot(&mut self) -> Result<Outcome> {
+        let context = |e| failed("cannot read the buffer", e);
+        let statement = self.statement();
+        let begun = Instant::now();
+        let client = Arc::clone(&self.session.client);
+        let mut copy = Box::pin(drive_in(&mut self.session, client.copy_out(&statement)).await?);
+        let mut rows = Rows::default();
+        let mut outcome = Outcome::default();
+        let mut last = None;
+        let mut found_unknown_at = None;
+        let mut at = None;
+        let mut stopped = false;
+        while let Some(message) = self.session.next(&mut copy).await? {
+            rows.feed(message.map_err(context)?);
+            while let Some(row) = rows.next()? {
+                if last.is_some_and(|last| last >= row.id) {
+                    return Err(Error::internal("the server sent rows of the buffer out of order"));
+                }
+                if outcome.rows == 0 {
+                    outcome.in_vain = begun.elapsed();
+                }
+                last = Some(row.id);
+                outcome.rows += 1;
+                let stream = self.stream_of(&row, at)?;
+                at = Some(stream);
+                match &mut self.streams[stream].status {
+                    Status::Unwanted { rows, ids } => {
+                        *rows += 1;
+                        ranges::push(ids, row.id);
+                    }
+                    Status::Unknown { announced: true } => {}
+                    Status::Unknown { announced } => {
+                        *announced = true;
+                        outcome.unknown.push(stream);
+                        found_unknown_at.get_or_insert(outcome.rows);
+                    }
+                    Status::Resumed => {
+                        self.append(stream, &row).await?;
+                        outcome.delivered += 1;
+                    }
+                }
+            }
+            if found_unknown_at.is_some_and(|at| outcome.rows >= at + GATHER) && outcome.delivered == 0 {
+                // Nothing here is for the host before it has answered.
+                stopped = true;
+                break;
+            }
+        }
+        if outcome.rows == 0 {
+            outcome.in_vain = begun.elapsed();
+        }
+        outcome.complete = !stopped && outcome.rows < self.limit;
+        self.close_all(outcome.complete).await?;
+        self.settle_unwanted();
+        Ok(outcome)
+    }
+
+    fn statement(&self) -> String {
+        let mut wanted = Vec::new();
+        let mut left_out = Vec::new();
+        for stream in &self.streams {
+            let part = Wanted { schema: &stream.schema, table: &stream.table, metadata: stream.decoder.metadata() };
+            match stream.status {
+                Status::Resumed => wanted.push(part),
+                Status::Unwanted { .. } if self.unwanted_by_name => left_out.push(part),
+                _ => {}
+            }
+        }
+        Snapshot {
+            source_id: &self.claim.source_id,
+            probes: &self.seen.probes(),
+            wanted: &wanted,
+            left_out: &left_out,
+            limit: self.limit,
+            indexed: self.claim.indexed,
+        }
+        .statement()
+    }
+
+    /// The stream of a row; `last` is the stream of the row before, which is most often the same.
+    fn stream_of(&mut self, row: &Row<'_>, last: Option<usize>) -> Result<usize> {
+        if let Some(last) = last {
+            let stream = &self.streams[last];
+            if stream.table.as_bytes() == row.table && stream.schema.as_bytes() == row.schema {
+                return Ok(last);
+            }
+        }
+        let key = (row.schema.to_vec(), row.table.to_vec());
+        if let Some(stream) = self.index.get(&key) {
+            return Ok(*stream);
+        }
+        let name = stream_name(row)?;
+        let status = if self.context.info().route.wants(&name) {
+            Status::Unknown { announced: false }
+        } else {
+            tracing::info!(stream = %name, unrouted = ?self.settings.config.unrouted, "the route does not take this stream");
+            Status::Unwanted { rows: 0, ids: Vec::new() }
+        };
+        let [schema, table] = name.parts() else { return Err(Error::internal("a stream's name has two parts")) };
+        let stream = Stream {
+            schema: schema.clone(),
+            table: table.clone(),
+            status,
+            decoder: StreamDecoder::new(name.clone(), self.catalog.is_some()),
+            at: Arc::new(StreamPartition::only(name)),
+        };
+        self.streams.push(stream);
+        self.index.insert(key, self.streams.len() - 1);
+        Ok(self.streams.len() - 1)
+    }
+
+    async fn append(&mut self, at: usize, row: &Row<'_>) -> Result<()> {
+        debug_assert!(!self.seen.contains(row.id), "the snapshot leaves out what was seen");
+        let mut bytes = self.streams[at].decoder.bytes();
+        loop {
+            let appended = self.streams[at].decoder.append(row)?;
+            if appended == Appended::Done {
+                break;
+            }
+            self.close(at, false).await?;
+            bytes = 0;
+            if appended == Appended::TypesWanted {
+                self.ask_catalog(at).await?;
+            }
+        }
+        let decoder = &self.streams[at].decoder;
+        self.open_bytes += decoder.bytes() - bytes;
+        if decoder.rows() >= self.settings.config.batch_rows as usize || decoder.bytes() >= self.ready.max_batch_bytes()
+        {
+            self.close(at, false).await?;
+        } else if self.open_bytes >= self.ready.max_open_bytes() {
+            // Many streams at once.
+            self.close_all(false).await?;
+        }
+        Ok(())
+    }
+
+    async fn ask_catalog(&mut self, at: usize) -> Result<()> {
+        let Some(catalog) = &self.catalog else { return Ok(()) };
+        let stream = &mut self.streams[at];
+        let columns = catalog.columns(&stream.schema, &stream.table).await?;
+        if columns.is_empty() {
+            tracing::warn!(stream = %stream.at.stream, "the database of types_from has no such table");
+        }
+        stream.decoder.tell(&columns)
+    }
+
+    /// Closes a stream's batch and sends it to be written down.
+    async fn close(&mut self, at: usize, ends_transaction: bool) -> Result<()> {
+        let stream = &mut self.streams[at];
+        let bytes = stream.decoder.bytes();
+        let Some(built) = stream.decoder.close()? else { return Ok(()) };
+        self.open_bytes -= bytes;
+        self.seen.emitted(&built.ids);
+        while !self.ready.admit(bytes) {
+            self.ready.wake.notified().await;
+        }
+        let closed = Closed { at: Arc::clone(&stream.at), built, bytes, ends_transaction };
+        // The registrar has failed, and said why.
+        self.closed.send(closed).await.map_err(|_| Error::unavailable("the session that writes down batches was lost"))
+    }
+
+    /// Closes every batch; after a complete snapshot the last one ends its transactions.
+    async fn close_all(&mut self, complete: bool) -> Result<()> {
+        let last = self.streams.iter().rposition(|stream| stream.decoder.rows() > 0);
+        for at in 0..self.streams.len() {
+            self.close(at, complete && Some(at) == last).await?;
+        }
+        Ok(())
+    }
+
+    /// Remembers the rows that nobody wants, or has them acknowledged.
+    fn settle_unwanted(&mut self) {
+        for stream in &mut self.streams {
+            let Status::Unwanted { ids, .. } = &mut stream.status else { continue };
+            let ids = std::mem::take(ids);
+            match self.settings.config.unrouted {
+                Unrouted::Acknowledge => {
+                    self.seen.emitted(&ids);
+                    if !ids.is_empty() {
+                        self.ledger.unwanted(&ids);
+                    }
+                }
+                Unrouted::Keep if self.seen.unwanted(&ids) => {}
+                Unrouted::Keep => {
+                    if !self.unwanted_by_name {
+                        tracing::warn!(
+                            "the buffer keeps very many rows that the route does not take; consider unrouted: acknowledge"
+                        );
+                    }
+                    self.unwanted_by_name = true;
+                }
+            }
+        }
+    }
+
+    /// Announces the streams that were met; whether there were any.
+    fn announce(&mut self, unknown: &[usize]) -> bool {
+        if unknown.is_empty() {
+            return false;
+        }
+        let announced: Vec<StreamPartition> = unknown.iter().map(|at| (*self.streams[*at].at).clone()).collect();
+        self.ready.announce(announced);
+        true
+    }
+
+    fn report_unwanted(&mut self) {
+        for stream in &mut self.streams {
+            if let Status::Unwanted { rows, .. } = &mut stream.status
+                && *rows > 0
+            {
+                let labels = [("stream", &*stream.at.stream.to_string())];
+                self.context.count("philotes_buffer_unrouted_rows_total", std::mem::take(rows), &labels);
+            }
+        }
+    }
+
+    /// Sets the next snapshot's limit by the pace of this one.
+    fn adapt(&mut self, outcome: &Outcome, took: Duration) {
+        if outcome.rows < FIRST_LIMIT {
+            return;
+        }
+        let took = u64::try_from(took.as_millis()).unwrap_or(u64::MAX).max(1);
+        let paced = u64::try_from(SNAPSHOT_TIME.as_millis()).unwrap_or(u64::MAX).saturating_mul(outcome.rows) / took;
+        self.limit = paced.clamp(FIRST_LIMIT, MAX_LIMIT);
+    }
+
+    /// Waits until another snapshot is due.
+    async fn pause(&mut self, outcome: &Outcome) -> Result<()> {
+        let now = tokio::time::Instant::now();
+        let spacing = LINGER.max((outcome.in_vain * IDLE_SHARE).min(MAX_SPACING));
+        // Even where the host or a writer calls: many small batches cost a commit each.
+        self.session.wait_until(now + spacing).await?;
+        if outcome.delivered > 0 {
+            return Ok(());
+        }
+        let due = now + self.settings.poll_interval.max(spacing);
+        while tokio::time::Instant::now() < due && !self.session.notified && !self.ready.wanted() {
+            let wake = self.ready.wake.notified();
+            let either = async {
+                tokio::select! {
+                    () = wake => {}
+                    () = tokio::time::sleep_until(due) => {}
+                }
+            };
+            self.session.wait(either).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs a query of the reader's own client on its session.
+async fn drive_in<T>(
+    session: &mut Session,
+    query: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T> {
+    session.drive(query).await?.map_err(|e| failed("cannot read the buffer", e))
+}

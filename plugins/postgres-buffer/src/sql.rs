@@ -1,0 +1,133 @@
+//! The statements that depend on what was seen and what is wanted; fixed ones stand where they are run.
+
+use crate::seen::Probe;
+
+/// The channel on which writers may say that rows have come; the payload is the source_id.
+pub(crate) const CHANNEL: &str = "philotes_cdc_events";
+
+/// What `init` runs.
+pub(crate) const INIT: &str = include_str!("../sql/init.sql");
+/// What `capture` runs.
+pub(crate) const CAPTURE: &str = include_str!("../sql/capture.sql");
+
+/// A literal; the server's strings take backslashes as they are (`standard_conforming_strings` is set per session).
+pub(crate) fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+fn array<'a>(items: impl Iterator<Item = &'a str>, of: &str) -> String {
+    let items: Vec<String> = items.map(literal).collect();
+    format!("ARRAY[{}]::{of}[]", items.join(","))
+}
+
+/// A stream whose rows are sent whole.
+pub(crate) struct Wanted<'a> {
+    pub(crate) schema: &'a str,
+    pub(crate) table: &'a str,
+    /// The metadata of its last row: a row that has the same sends only `true` in its place, which saves most of the
+    /// row's bytes where the metadata names the columns.
+    pub(crate) metadata: Option<&'a str>,
+}
+
+/// How many streams' metadata a snapshot compares; each costs every row of the others a comparison of names.
+const COMPARED_METADATA: usize = 8;
+
+/// One snapshot of the buffer: rows of the wanted streams whole, of the others only whose they are, by ascending id.
+pub(crate) struct Snapshot<'a> {
+    pub(crate) source_id: &'a str,
+    pub(crate) probes: &'a [Probe],
+    pub(crate) wanted: &'a [Wanted<'a>],
+    /// Streams of which not even the ids are sent.
+    pub(crate) left_out: &'a [Wanted<'a>],
+    pub(crate) limit: u64,
+    /// The index on (source_id, id) of unprocessed rows is there.
+    pub(crate) indexed: bool,
+}
+
+impl Snapshot<'_> {
+    /// The COPY statement.
+    pub(crate) fn statement(&self) -> String {
+        let Self { source_id, probes, limit, .. } = self;
+        let source_id = literal(source_id);
+        let (first, last): (Vec<String>, Vec<String>) =
+            probes.iter().map(|probe| (probe.span.0.to_string(), probe.span.1.to_string())).unzip();
+        let bitmaps: Vec<String> = probes
+            .iter()
+            .map(|probe| if probe.seen.is_empty() { "NULL".to_owned() } else { literal(&probe.bitmap()) })
+            .collect();
+        let unseen = if probes.iter().all(|probe| probe.seen.is_empty()) {
+            ""
+        } else {
+            "AND (probe.seen IS NULL OR get_bit(probe.seen, id - probe.first) = 0)"
+        };
+        // A comparison of whole rows is served by an index that begins with source_id, and so never by the primary key,
+        // which would wade through every processed row.
+        let (within, order) = if self.indexed {
+            (
+                format!(
+                    "(source_id, id) >= ({source_id}, probe.first) AND (source_id, id) <= ({source_id}, probe.last)"
+                ),
+                "source_id, id",
+            )
+        } else {
+            (format!("source_id = {source_id} AND id >= probe.first AND id <= probe.last"), "id")
+        };
+        let left_out: String = self
+            .left_out
+            .iter()
+            .map(|s| format!(" AND NOT (table_name = {} AND schema_name = {})", literal(s.table), literal(s.schema)))
+            .collect();
+        let schemas = array(self.wanted.iter().map(|stream| stream.schema), "text");
+        let tables = array(self.wanted.iter().map(|stream| stream.table), "text");
+        let metadata = self.metadata();
+        // The LIMIT within keeps the planner from merging the queries: `whole` is computed once, and the spans are read
+        // one after the other, which is what orders the rows. The reader checks the order.
+        format!(
+            "COPY (SELECT e.id, e.schema_name, e.table_name, CASE WHEN e.whole THEN e.operation END, \
+             CASE WHEN e.whole THEN e.lsn END, e.event_time, e.created_at, CASE WHEN e.whole THEN e.key_columns END, \
+             CASE WHEN e.whole AND (e.operation = 'DELETE' OR (e.operation = 'UPDATE' AND e.key_columns IS NOT NULL)) \
+             THEN e.before_data END, CASE WHEN e.whole AND e.operation <> 'DELETE' THEN e.after_data END, {metadata} \
+             FROM unnest(ARRAY[{}]::int8[], ARRAY[{}]::int8[], ARRAY[{}]::bytea[]) AS probe (first, last, seen) \
+             CROSS JOIN LATERAL (SELECT *, schema_name = ANY ({schemas}) AND table_name = ANY ({tables}) AS whole \
+             FROM philotes.cdc_events WHERE {within} AND processed_at IS NULL {unseen}{left_out} ORDER BY {order} LIMIT {limit}) AS e \
+             LIMIT {limit}) TO STDOUT (FORMAT binary)",
+            first.join(","),
+            last.join(","),
+            bitmaps.join(","),
+        )
+    }
+
+    fn metadata(&self) -> String {
+        let mut cases = String::new();
+        for stream in self.wanted.iter().filter(|stream| stream.metadata.is_some()).take(COMPARED_METADATA) {
+            let Some(known) = stream.metadata else { continue };
+            cases.push_str(&format!(
+                " WHEN e.metadata = {}::jsonb AND e.table_name = {} AND e.schema_name = {} THEN 'true'::jsonb",
+                literal(known),
+                literal(stream.table),
+                literal(stream.schema)
+            ));
+        }
+        // A metadata that is itself `true` says nothing.
+        format!("CASE WHEN NOT e.whole THEN NULL{cases} ELSE nullif(e.metadata, 'true') END")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_quoted() {
+        assert_eq!(literal("it's"), "'it''s'");
+        let probes = [Probe { span: (1, 2), seen: vec![1] }];
+        let wanted = [Wanted { schema: "o'x", table: "t", metadata: None }];
+        let statement =
+            Snapshot { source_id: "s'", probes: &probes, wanted: &wanted, left_out: &wanted, limit: 5, indexed: true }
+                .statement();
+        assert!(statement.contains("ARRAY['o''x']::text[]"));
+        assert!(statement.contains("('s''', probe.first)"));
+        assert!(statement.contains("'\\x01'"));
+        assert!(statement.contains("AND NOT (table_name = 't' AND schema_name = 'o''x')"));
+    }
+}

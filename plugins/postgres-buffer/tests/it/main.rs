@@ -1,0 +1,10 @@
+//! The source against a real PostgreSQL, driven as the host drives it.
+
+mod actions;
+mod delivery;
+mod driver;
+mod protocol;
+mod reading;
+mod server;
+mod tls;
+mod types;

@@ -1,0 +1,135 @@
+//! Plans of the server, the shape of the buffer, retention.
+
+use std::time::Duration;
+
+use philotes_sdk::{ErrorKind, Poll, Source};
+use serde_json::json;
+
+use crate::driver::{Buffer, Driver, error_of, insert};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn polls_and_acknowledgements_go_by_index() {
+    let Some(buffer) = Buffer::new().await else { return };
+    // Processed rows lie before the unprocessed ones, and the statistics know nothing of it.
+    buffer.sql(&insert(0..20_000)).await;
+    buffer.sql("ANALYZE philotes.cdc_events; UPDATE philotes.cdc_events SET processed_at = now()").await;
+    buffer.sql(&insert(20_000..20_050)).await;
+    let mut driver = Driver::open(&buffer).await;
+    driver.drain().await.unwrap();
+    let mut late = driver.ids();
+    late.dedup();
+    assert_eq!(late.len(), 50);
+    driver.acknowledge(&buffer).await;
+    driver.close().await;
+    // The sessions are gone, and with that their counts are visible.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let by_index = buffer
+        .ask("SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'cdc_events_unprocessed_id_idx'")
+        .await;
+    assert_ne!(by_index, "0");
+    let fetched =
+        buffer.ask("SELECT idx_tup_fetch FROM pg_stat_user_indexes WHERE indexrelname = 'cdc_events_pkey'").await;
+    assert!(fetched.parse::<i64>().unwrap() < 1_000, "the primary key waded through {fetched} rows");
+    let sequential = buffer.ask("SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'cdc_events'").await;
+    // The tests' own UPDATE and ANALYZE read the table, once each.
+    assert!(sequential.parse::<i64>().unwrap() <= 60_100, "{sequential} rows were read sequentially");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_index_it_still_reads() {
+    let Some(buffer) = Buffer::new().await else { return };
+    buffer.sql("DROP INDEX philotes.cdc_events_unprocessed_id_idx").await;
+    buffer.sql(&insert(0..100)).await;
+    let mut driver = Driver::open(&buffer).await;
+    driver.drain().await.unwrap();
+    assert_eq!(driver.ids(), (0..100).collect::<Vec<_>>());
+    driver.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_buffer_that_is_not_as_it_must_be_is_refused() {
+    let Some(buffer) = Buffer::new().await else { return };
+    let refused = async |expected: &str| {
+        for error in [
+            error_of(buffer.open().await),
+            error_of(philotes_postgres_buffer::PostgresBuffer::check(buffer.config(), buffer.context()).await),
+        ] {
+            assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+            assert!(error.to_string().starts_with("dsn: ") && error.to_string().contains(expected), "{error}");
+        }
+    };
+    buffer.sql("ALTER SEQUENCE philotes.cdc_events_id_seq CACHE 32").await;
+    refused("CACHE 32").await;
+    buffer.act("init", json!({})).await.unwrap();
+    philotes_postgres_buffer::PostgresBuffer::check(buffer.config(), buffer.context()).await.unwrap();
+    buffer.sql("DROP TABLE philotes.connectors").await;
+    refused("philotes.connectors").await;
+    buffer.sql("DROP TABLE philotes.cdc_events").await;
+    refused("philotes.cdc_events").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_out_of_reach_and_wrong_passwords() {
+    let Some(mut buffer) = Buffer::new().await else { return };
+    let refused = async |buffer: &Buffer, kind| {
+        let error = error_of(philotes_postgres_buffer::PostgresBuffer::check(buffer.config(), buffer.context()).await);
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    };
+    buffer.keys["dsn"] = json!("postgresql://u:hunter2@127.0.0.1:1/d?connect_timeout=2");
+    refused(&buffer, ErrorKind::Unavailable).await;
+    buffer.keys["dsn"] =
+        json!(format!("host={} user=nobody password=hunter2 dbname=postgres", buffer.server.folder().display()));
+    refused(&buffer, ErrorKind::Config).await;
+    buffer.keys["dsn"] = json!(format!("host={} user=postgres dbname=hunter", buffer.server.folder().display()));
+    refused(&buffer, ErrorKind::Config).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn marked_rows_go_after_their_retention() {
+    let Some(mut buffer) = Buffer::new().await else { return };
+    buffer.sql(&insert(0..12_000)).await;
+    buffer.sql("UPDATE philotes.cdc_events SET processed_at = now() - interval '2 days' WHERE id <= 11000").await;
+    buffer.sql("UPDATE philotes.cdc_events SET processed_at = now() WHERE id > 11000 AND id <= 11500").await;
+    buffer.keys["retention"] = json!("1d");
+    let driver = Driver::open(&buffer).await;
+    for _ in 0..100 {
+        if buffer.ask("SELECT count(*) FROM philotes.cdc_events").await == "1000" {
+            driver.close().await;
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{} rows are left", buffer.ask("SELECT count(*) FROM philotes.cdc_events").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_cannot_be_decoded_is_named() {
+    let Some(buffer) = Buffer::new().await else { return };
+    buffer.sql(&insert(1..5)).await;
+    buffer
+        .sql(
+            "INSERT INTO philotes.cdc_events (source_id, schema_name, table_name, operation, after_data, metadata) VALUES \
+             ('shop', 'public', 'orders', 'INSERT', '{\"id\": \"hunter2\"}', '{\"columns\": [{\"name\": \"id\", \"type\": \"bigint\"}]}')",
+        )
+        .await;
+    let mut driver = Driver::open(&buffer).await;
+    let error = error_of(driver.drain().await);
+    assert_eq!(error.kind(), ErrorKind::Data);
+    let text = error.to_string();
+    assert!(text.contains("public.orders") && text.contains("buffer id 5") && text.contains("column id"), "{text}");
+    assert!(!text.contains("hunter2"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_meets_its_limit_goes_on() {
+    let Some(buffer) = Buffer::new().await else { return };
+    // The first snapshot ends after 10,000 rows; the next ones go by its pace.
+    buffer.sql(&insert(0..60_000)).await;
+    let mut driver = Driver::open(&buffer).await;
+    driver.drain().await.unwrap();
+    assert_eq!(driver.ids(), (0..60_000).collect::<Vec<_>>());
+    let idle = driver.source.poll(Duration::from_millis(10), 1 << 20).await.unwrap();
+    assert!(matches!(idle, Poll::Idle { .. }), "{idle:?}");
+    driver.close().await;
+}
