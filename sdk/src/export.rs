@@ -44,9 +44,7 @@ pub const fn is_name(name: &str) -> bool {
 /// Once per crate, which is a `cdylib`. `worker_threads: N` at the end gives each instance's runtime more than one worker
 /// thread. A plugin cannot be compiled with `panic = "abort"`: its panic would end the host.
 ///
-/// ```ignore
-/// philotes_sdk::export_plugin! { id: "shop", sources: [Orders], sinks: [Ledger] }
-/// ```
+/// `export_plugin! { id: "shop", sources: [Orders], sinks: [Ledger] }`; the crate's page has whole plugins.
 #[macro_export]
 macro_rules! export_plugin {
     (
@@ -66,14 +64,14 @@ macro_rules! export_plugin {
                 const VERSION: &'static str = env!("CARGO_PKG_VERSION");
                 $(const WORKER_THREADS: usize = $workers;)?
             }
-            assert!($crate::export::is_name($id), "a plugin's id is 1 to 63 of a-z, 0-9 and -");
+            assert!($crate::export::is_name($id), "a plugin's id matches [a-z0-9-]{{1,63}}");
             $($(assert!(
                 $crate::export::is_name(<$source as $crate::Source>::NAME),
-                "a source's NAME is 1 to 63 of a-z, 0-9 and -"
+                "a source's NAME matches [a-z0-9-]{{1,63}}"
             );)*)?
             $($(assert!(
                 $crate::export::is_name(<$sink as $crate::Sink>::NAME),
-                "a sink's NAME is 1 to 63 of a-z, 0-9 and -"
+                "a sink's NAME matches [a-z0-9-]{{1,63}}"
             );)*)?
 
             #[allow(unsafe_code)]

@@ -1,7 +1,167 @@
 //! Write plugins for Philotes Connect.
 //!
 //! A plugin is a shared library with sources and sinks. Implement [`Source`] or [`Sink`], whose documentation is the
-//! delivery contract, and name them in [`export_plugin!`].
+//! delivery contract, name them in [`export_plugin!`], and build a `cdylib`. The plugin runs on a Tokio runtime of its own,
+//! its [`tracing`] events arrive in the host's log, and a panic becomes an error. Other languages implement
+//! `include/philotes_plugin.h`; [`abi`] is its mirror.
+//!
+//! # A source
+//!
+//! Counts to `limit` and keeps nothing of its own, so that the offset in the sink's table is all it needs to go on.
+//!
+//! ```rust,standalone_crate
+//! use std::{sync::Arc, time::Duration};
+//! use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+//! use philotes_sdk::*;
+//!
+//! #[derive(serde::Deserialize, schemars::JsonSchema)]
+//! #[serde(deny_unknown_fields)]
+//! struct Config { /** How far to count. */ limit: i64 }
+//!
+//! struct Counter { limit: i64, next: Option<i64>, announced: bool }
+//!
+//! fn rows(from: i64, to: i64) -> Result<RecordBatch> {
+//!     RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from_iter_values(from..to)) as ArrayRef)])
+//!         .map_err(|e| Error::internal("cannot build rows").with_source(e))
+//! }
+//!
+//! #[async_trait::async_trait]
+//! impl Source for Counter {
+//!     const NAME: &'static str = "counter";
+//!     const DOC: &'static str = "Counts.";
+//!     type Config = Config;
+//!
+//!     async fn open(config: Config, _: TaskContext) -> Result<Self> {
+//!         Ok(Self { limit: config.limit, next: None, announced: false })
+//!     }
+//!     async fn poll(&mut self, timeout: Duration, max_bytes: usize) -> Result<Poll> {
+//!         let at = StreamPartition::only(StreamName::new(["numbers"])?);
+//!         if !std::mem::replace(&mut self.announced, true) {
+//!             return Ok(Poll::Announce(vec![at]));
+//!         }
+//!         let from = self.next.ok_or_else(|| Error::internal("polled before resume"))?;
+//!         let to = self.limit.min(from + (max_bytes / 8).clamp(1, 1000) as i64);
+//!         if from == to {
+//!             return Ok(Poll::End);
+//!         }
+//!         self.next = Some(to);
+//!         let (rows, offset) = (rows(from, to)?, Offset::from_value(&to)?);
+//!         Ok(Poll::Batch(ChangeBatch {
+//!             at, schema_id: 0, rows, offset, ends_transaction: true, initial_load: false, newest_micros: 0,
+//!         }))
+//!     }
+//!     async fn resume(&mut self, _: &StreamPartition, offset: Option<&Offset>) -> Result<()> {
+//!         let next = offset.map_or(Ok(0), |offset| offset.as_str().parse());
+//!         self.next = Some(next.map_err(|_| Error::config("the table's offset is no number: another source's table?"))?);
+//!         Ok(())
+//!     }
+//!     async fn commit(&mut self, _: &[StreamOffset]) -> Result<()> { Ok(()) }
+//!     async fn close(self, _: Duration) -> Result<()> { Ok(()) }
+//!     async fn streams(_: Config, _: TaskContext) -> Result<Vec<StreamDescription>> {
+//!         let at = StreamPartition::only(StreamName::new(["numbers"])?);
+//!         Ok(vec![StreamDescription { at, schema: rows(0, 0)?.schema(), sampled_rows: None }])
+//!     }
+//! }
+//!
+//! export_plugin! { id: "counter", sources: [Counter] }
+//! # fn main() -> Result<()> {
+//! #     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+//! #     runtime.block_on(async {
+//! #         let mut source = Counter::open(Config { limit: 1500 }, TaskContext::detached(TaskInfo::default())).await?;
+//! #         let Poll::Announce(at) = source.poll(Duration::ZERO, 1 << 20).await? else { panic!("no announcement") };
+//! #         source.resume(&at[0], Some(&Offset::new("7")?)).await?;
+//! #         let mut counted = Vec::new();
+//! #         while let Poll::Batch(batch) = source.poll(Duration::ZERO, 1 << 20).await? {
+//! #             counted.push((batch.rows.num_rows(), batch.offset.as_str().to_owned()));
+//! #         }
+//! #         assert_eq!(counted, [(1000, "1007".to_owned()), (493, "1500".to_owned())]);
+//! #         Ok(())
+//! #     })
+//! # }
+//! ```
+//!
+//! # A sink
+//!
+//! Counts rows per stream into one small file. The file is renamed into place with the counts and the offsets in it, which
+//! is what makes both durable in one step.
+//!
+//! ```rust,standalone_crate
+//! use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
+//! use arrow::datatypes::SchemaRef;
+//! use philotes_sdk::*;
+//!
+//! #[derive(serde::Deserialize, schemars::JsonSchema)]
+//! #[serde(deny_unknown_fields)]
+//! struct Config { /** The file that is written. */ path: PathBuf }
+//!
+//! type Counts = BTreeMap<String, (usize, StreamOffset)>;
+//! struct Tally { path: PathBuf, durable: Counts, counts: Counts }
+//!
+//! fn broken(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+//!     Error::unavailable("the tally's file").with_source(error)
+//! }
+//!
+//! #[async_trait::async_trait]
+//! impl Sink for Tally {
+//!     const NAME: &'static str = "tally";
+//!     const DOC: &'static str = "Counts rows into a file.";
+//!     type Config = Config;
+//!
+//!     async fn open(config: Config, _: TaskContext) -> Result<Self> {
+//!         let json = if config.path.exists() { fs::read(&config.path).map_err(broken)? } else { b"{}".to_vec() };
+//!         let counts: Counts = serde_json::from_slice(&json).map_err(broken)?;
+//!         Ok(Self { path: config.path, durable: counts.clone(), counts })
+//!     }
+//!     async fn offsets(&mut self, at: &[StreamPartition]) -> Result<Vec<Option<Offset>>> {
+//!         Ok(at.iter().map(|at| self.durable.get(&at.to_string()).map(|(_, last)| last.offset.clone())).collect())
+//!     }
+//!     async fn write(&mut self, batch: &ChangeBatch) -> Result<()> {
+//!         let last = StreamOffset { at: batch.at.clone(), offset: batch.offset.clone() };
+//!         let entry = self.counts.entry(batch.at.to_string()).or_insert((0, last.clone()));
+//!         *entry = (entry.0 + batch.rows.num_rows(), last);
+//!         Ok(())
+//!     }
+//!     async fn flush(&mut self) -> Result<Flushed> {
+//!         let new = self.path.with_extension("new");
+//!         fs::write(&new, serde_json::to_vec(&self.counts).map_err(broken)?).map_err(broken)?;
+//!         fs::rename(&new, &self.path).map_err(broken)?;
+//!         let changed = self.counts.iter().filter(|(at, count)| self.durable.get(*at) != Some(count));
+//!         let durable = changed.map(|(_, (_, last))| last.clone()).collect();
+//!         self.durable = self.counts.clone();
+//!         Ok(Flushed { durable, ..Flushed::default() })
+//!     }
+//!     fn buffered_bytes(&self) -> usize { 0 }
+//!     async fn close(self, _: Duration) -> Result<()> { Ok(()) }
+//!     async fn plan(config: Config, _: TaskContext, _: &StreamPartition, _: SchemaRef) -> Result<Plan> {
+//!         Ok(Plan { table: config.path.display().to_string(), change: "none".into(), ..Plan::default() })
+//!     }
+//! }
+//!
+//! export_plugin! { id: "tally", sinks: [Tally] }
+//! # fn main() -> Result<()> {
+//! #     use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+//! #     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+//! #     runtime.block_on(async {
+//! #         let path = std::env::temp_dir().join(format!("tally-{}.json", std::process::id()));
+//! #         let open = || Tally::open(Config { path: path.clone() }, TaskContext::detached(TaskInfo::default()));
+//! #         let at = StreamPartition::only(StreamName::new(["numbers"])?);
+//! #         let n = std::sync::Arc::new(Int64Array::from(vec![1, 2, 3])) as ArrayRef;
+//! #         let rows = RecordBatch::try_from_iter([("n", n)]).unwrap();
+//! #         let offset = Offset::new("3")?;
+//! #         let batch = ChangeBatch {
+//! #             at: at.clone(), schema_id: 0, rows, offset: offset.clone(), ends_transaction: true,
+//! #             initial_load: false, newest_micros: 0,
+//! #         };
+//! #         let mut sink = open().await?;
+//! #         sink.write(&batch).await?;
+//! #         assert_eq!(open().await?.offsets(&[at.clone()]).await?, [None]);
+//! #         assert_eq!(sink.flush().await?.durable.len(), 1);
+//! #         assert_eq!(open().await?.offsets(&[at]).await?, [Some(offset)]);
+//! #         assert!(sink.flush().await?.durable.is_empty());
+//! #         fs::remove_file(&path).map_err(broken)
+//! #     })
+//! # }
+//! ```
 #![deny(missing_docs)]
 
 #[allow(unsafe_code, reason = "the C ABI; every block says why it holds")]

@@ -2,6 +2,7 @@
 //!
 //! `make build` comes first: the host and the plugins are run as they lie in cargo's target folder.
 
+mod abi;
 mod arrival;
 mod command_line;
 mod control;
