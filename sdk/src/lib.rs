@@ -168,6 +168,8 @@
 pub mod abi;
 mod action;
 pub mod batch;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod context;
 mod error;
 #[allow(unsafe_code, reason = "the plugin's side of the C ABI; every block says why it holds")]
