@@ -1,0 +1,211 @@
+//! The admin server of `--listen`, and the client of `philotes health`.
+//!
+//! It reads the status and changes nothing. Its runtime is one thread of its own; no task ever waits for it.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State as Shared;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::get;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tracing::{info, warn};
+
+use crate::status::{ConnectorSnapshot, HostStatus, State};
+
+/// How long `philotes health` waits for an answer.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often histograms are folded together, so that they do not grow while nobody scrapes.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Where metrics are kept until they are scraped.
+#[derive(Clone)]
+pub struct Metrics(PrometheusHandle);
+
+impl Metrics {
+    /// Installs the recorder of the process; to be called before any metric is recorded.
+    ///
+    /// # Errors
+    /// When the process has a recorder already.
+    pub fn install() -> anyhow::Result<Self> {
+        const SECONDS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+        let handle = PrometheusBuilder::new().set_buckets(&SECONDS)?.install_recorder()?;
+        Ok(Self(handle))
+    }
+}
+
+#[derive(Clone)]
+struct Admin {
+    status: Arc<HostStatus>,
+    metrics: Metrics,
+}
+
+/// Serves until the process ends. The address that it listens on is in the log (and returned), for port 0.
+///
+/// # Errors
+/// When the address cannot be listened on.
+pub fn serve(address: &str, status: Arc<HostStatus>, metrics: Metrics) -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    let local = listener.local_addr()?;
+    let router = router(Admin { status, metrics: metrics.clone() });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let body = move || {
+        let served = runtime.block_on(async move {
+            tokio::spawn(async move {
+                loop {
+                    tokio::time::sleep(UPKEEP).await;
+                    metrics.0.run_upkeep();
+                }
+            });
+            axum::serve(tokio::net::TcpListener::from_std(listener)?, router).await
+        });
+        if let Err(error) = served {
+            warn!(error = %error, "the admin server ended");
+        }
+    };
+    std::thread::Builder::new().name("admin".to_owned()).spawn(body)?;
+    info!(address = %local, "listening");
+    Ok(local)
+}
+
+fn router(admin: Admin) -> Router {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/status", get(status))
+        .route("/metrics", get(metrics))
+        .with_state(admin)
+}
+
+/// 200 unless a connector is FAILED.
+async fn healthz(Shared(admin): Shared<Admin>) -> Response {
+    judged(&admin, |state| state != State::Failed)
+}
+
+/// 200 once every connector moves rows (or has ended well).
+async fn readyz(Shared(admin): Shared<Admin>) -> Response {
+    judged(&admin, |state| matches!(state, State::Running | State::Stopped | State::Finished))
+}
+
+fn judged(admin: &Admin, good: impl Fn(State) -> bool) -> Response {
+    let connectors: Vec<ConnectorSnapshot> = admin.status.connectors().iter().map(|c| c.snapshot()).collect();
+    let bad: Vec<String> = connectors
+        .iter()
+        .filter(|connector| !good(connector.state))
+        .map(|connector| format!("{}: {:?}\n", connector.name, connector.state).to_lowercase())
+        .collect();
+    match bad.is_empty() {
+        true => (StatusCode::OK, "ok\n".to_owned()).into_response(),
+        false => (StatusCode::SERVICE_UNAVAILABLE, bad.concat()).into_response(),
+    }
+}
+
+async fn status(Shared(admin): Shared<Admin>) -> Response {
+    Json(admin.status.snapshot()).into_response()
+}
+
+async fn metrics(Shared(admin): Shared<Admin>) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], admin.metrics.0.render()).into_response()
+}
+
+/// Asks a host's /healthz; what it says when it is not well.
+///
+/// # Errors
+/// When nobody answers, or the answer is not 200; the text says which.
+pub fn health(address: &str) -> Result<(), String> {
+    let get = || -> std::io::Result<String> {
+        let mut last = std::io::Error::new(std::io::ErrorKind::InvalidInput, "no such address");
+        for address in address.to_socket_addrs()? {
+            match TcpStream::connect_timeout(&address, HEALTH_TIMEOUT) {
+                Ok(mut stream) => {
+                    stream.set_read_timeout(Some(HEALTH_TIMEOUT))?;
+                    stream.set_write_timeout(Some(HEALTH_TIMEOUT))?;
+                    write!(stream, "GET /healthz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+                    let mut answer = String::new();
+                    // A host's answer is short; whoever sends more is no host.
+                    stream.take(64 << 10).read_to_string(&mut answer)?;
+                    return Ok(answer);
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    };
+    let answer = get().map_err(|error| format!("{address}: {error}"))?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    match head.split(' ').nth(1) {
+        Some("200") if head.starts_with("HTTP/1.") => Ok(()),
+        Some(status) if head.starts_with("HTTP/1.") => Err(format!("{address}: status {status}: {}", body.trim())),
+        _ => Err(format!("{address}: the answer is no HTTP")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use philotes_sdk::{Error, StreamName, StreamPartition};
+
+    use super::*;
+    use crate::plugin::Kind;
+    use crate::status::{ConnectorStatus, TaskStatus};
+
+    fn get(address: SocketAddr, path: &str) -> (String, String) {
+        let mut stream = TcpStream::connect(address).unwrap();
+        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().to_owned(), body.to_owned())
+    }
+
+    #[test]
+    fn health_readiness_status_and_metrics() {
+        let metrics = Metrics::install().unwrap();
+        let task = Arc::new(TaskStatus::new("admin-test", 0));
+        let connector = ConnectorStatus::new("admin-test", PathBuf::from("f"), "a", "b", vec![Arc::clone(&task)]);
+        let status = Arc::new(HostStatus::new(vec![Arc::new(connector)]));
+        let address = serve("127.0.0.1:0", status, metrics).unwrap();
+        let text = address.to_string();
+
+        assert_eq!(get(address, "/healthz").0, "200");
+        assert_eq!(get(address, "/readyz"), ("503".into(), "admin-test: opening\n".into()));
+        task.running();
+        let at = StreamPartition::only(StreamName::new(["public", "t"]).unwrap());
+        task.read(&at, 7, 700, 1);
+        assert_eq!(get(address, "/readyz").0, "200");
+        assert_eq!(health(&text), Ok(()));
+
+        task.failed(Kind::Sink, &Error::data("a row too far"));
+        assert_eq!(get(address, "/healthz"), ("503".into(), "admin-test: failed\n".into()));
+        assert!(health(&text).unwrap_err().ends_with("status 503: admin-test: failed"));
+
+        let (code, body) = get(address, "/status");
+        assert_eq!(code, "200");
+        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let connector = &body["connectors"][0];
+        assert_eq!(connector["state"], "failed");
+        assert_eq!(connector["tasks"][0]["last_error"]["message"], "a row too far");
+        assert_eq!(connector["tasks"][0]["streams"][0]["stream"], "public.t");
+        assert_eq!(connector["tasks"][0]["streams"][0]["uncommitted_rows"], 7);
+        assert!(connector["lag_seconds"].as_f64().unwrap() > 1e9, "newest row is of 1970: {connector}");
+
+        let (code, metrics) = get(address, "/metrics");
+        assert_eq!(code, "200");
+        let rows = r#"philotes_source_rows_total{connector="admin-test",stream="public.t"} 7"#;
+        assert!(metrics.lines().any(|line| line == rows), "{metrics}");
+        assert_eq!(get(address, "/nothing").0, "404");
+    }
+
+    #[test]
+    fn health_of_nobody() {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        assert!(health(&free.to_string()).unwrap_err().contains("refused"));
+        assert!(health("nonsense").is_err());
+    }
+}

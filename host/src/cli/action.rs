@@ -1,0 +1,121 @@
+//! `philotes action`: what plugins offer beside moving data.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use philotes_sdk::{Action, ActionOutput};
+use serde_json::{Map, Value};
+
+use super::{Exit, Plugins, load_or_print, table};
+use crate::config::{ConnectorConfig, Endpoint, nearest};
+use crate::plugin::Kind;
+use crate::run::single_task;
+use crate::status::end_name;
+
+pub(super) fn action(
+    file: &Path,
+    end: Option<Kind>,
+    name: Option<&str>,
+    arguments: &[String],
+    plugins: &dyn Plugins,
+    out: &mut dyn Write,
+) -> anyhow::Result<Exit> {
+    let Some(loaded) = load_or_print(&[PathBuf::from(file)], plugins, out)? else { return Ok(Exit::Config) };
+    let [connector] = &loaded.connectors[..] else {
+        writeln!(out, "{}: found {} connectors; allowed: the file of one", file.display(), loaded.connectors.len())?;
+        return Ok(Exit::Config);
+    };
+    let (Some(end), Some(name)) = (end, name) else {
+        for kind in [Kind::Source, Kind::Sink].into_iter().filter(|kind| end.is_none_or(|end| end == *kind)) {
+            list(kind, endpoint(connector, kind), out)?;
+        }
+        return Ok(Exit::Done);
+    };
+    let plugin = endpoint(connector, end);
+    let actions = plugin.connector.actions();
+    let path = format!("{}: {} {name}", file.display(), end_name(end));
+    let Some(action) = actions.iter().find(|action| action.name == name) else {
+        let known: Vec<&str> = actions.iter().map(|action| action.name.as_str()).collect();
+        let near = nearest(&known, name).map_or(String::new(), |near| format!(", did you mean {near}?"));
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        writeln!(out, "{path}: no such action of {}{near}; allowed: {known}", plugin.connector.name())?;
+        return Ok(Exit::Config);
+    };
+    let arguments = match parse(action, arguments) {
+        Ok(arguments) => arguments,
+        Err(faults) => {
+            for fault in faults {
+                writeln!(out, "{path}: {fault}")?;
+            }
+            return Ok(Exit::Config);
+        }
+    };
+    match plugin.connector.act(&plugin.config, &single_task(connector, end), name, &arguments) {
+        Ok(ActionOutput::Text(text)) => writeln!(out, "{}", text.trim_end_matches('\n'))?,
+        Ok(ActionOutput::Rows { columns, rows }) => {
+            let head: Vec<&str> = columns.iter().map(String::as_str).collect();
+            table::print(out, "", &head, &rows)?;
+        }
+        Err(error) => {
+            writeln!(out, "{path}: {error}")?;
+            return Ok(Exit::of(&error));
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn endpoint(connector: &ConnectorConfig, end: Kind) -> &Endpoint {
+    match end {
+        Kind::Source => &connector.source,
+        Kind::Sink => &connector.sink,
+    }
+}
+
+fn list(kind: Kind, endpoint: &Endpoint, out: &mut dyn Write) -> std::io::Result<()> {
+    for action in endpoint.connector.actions() {
+        writeln!(out, "{} {}", end_name(kind), signature(action))?;
+        writeln!(out, "    {}", action.doc)?;
+        for argument in &action.arguments {
+            writeln!(out, "    {}: {}", argument.name, argument.doc)?;
+        }
+    }
+    Ok(())
+}
+
+/// `capture table=… [drop=…]`
+pub(super) fn signature(action: &Action) -> String {
+    let mut text = action.name.clone();
+    for argument in &action.arguments {
+        match argument.required {
+            true => text.push_str(&format!(" {}=…", argument.name)),
+            false => text.push_str(&format!(" [{}=…]", argument.name)),
+        }
+    }
+    text
+}
+
+/// `key=value` arguments as JSON, checked against the action's spec; all faults at once.
+fn parse(action: &Action, arguments: &[String]) -> Result<Value, Vec<String>> {
+    let known: Vec<&str> = action.arguments.iter().map(|argument| argument.name.as_str()).collect();
+    let allowed = if known.is_empty() { "no arguments".to_owned() } else { known.join(", ") };
+    let mut values = Map::new();
+    let mut faults = Vec::new();
+    for argument in arguments {
+        let Some((key, value)) = argument.split_once('=') else {
+            faults.push(format!("found {argument:?}; allowed: key=value with {allowed}"));
+            continue;
+        };
+        if !known.contains(&key) {
+            let near = nearest(&known, key).map_or(String::new(), |near| format!(", did you mean {near}?"));
+            faults.push(format!("{key}: unknown argument{near}; allowed: {allowed}"));
+        } else if values.insert(key.to_owned(), Value::String(value.to_owned())).is_some() {
+            faults.push(format!("{key}: given twice; allowed: once"));
+        }
+    }
+    for argument in action.arguments.iter().filter(|argument| argument.required) {
+        if !values.contains_key(&argument.name) {
+            faults.push(format!("{}: missing; allowed: {}", argument.name, argument.doc));
+        }
+    }
+    if faults.is_empty() { Ok(Value::Object(values)) } else { Err(faults) }
+}

@@ -1,0 +1,459 @@
+//! What the host knows about its running connectors: for /status, /metrics, the live line and the summary.
+//!
+//! The tasks report here, batch by batch at the finest; nothing here decides anything.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use metrics::{counter, gauge, histogram};
+use philotes_sdk::{Committed, Error, StreamPartition};
+use serde::Serialize;
+
+use crate::plugin::Kind;
+
+/// All connectors of a host.
+pub struct HostStatus {
+    started: DateTime<Utc>,
+    connectors: Vec<Arc<ConnectorStatus>>,
+}
+
+/// One connector.
+pub struct ConnectorStatus {
+    /// Its name.
+    pub name: String,
+    file: PathBuf,
+    source: String,
+    sink: String,
+    tasks: Vec<Arc<TaskStatus>>,
+}
+
+/// One task; its threads write, everybody reads.
+pub struct TaskStatus {
+    connector: String,
+    task: u32,
+    inner: Mutex<Inner>,
+}
+
+/// What a task is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Opening source and sink.
+    Opening,
+    /// Moving rows, or waiting for some.
+    Running,
+    /// A call of the sink failed and will be repeated, or source and sink will be opened again.
+    Retrying,
+    /// Retries are exhausted, or retrying cannot help.
+    Failed,
+    /// Stopped as asked, everything committed.
+    Stopped,
+    /// The source is drained and everything is committed.
+    Finished,
+}
+
+#[derive(Default)]
+struct Inner {
+    state: Option<State>,
+    attempts: u32,
+    restarts: u32,
+    last_error: Option<LastError>,
+    next_retry: Option<DateTime<Utc>>,
+    last_commit: Option<DateTime<Utc>>,
+    commits: u64,
+    caught_up: bool,
+    wedged: u32,
+    queue_bytes: u64,
+    streams: BTreeMap<StreamPartition, StreamProgress>,
+}
+
+#[derive(Clone, Default)]
+struct StreamProgress {
+    read_rows: u64,
+    committed_rows: u64,
+    uncommitted_rows: u64,
+    /// Of the newest row read, and of the newest one committed; zero where unknown.
+    read_micros: i64,
+    committed_micros: i64,
+    last_commit: Option<DateTime<Utc>>,
+}
+
+/// The last error of a task.
+#[derive(Clone, Debug, Serialize)]
+pub struct LastError {
+    /// Its kind.
+    pub kind: &'static str,
+    /// Source or sink.
+    pub end: &'static str,
+    /// What it says.
+    pub message: String,
+    /// When.
+    pub at: String,
+}
+
+/// A host's status at one moment, as /status prints it.
+#[derive(Serialize)]
+pub struct HostSnapshot {
+    version: &'static str,
+    started: String,
+    connectors: Vec<ConnectorSnapshot>,
+}
+
+/// A connector's status at one moment.
+#[derive(Serialize)]
+pub struct ConnectorSnapshot {
+    /// Its name.
+    pub name: String,
+    file: PathBuf,
+    source: String,
+    sink: String,
+    /// The worst of its tasks'.
+    pub state: State,
+    /// Of its tasks together.
+    pub read_rows: u64,
+    /// Of its tasks together.
+    pub committed_rows: u64,
+    /// The largest of its streams'; `None` where unknown.
+    pub lag_seconds: Option<f64>,
+    /// The latest of its tasks'.
+    pub last_commit: Option<String>,
+    /// Its tasks.
+    pub tasks: Vec<TaskSnapshot>,
+}
+
+/// A task's status at one moment.
+#[derive(Serialize)]
+pub struct TaskSnapshot {
+    task: u32,
+    /// What it is doing.
+    pub state: State,
+    /// Failures in a row.
+    pub attempts: u32,
+    /// Restarts after FAILED.
+    pub restarts: u32,
+    /// The last error, also after it was overcome.
+    pub last_error: Option<LastError>,
+    /// When it will be tried again.
+    pub next_retry: Option<String>,
+    /// When the sink last committed.
+    pub last_commit: Option<String>,
+    /// How many commits.
+    pub commits: u64,
+    /// The source has delivered everything there was.
+    pub caught_up: bool,
+    /// Instances that ignored cancel and were let go.
+    pub wedged: u32,
+    queue_bytes: u64,
+    /// The streams it has seen.
+    pub streams: Vec<StreamSnapshot>,
+}
+
+/// A stream's status at one moment.
+#[derive(Serialize)]
+pub struct StreamSnapshot {
+    /// The source's name of it.
+    pub stream: String,
+    partition: String,
+    /// Rows the source delivered.
+    pub read_rows: u64,
+    /// Rows durable in the sink.
+    pub committed_rows: u64,
+    /// Rows on their way.
+    pub uncommitted_rows: u64,
+    /// How far the sink is behind the source's server; `None` where the source does not say.
+    pub lag_seconds: Option<f64>,
+    /// When the sink last committed rows of it.
+    pub last_commit: Option<String>,
+}
+
+impl HostStatus {
+    /// The status of these connectors.
+    pub fn new(connectors: Vec<Arc<ConnectorStatus>>) -> Self {
+        Self { started: Utc::now(), connectors }
+    }
+
+    /// Each connector's status.
+    pub fn connectors(&self) -> &[Arc<ConnectorStatus>] {
+        &self.connectors
+    }
+
+    /// All of it now.
+    pub fn snapshot(&self) -> HostSnapshot {
+        HostSnapshot {
+            version: env!("CARGO_PKG_VERSION"),
+            started: print_time(self.started),
+            connectors: self.connectors.iter().map(|connector| connector.snapshot()).collect(),
+        }
+    }
+}
+
+impl ConnectorStatus {
+    /// The status of a connector with these tasks.
+    pub fn new(name: &str, file: PathBuf, source: &str, sink: &str, tasks: Vec<Arc<TaskStatus>>) -> Self {
+        Self { name: name.to_owned(), file, source: source.to_owned(), sink: sink.to_owned(), tasks }
+    }
+
+    /// All of it now.
+    pub fn snapshot(&self) -> ConnectorSnapshot {
+        let tasks: Vec<TaskSnapshot> = self.tasks.iter().map(|task| task.snapshot()).collect();
+        let streams = || tasks.iter().flat_map(|task| &task.streams);
+        // The worst first; a connector is finished only once all its tasks are.
+        const WORST: [State; 6] =
+            [State::Failed, State::Retrying, State::Opening, State::Running, State::Stopped, State::Finished];
+        ConnectorSnapshot {
+            name: self.name.clone(),
+            file: self.file.clone(),
+            source: self.source.clone(),
+            sink: self.sink.clone(),
+            state: WORST
+                .into_iter()
+                .find(|state| tasks.iter().any(|task| task.state == *state))
+                .unwrap_or(State::Opening),
+            read_rows: streams().map(|stream| stream.read_rows).sum(),
+            committed_rows: streams().map(|stream| stream.committed_rows).sum(),
+            lag_seconds: streams().filter_map(|stream| stream.lag_seconds).reduce(f64::max),
+            last_commit: tasks.iter().filter_map(|task| task.last_commit.clone()).max(),
+            tasks,
+        }
+    }
+}
+
+impl TaskStatus {
+    /// A task that has not begun.
+    pub fn new(connector: &str, task: u32) -> Self {
+        Self { connector: connector.to_owned(), task, inner: Mutex::default() }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, state: State) {
+        let mut inner = self.inner();
+        inner.state = Some(state);
+        if state != State::Retrying && state != State::Failed {
+            inner.next_retry = None;
+        }
+        drop(inner);
+        let connector = self.connector.clone();
+        let up = if state == State::Running { 1.0 } else { 0.0 };
+        gauge!("philotes_task_running_count", "connector" => connector.clone(), "task" => self.task.to_string())
+            .set(up);
+        let failed = if state == State::Failed { 1.0 } else { 0.0 };
+        gauge!("philotes_task_failed_count", "connector" => connector, "task" => self.task.to_string()).set(failed);
+    }
+
+    pub(crate) fn opening(&self) {
+        self.set(State::Opening);
+    }
+
+    pub(crate) fn running(&self) {
+        self.set(State::Running);
+    }
+
+    pub(crate) fn stopped(&self) {
+        self.set(State::Stopped);
+    }
+
+    pub(crate) fn finished(&self) {
+        self.set(State::Finished);
+    }
+
+    /// A failed call will be repeated, or both ends opened again, after `wait`.
+    pub(crate) fn retrying(&self, end: Kind, error: &Error, attempts: u32, wait: Duration) {
+        self.error(end, error);
+        {
+            let mut inner = self.inner();
+            inner.attempts = attempts;
+            inner.next_retry = Some(Utc::now() + wait);
+        }
+        counter!("philotes_retries_total", "connector" => self.connector.clone(), "kind" => error.kind().name())
+            .increment(1);
+        self.set(State::Retrying);
+    }
+
+    /// What was retried works again.
+    pub(crate) fn recovered(&self) {
+        let mut inner = self.inner();
+        let was_retrying = inner.state == Some(State::Retrying);
+        inner.attempts = 0;
+        drop(inner);
+        if was_retrying {
+            self.set(State::Running);
+        }
+    }
+
+    pub(crate) fn failed(&self, end: Kind, error: &Error) {
+        self.error(end, error);
+        self.set(State::Failed);
+    }
+
+    /// FAILED, and it will be started again after `wait`.
+    pub(crate) fn restarts_after(&self, wait: Duration) {
+        let mut inner = self.inner();
+        inner.restarts += 1;
+        inner.next_retry = Some(Utc::now() + wait);
+    }
+
+    /// FAILED, and it stays so.
+    pub(crate) fn stays_failed(&self) {
+        self.inner().next_retry = None;
+    }
+
+    fn error(&self, end: Kind, error: &Error) {
+        self.inner().last_error = Some(LastError {
+            kind: error.kind().name(),
+            end: end_name(end),
+            message: error.to_string(),
+            at: print_time(Utc::now()),
+        });
+        counter!("philotes_errors_total", "connector" => self.connector.clone(), "kind" => error.kind().name())
+            .increment(1);
+    }
+
+    /// An instance ignored cancel and was let go.
+    pub(crate) fn wedged(&self) {
+        self.inner().wedged += 1;
+        counter!("philotes_wedged_instances_total", "connector" => self.connector.clone()).increment(1);
+    }
+
+    /// A new session: what was read and not committed is dropped, and read again.
+    pub(crate) fn drop_uncommitted(&self) {
+        let mut inner = self.inner();
+        inner.caught_up = false;
+        inner.queue_bytes = 0;
+        for progress in inner.streams.values_mut() {
+            progress.uncommitted_rows = 0;
+            progress.read_micros = progress.committed_micros;
+        }
+    }
+
+    /// The source delivered rows.
+    pub(crate) fn read(&self, at: &StreamPartition, rows: u64, bytes: u64, newest_micros: i64) {
+        {
+            let mut inner = self.inner();
+            inner.caught_up = false;
+            let progress = inner.stream(at);
+            progress.read_rows += rows;
+            progress.uncommitted_rows += rows;
+            progress.read_micros = progress.read_micros.max(newest_micros);
+        }
+        let stream = at.stream.to_string();
+        counter!("philotes_source_rows_total", "connector" => self.connector.clone(), "stream" => stream.clone())
+            .increment(rows);
+        counter!("philotes_source_bytes_total", "connector" => self.connector.clone(), "stream" => stream)
+            .increment(bytes);
+    }
+
+    pub(crate) fn caught_up(&self, caught_up: bool) {
+        self.inner().caught_up = caught_up;
+    }
+
+    pub(crate) fn queued(&self, bytes: usize) {
+        self.inner().queue_bytes = bytes as u64;
+        #[expect(clippy::cast_precision_loss, reason = "a gauge is a double in Prometheus as well")]
+        gauge!("philotes_queue_bytes", "connector" => self.connector.clone(), "task" => self.task.to_string())
+            .set(bytes as f64);
+    }
+
+    /// Rows of a partition became durable.
+    pub(crate) fn committed(&self, at: &StreamPartition, rows: u64, newest_micros: i64) {
+        let now = Utc::now();
+        let lag = {
+            let mut inner = self.inner();
+            inner.last_commit = Some(now);
+            let progress = inner.stream(at);
+            progress.committed_rows += rows;
+            progress.uncommitted_rows = progress.uncommitted_rows.saturating_sub(rows);
+            progress.committed_micros = progress.committed_micros.max(newest_micros);
+            progress.last_commit = Some(now);
+            progress.lag(false, now)
+        };
+        let stream = at.stream.to_string();
+        counter!("philotes_sink_rows_total", "connector" => self.connector.clone(), "stream" => stream.clone())
+            .increment(rows);
+        if let Some(lag) = lag {
+            gauge!("philotes_lag_seconds", "connector" => self.connector.clone(), "stream" => stream).set(lag);
+        }
+    }
+
+    /// A flush came back, having done these commits.
+    pub(crate) fn flushed(&self, took: Duration, commits: &[Committed]) {
+        self.inner().commits += commits.len() as u64;
+        let connector = || self.connector.clone();
+        histogram!("philotes_flush_duration_seconds", "connector" => connector()).record(took.as_secs_f64());
+        counter!("philotes_sink_commits_total", "connector" => connector()).increment(commits.len() as u64);
+        for commit in commits {
+            counter!("philotes_sink_bytes_total", "connector" => connector()).increment(commit.bytes);
+            counter!("philotes_sink_files_total", "connector" => connector()).increment(commit.files);
+        }
+    }
+
+    /// All of it now.
+    pub fn snapshot(&self) -> TaskSnapshot {
+        let inner = self.inner();
+        let now = Utc::now();
+        TaskSnapshot {
+            task: self.task,
+            state: inner.state.unwrap_or(State::Opening),
+            attempts: inner.attempts,
+            restarts: inner.restarts,
+            last_error: inner.last_error.clone(),
+            next_retry: inner.next_retry.map(print_time),
+            last_commit: inner.last_commit.map(print_time),
+            commits: inner.commits,
+            caught_up: inner.caught_up,
+            wedged: inner.wedged,
+            queue_bytes: inner.queue_bytes,
+            streams: inner
+                .streams
+                .iter()
+                .map(|(at, progress)| StreamSnapshot {
+                    stream: at.stream.to_string(),
+                    partition: at.partition.clone(),
+                    read_rows: progress.read_rows,
+                    committed_rows: progress.committed_rows,
+                    uncommitted_rows: progress.uncommitted_rows,
+                    lag_seconds: progress.lag(inner.caught_up, now),
+                    last_commit: progress.last_commit.map(print_time),
+                })
+                .collect(),
+        }
+    }
+}
+
+impl Inner {
+    fn stream(&mut self, at: &StreamPartition) -> &mut StreamProgress {
+        if !self.streams.contains_key(at) {
+            self.streams.insert(at.clone(), StreamProgress::default());
+        }
+        self.streams.entry(at.clone()).or_default()
+    }
+}
+
+impl StreamProgress {
+    /// How old the newest committed row is, or nothing where all there is is committed.
+    fn lag(&self, caught_up: bool, now: DateTime<Utc>) -> Option<f64> {
+        if caught_up && self.uncommitted_rows == 0 {
+            return Some(0.0);
+        }
+        let since = if self.committed_micros > 0 { self.committed_micros } else { self.read_micros };
+        let age = now - DateTime::from_timestamp_micros(since).filter(|_| since > 0)?;
+        Some((age.as_seconds_f64()).max(0.0))
+    }
+}
+
+/// `source` or `sink`.
+pub(crate) fn end_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Source => "source",
+        Kind::Sink => "sink",
+    }
+}
+
+fn print_time(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
