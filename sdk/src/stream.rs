@@ -1,6 +1,7 @@
 //! Names of streams and their partitions, and offsets in them.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -40,9 +41,7 @@ impl fmt::Display for StreamName {
             if index > 0 {
                 f.write_str(".")?;
             }
-            let quoted =
-                part.is_empty() || part.chars().any(|c| c == '.' || c == '"' || c.is_whitespace() || c.is_control());
-            if quoted {
+            if needs_quotes(part) {
                 write!(f, "\"{}\"", part.replace('"', "\"\""))?;
             } else {
                 f.write_str(part)?;
@@ -50,6 +49,52 @@ impl fmt::Display for StreamName {
         }
         Ok(())
     }
+}
+
+/// Reads a name as it is printed; what [`Display`](fmt::Display) would have quoted must be quoted.
+impl FromStr for StreamName {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let fault = || {
+            Error::config(format!(
+                "{text:?} is no stream name; expected parts with dots between, as in public.orders, a part with dots, quotes or white space in double quotes"
+            ))
+        };
+        let mut parts = Vec::new();
+        let mut rest = text;
+        loop {
+            let mut part = String::new();
+            if let Some(quoted) = rest.strip_prefix('"') {
+                rest = quoted;
+                loop {
+                    let (inside, after) = rest.split_once('"').ok_or_else(fault)?;
+                    part.push_str(inside);
+                    rest = after;
+                    // A doubled quote stands for one, a single one ends the part.
+                    let Some(after) = rest.strip_prefix('"') else { break };
+                    part.push('"');
+                    rest = after;
+                }
+            } else {
+                let end = rest.find('.').unwrap_or(rest.len());
+                part.push_str(&rest[..end]);
+                if needs_quotes(&part) {
+                    return Err(fault());
+                }
+                rest = &rest[end..];
+            }
+            parts.push(part);
+            if rest.is_empty() {
+                return Self::new(parts);
+            }
+            rest = rest.strip_prefix('.').ok_or_else(fault)?;
+        }
+    }
+}
+
+fn needs_quotes(part: &str) -> bool {
+    part.is_empty() || part.chars().any(|c| c == '.' || c == '"' || c.is_whitespace() || c.is_control())
 }
 
 /// One ordered part of a stream. The partition is `"0"` where a stream has only one.
@@ -140,6 +185,18 @@ mod tests {
         let name = StreamName::new(["public", "order items", "a.b", "q\"q", ""]).unwrap();
         assert_eq!(name.to_string(), r#"public."order items"."a.b"."q""q"."""#);
         assert!(StreamName::new(Vec::<String>::new()).is_err());
+    }
+
+    #[test]
+    fn names_are_read_as_they_are_printed() {
+        for parts in [&["public", "orders"][..], &["a"], &["order items", "a.b", "q\"q", ""], &["\"", "\"\"", "größe"]]
+        {
+            let name = StreamName::new(parts.iter().copied()).unwrap();
+            assert_eq!(name.to_string().parse::<StreamName>().unwrap(), name);
+        }
+        for text in ["", ".", "a.", ".a", "a b", "a\"b", "\"a", "\"a\"b", "\"a\".", "a\nb"] {
+            assert!(text.parse::<StreamName>().is_err(), "{text:?}");
+        }
     }
 
     #[test]

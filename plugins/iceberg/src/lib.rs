@@ -1,10 +1,32 @@
 //! Sink: Apache Iceberg tables.
+//!
+//! The table side (what is committed, and that it is committed exactly once): `sink` routes streams to tables, `table` holds
+//! what a task knows of one and adopts states of it, `commit` is the protocol, `snapshot` builds one attempt out of
+//! `manifests`, `token` and `expire`, `lineage` checks that a token still speaks of the data. `catalog` and `storage`
+//! are what they stand on. The data side (what is in the files): `schema`, `partition`, `writer`.
 
-#[allow(dead_code, unused_imports, reason = "the sink that uses it lands separately")]
-mod schema;
-
-#[allow(dead_code, unused_imports, reason = "the sink that uses it lands separately")]
+mod actions;
+mod base;
+mod catalog;
+mod commit;
+mod config;
+mod error;
+mod expire;
+mod lineage;
+mod manifests;
 mod partition;
-
-#[allow(dead_code, unused_imports, reason = "the sink that uses it lands separately")]
+mod plan;
+mod schema;
+mod sink;
+mod snapshot;
+mod storage;
+mod table;
+mod template;
+mod token;
 mod writer;
+
+pub use config::{CatalogConfig, Config, Mode, Snapshots, SqlCatalogConfig};
+pub use sink::IcebergSink;
+
+#[cfg(test)]
+mod tests;

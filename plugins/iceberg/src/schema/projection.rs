@@ -87,11 +87,6 @@ impl Projection {
         Ok(Self { schema: Arc::new(schema), columns })
     }
 
-    /// The table's schema in Arrow: what [`project`](Self::project) returns.
-    pub(crate) fn schema(&self) -> &SchemaRef {
-        &self.schema
-    }
-
     /// The same rows as the table's.
     ///
     /// # Errors

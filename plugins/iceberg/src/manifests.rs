@@ -1,0 +1,246 @@
+//! Manifests of a commit: those of the added files, and the parent's, merged as they pile up.
+//!
+//! Every commit adds a manifest, so that without merging each manifest list would be longer than the one before it. Once
+//! as many small ones have piled up as the table's property says (100, as in Java), they become one; full ones stay.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use futures::{StreamExt, TryStreamExt};
+use iceberg::spec::{
+    DataFile, ManifestContentType, ManifestFile, ManifestListWriter, ManifestWriterBuilder, PartitionSpecRef, SchemaRef,
+};
+use philotes_sdk::{Error, Result};
+use uuid::Uuid;
+
+use crate::base::Base;
+use crate::error::from_iceberg;
+
+/// Sequence numbers that readers take from the manifest list.
+const INHERITED: i64 = -1;
+/// Manifests read at a time when they are merged.
+const READ_AT_ONCE: usize = 8;
+
+/// A data file that waits to be committed, and the schema and partition spec it was written with. Both may be older than the
+/// table's current ones: readers find columns by id, and a manifest names its own spec.
+#[derive(Clone, Debug)]
+pub(crate) struct AddedFile {
+    pub(crate) file: DataFile,
+    pub(crate) schema: SchemaRef,
+    pub(crate) spec: PartitionSpecRef,
+}
+
+/// The snapshot that manifests are written for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SnapshotIds {
+    pub(crate) commit_id: Uuid,
+    pub(crate) snapshot_id: i64,
+    pub(crate) sequence_number: i64,
+}
+
+/// Writes the manifests of a snapshot that adds `added` to the base, and its manifest list. Returns where the list is and
+/// what it lists.
+pub(crate) async fn write(
+    base: &mut Base,
+    added: &[AddedFile],
+    ids: SnapshotIds,
+) -> Result<(String, Arc<Vec<ManifestFile>>)> {
+    let parents = base.manifests().await?;
+    let mut folder = Folder { base, ids, written: 0 };
+    let mut manifests = folder.add(added).await?;
+    // A manifest that only tells of removals has told it in its own snapshot.
+    let alive = parents.iter().filter(|m| m.has_added_files() || m.has_existing_files()).cloned();
+    manifests.extend(folder.merge(alive.collect()).await?);
+    let location = folder.write_list(&manifests).await?;
+    Ok((location, Arc::new(manifests)))
+}
+
+/// The table's metadata folder, for one snapshot.
+struct Folder<'a> {
+    base: &'a Base,
+    ids: SnapshotIds,
+    written: u32,
+}
+
+impl Folder<'_> {
+    fn location(&self, name: &str) -> String {
+        let metadata = &self.base.metadata;
+        let default = || format!("{}/metadata", metadata.location());
+        let folder = metadata.properties().get("write.metadata.path").cloned().unwrap_or_else(default);
+        format!("{}/{name}", folder.trim_end_matches('/'))
+    }
+
+    fn writer(&mut self, schema: SchemaRef, spec: &PartitionSpecRef) -> Result<iceberg::spec::ManifestWriter> {
+        let location = self.location(&format!("{}-m{}.avro", self.ids.commit_id, self.written));
+        self.written += 1;
+        let output = self.base.files.new_output(location).map_err(|e| from_iceberg("cannot write a manifest", e))?;
+        let spec = iceberg::spec::PartitionSpec::clone(spec);
+        Ok(ManifestWriterBuilder::new(output, Some(self.ids.snapshot_id), schema, spec).build_v2_data())
+    }
+
+    async fn close(&self, writer: iceberg::spec::ManifestWriter) -> Result<ManifestFile> {
+        let mut manifest =
+            writer.write_manifest_file().await.map_err(|e| from_iceberg("cannot write a manifest", e))?;
+        // What the manifest list's writer would put into its file, so that memory and file say the same.
+        manifest.sequence_number = self.ids.sequence_number;
+        if manifest.min_sequence_number < 0 {
+            manifest.min_sequence_number = self.ids.sequence_number;
+        }
+        Ok(manifest)
+    }
+
+    /// One manifest per partition spec and schema among the added files.
+    async fn add(&mut self, added: &[AddedFile]) -> Result<Vec<ManifestFile>> {
+        let mut groups: BTreeMap<(i32, i32), Vec<&AddedFile>> = BTreeMap::new();
+        for file in added {
+            groups.entry((file.spec.spec_id(), file.schema.schema_id())).or_default().push(file);
+        }
+        let mut manifests = Vec::with_capacity(groups.len());
+        for group in groups.into_values() {
+            let mut writer = self.writer(group[0].schema.clone(), &group[0].spec)?;
+            for added in group {
+                writer
+                    .add_file(added.file.clone(), INHERITED)
+                    .map_err(|e| from_iceberg("cannot add a data file to a manifest", e))?;
+            }
+            manifests.push(self.close(writer).await?);
+        }
+        Ok(manifests)
+    }
+
+    /// The parent's manifests, merged where enough have piled up.
+    async fn merge(&mut self, parents: Vec<ManifestFile>) -> Result<Vec<ManifestFile>> {
+        let limits = MergeLimits::of(&self.base.metadata)?;
+        let mut merged = Vec::new();
+        for bin in limits.bins(parents) {
+            match bin {
+                Bin::Keep(manifests) => merged.extend(manifests),
+                Bin::Merge(manifests) => merged.push(self.merge_into_one(&manifests).await?),
+            }
+        }
+        Ok(merged)
+    }
+
+    async fn merge_into_one(&mut self, manifests: &[ManifestFile]) -> Result<ManifestFile> {
+        let metadata = self.base.metadata.clone();
+        let spec_id = manifests[0].partition_spec_id;
+        let spec = metadata
+            .partition_spec_by_id(spec_id)
+            .ok_or_else(|| Error::data(format!("a manifest names partition spec {spec_id}, which the table lacks")))?;
+        let files = &self.base.files;
+        let mut reads: Vec<BoxFuture<'_, _>> = Vec::with_capacity(manifests.len());
+        for manifest in manifests {
+            reads.push(Box::pin(manifest.load_manifest(files)));
+        }
+        let loaded: Vec<_> = futures::stream::iter(reads)
+            .buffered(READ_AT_ONCE)
+            .try_collect()
+            .await
+            .map_err(|e| from_iceberg("cannot read a manifest to merge it", e))?;
+        // The current schema, unless the spec is over a column that it no longer has: then one that has it.
+        let current = metadata.current_schema();
+        let schema = if spec.partition_type(current).is_ok() { current } else { &loaded[0].metadata().schema };
+        let mut writer = self.writer(schema.clone(), spec)?;
+        for entry in loaded.iter().flat_map(iceberg::spec::Manifest::entries).filter(|entry| entry.is_alive()) {
+            let missing = || Error::data("an entry of a manifest has no snapshot or sequence number");
+            writer
+                .add_existing_file(
+                    entry.data_file().clone(),
+                    entry.snapshot_id().ok_or_else(missing)?,
+                    entry.sequence_number().ok_or_else(missing)?,
+                    entry.file_sequence_number,
+                )
+                .map_err(|e| from_iceberg("cannot merge manifests", e))?;
+        }
+        self.close(writer).await
+    }
+
+    async fn write_list(&self, manifests: &[ManifestFile]) -> Result<String> {
+        let SnapshotIds { commit_id, snapshot_id, sequence_number } = self.ids;
+        let location = self.location(&format!("snap-{snapshot_id}-0-{commit_id}.avro"));
+        let failed = |e| from_iceberg("cannot write a manifest list", e);
+        let output = self.base.files.new_output(&location).map_err(failed)?;
+        let writer = output.writer().await.map_err(failed)?;
+        let parent = self.base.head().map(|head| head.snapshot_id());
+        let mut list = ManifestListWriter::v2(writer, snapshot_id, parent, sequence_number);
+        list.add_manifests(manifests.iter().cloned()).map_err(failed)?;
+        list.close().await.map_err(failed)?;
+        Ok(location)
+    }
+}
+
+/// What becomes of some of a table's manifests.
+#[derive(Debug, PartialEq)]
+enum Bin {
+    Keep(Vec<ManifestFile>),
+    Merge(Vec<ManifestFile>),
+}
+
+/// When manifests are merged: Java's table properties and their defaults.
+#[derive(Clone, Copy, Debug)]
+struct MergeLimits {
+    enabled: bool,
+    min_count: usize,
+    target_bytes: u64,
+}
+
+impl MergeLimits {
+    fn of(metadata: &iceberg::spec::TableMetadata) -> Result<Self> {
+        Ok(Self {
+            enabled: property(metadata, "commit.manifest-merge.enabled", true)?,
+            min_count: property(metadata, "commit.manifest.min-count-to-merge", 100)?,
+            target_bytes: property(metadata, "commit.manifest.target-size-bytes", 8 << 20)?,
+        })
+    }
+
+    /// Packs the manifests of each partition spec, which come newest first, into bins of the target size, beginning with
+    /// the oldest: full bins come out the same every time, and only the newest is still filling. That one is merged
+    /// once it holds `min_count`. Manifests of delete files stay as they are.
+    fn bins(self, manifests: Vec<ManifestFile>) -> Vec<Bin> {
+        if !self.enabled {
+            return vec![Bin::Keep(manifests)];
+        }
+        let (data, deletes): (Vec<_>, Vec<_>) =
+            manifests.into_iter().partition(|manifest| manifest.content == ManifestContentType::Data);
+        let mut by_spec: BTreeMap<i32, Vec<ManifestFile>> = BTreeMap::new();
+        for manifest in data {
+            by_spec.entry(manifest.partition_spec_id).or_default().push(manifest);
+        }
+        let mut bins = Vec::new();
+        // Newer specs first, as their manifests are.
+        for manifests in by_spec.into_values().rev() {
+            let mut packed: Vec<Vec<ManifestFile>> = vec![Vec::new()];
+            let mut bytes = 0;
+            for manifest in manifests.into_iter().rev() {
+                let length = u64::try_from(manifest.manifest_length).unwrap_or(0);
+                if bytes + length > self.target_bytes && packed.last().is_some_and(|bin| !bin.is_empty()) {
+                    packed.push(Vec::new());
+                    bytes = 0;
+                }
+                bytes += length;
+                if let Some(bin) = packed.last_mut() {
+                    bin.push(manifest);
+                }
+            }
+            for (age, mut bin) in packed.into_iter().rev().enumerate() {
+                bin.reverse();
+                let filling = age == 0 && bin.len() < self.min_count;
+                bins.push(if filling || bin.len() < 2 { Bin::Keep(bin) } else { Bin::Merge(bin) });
+            }
+        }
+        bins.push(Bin::Keep(deletes));
+        bins
+    }
+}
+
+/// A property of the table, or its default.
+pub(crate) fn property<T: FromStr>(metadata: &iceberg::spec::TableMetadata, name: &str, default: T) -> Result<T> {
+    match metadata.properties().get(name) {
+        None => Ok(default),
+        Some(value) => value
+            .parse()
+            .map_err(|_| Error::config(format!("table property {name} is {value:?}, which is not what it can be"))),
+    }
+}

@@ -1,0 +1,216 @@
+//! The sink: streams to tables, several tables at once.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use philotes_sdk::{
+    Action, ActionOutput, ChangeBatch, Error, Flushed, Offset, Plan, Result, Sink, StreamName, StreamPartition,
+    TaskContext,
+};
+
+use crate::actions;
+use crate::catalog::{self, Catalog, sql};
+use crate::config::{CatalogConfig, Config};
+use crate::partition;
+use crate::plan;
+use crate::table::{Settings, Table};
+use crate::template::Template;
+use crate::writer::WriterOptions;
+
+/// Tables that are loaded or committed at a time.
+const TABLES_AT_ONCE: usize = 8;
+/// A writer with less memory than this would write row groups too small to compress.
+const MIN_BUFFER_BYTES: usize = 8 << 20;
+
+/// Writes change batches to Iceberg tables, one per stream, and commits them with their offsets.
+#[derive(Debug)]
+pub struct IcebergSink {
+    settings: Arc<Settings>,
+    template: Template,
+    /// By name in lower case: some catalogs fold it, so that names that differ in case only are one table.
+    tables: BTreeMap<String, Table>,
+    streams: HashMap<StreamName, String>,
+}
+
+impl IcebergSink {
+    /// A sink that writes to the tables of this catalog.
+    pub(crate) fn new(config: &Config, context: TaskContext, catalog: Arc<dyn Catalog>) -> Result<Self> {
+        let template = Template::parse(&config.table).map_err(|e| Error::config(format!("table: {e}")))?;
+        let mut writer = WriterOptions {
+            target_file_bytes: config.target_file_bytes().map_err(Error::config)?,
+            ..WriterOptions::default()
+        };
+        if let Ok(memory @ 1..) = usize::try_from(context.info().max_memory) {
+            writer.max_buffer_bytes = writer.max_buffer_bytes.min(memory).max(MIN_BUFFER_BYTES);
+        }
+        let settings = Settings {
+            catalog,
+            partition_by: partition::parse(&config.partition_by)?,
+            retention: config.retention().map_err(Error::config)?,
+            writer,
+            context,
+        };
+        Ok(Self { settings: Arc::new(settings), template, tables: BTreeMap::new(), streams: HashMap::new() })
+    }
+
+    /// The table of a stream, which no other stream may reach.
+    fn assign(&mut self, stream: &StreamName) -> Result<String> {
+        if let Some(key) = self.streams.get(stream) {
+            return Ok(key.clone());
+        }
+        let name = self.template.table(stream)?;
+        let key = name.to_string().to_lowercase();
+        if let Some((other, _)) = self.streams.iter().find(|(_, taken)| **taken == key) {
+            return Err(Error::data(format!(
+                "streams {other} and {stream} would both be written to table {name}; allowed is one stream per table: \
+                 use {{schema}} and {{table}} in `table`, or rename a stream in the connector's route"
+            )));
+        }
+        self.tables.insert(key.clone(), Table::new(name, self.settings.clone()));
+        self.streams.insert(stream.clone(), key.clone());
+        Ok(key)
+    }
+}
+
+#[async_trait]
+impl Sink for IcebergSink {
+    const NAME: &'static str = "iceberg";
+    const DOC: &'static str =
+        "Apache Iceberg tables, exactly once, through an embedded SQLite catalog and local files.";
+    type Config = Config;
+
+    fn validate(config: &Config) -> Vec<String> {
+        config.faults()
+    }
+
+    async fn check(config: Config, _context: TaskContext) -> Result<()> {
+        let CatalogConfig::Sql(embedded) = &config.catalog;
+        let fault = |key: &str, message: String| Error::config(format!("{key}: {message}"));
+        let database = sql::database_path(&embedded.uri).map_err(|e| fault("catalog.uri", e))?;
+        let warehouse = sql::warehouse_path(&embedded.warehouse).map_err(|e| fault("catalog.warehouse", e))?;
+        if database.exists() {
+            catalog::open_existing(&config).await?;
+        } else {
+            check_creatable("catalog.uri", &database)?;
+        }
+        check_creatable("catalog.warehouse", &warehouse)
+    }
+
+    async fn open(config: Config, context: TaskContext) -> Result<Self> {
+        let catalog = catalog::open(&config).await?;
+        Self::new(&config, context, catalog)
+    }
+
+    async fn offsets(&mut self, at: &[StreamPartition]) -> Result<Vec<Option<Offset>>> {
+        let mut asked: BTreeMap<String, Vec<StreamPartition>> = BTreeMap::new();
+        for at in at {
+            asked.entry(self.assign(&at.stream)?).or_default().push(at.clone());
+        }
+        let mut announcements: Vec<BoxFuture<'_, _>> = Vec::new();
+        for (key, table) in &mut self.tables {
+            if let Some(keys) = asked.remove(key) {
+                announcements.push(Box::pin(async move {
+                    let offsets = table.announce(&keys).await?;
+                    Ok::<_, Error>(keys.into_iter().zip(offsets))
+                }));
+            }
+        }
+        let mut announced = futures::stream::iter(announcements).buffer_unordered(TABLES_AT_ONCE);
+        let mut offsets = HashMap::new();
+        while let Some(result) = announced.next().await {
+            offsets.extend(result?);
+        }
+        Ok(at.iter().map(|at| offsets.get(at).cloned().flatten()).collect())
+    }
+
+    async fn write(&mut self, batch: &ChangeBatch) -> Result<()> {
+        let table = self.streams.get(&batch.at.stream).and_then(|key| self.tables.get_mut(key));
+        let table = table.ok_or_else(|| Error::internal(format!("rows of {} before its announcement", batch.at)))?;
+        table.write(batch).await
+    }
+
+    async fn flush(&mut self) -> Result<Flushed> {
+        let context = &self.settings.context;
+        let mut flushes: Vec<BoxFuture<'_, _>> = Vec::new();
+        for table in self.tables.values_mut() {
+            flushes.push(Box::pin(table.flush()));
+        }
+        let mut flushes = futures::stream::iter(flushes).buffer_unordered(TABLES_AT_ONCE);
+        let mut flushed = Flushed::default();
+        while let Some(table) = flushes.next().await {
+            for commit in &table.commits {
+                tracing::info!(
+                    table = commit.table,
+                    snapshot = commit.id,
+                    rows = commit.rows,
+                    files = commit.files,
+                    bytes = commit.bytes,
+                    "committed"
+                );
+                let labels = [("table", commit.table.as_str())];
+                context.count("philotes_iceberg_commits_total", 1, &labels);
+                context.count("philotes_iceberg_rows_total", commit.rows, &labels);
+                context.count("philotes_iceberg_files_total", commit.files, &labels);
+                context.count("philotes_iceberg_file_bytes_total", commit.bytes, &labels);
+            }
+            flushed.durable.extend(table.durable);
+            flushed.commits.extend(table.commits);
+            flushed.failed.extend(table.failed);
+        }
+        Ok(flushed)
+    }
+
+    fn buffered_bytes(&self) -> usize {
+        self.tables.values().map(Table::buffered_bytes).sum()
+    }
+
+    async fn close(self, timeout: Duration) -> Result<()> {
+        let tables = futures::stream::iter(self.tables.into_values());
+        let abandoned = tables.for_each_concurrent(TABLES_AT_ONCE, Table::abandon);
+        if tokio::time::timeout(timeout, abandoned).await.is_err() {
+            tracing::debug!("files that were not committed stay behind");
+        }
+        Ok(())
+    }
+
+    async fn plan(config: Config, context: TaskContext, at: &StreamPartition, schema: SchemaRef) -> Result<Plan> {
+        plan::plan(&config, &context, at, &schema).await
+    }
+
+    fn actions() -> Vec<Action> {
+        actions::list()
+    }
+
+    async fn act(
+        config: Config,
+        context: TaskContext,
+        action: &str,
+        arguments: serde_json::Value,
+    ) -> Result<ActionOutput> {
+        match action {
+            actions::OFFSETS => actions::offsets(&config, &context, arguments).await,
+            other => Err(Error::config(format!("no action {other:?}; there is: {}", actions::OFFSETS))),
+        }
+    }
+}
+
+/// Whether a file or folder could be created: what exists of the path must be a folder that can be written to.
+fn check_creatable(key: &str, path: &Path) -> Result<()> {
+    let existing = path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/"));
+    let state = existing
+        .metadata()
+        .map_err(|e| Error::config(format!("{key}: cannot look at {}", existing.display())).with_source(e))?;
+    if !state.is_dir() {
+        return Err(Error::config(format!("{key}: {} is no folder", existing.display())));
+    }
+    if state.permissions().readonly() {
+        return Err(Error::config(format!("{key}: {} cannot be written to", existing.display())));
+    }
+    Ok(())
+}

@@ -1,0 +1,206 @@
+//! One attempt to commit: a snapshot on a base, its tokens, and the request that carries both.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use iceberg::TableRequirement;
+use iceberg::spec::{MAIN_BRANCH, ManifestFile, Operation, Snapshot, SnapshotRef, Summary, TableMetadata};
+use philotes_sdk::{Error, Offset, Result, StreamPartition};
+use uuid::Uuid;
+
+use crate::base::Base;
+use crate::catalog::CommitRequest;
+use crate::config::Retention;
+use crate::error::from_iceberg;
+use crate::expire;
+use crate::manifests::{self, AddedFile, SnapshotIds};
+use crate::token::{self, Token};
+
+/// The summary's property with the commit's id.
+pub(crate) const COMMIT_ID: &str = "philotes.commit-id";
+
+/// What a commit is to change: files to add, offsets to set, or with `None` to forget.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Changes<'a> {
+    pub(crate) connector: &'a str,
+    pub(crate) files: &'a [AddedFile],
+    pub(crate) offsets: &'a BTreeMap<StreamPartition, Option<Offset>>,
+    pub(crate) retention: Option<Retention>,
+}
+
+/// A request that was made, whatever became of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Attempt {
+    pub(crate) commit_id: Uuid,
+    pub(crate) snapshot_id: i64,
+    /// The tokens that the keys have if it succeeds; `None` where they are forgotten.
+    pub(crate) tokens: BTreeMap<StreamPartition, Option<Token>>,
+    /// The snapshot's manifests.
+    pub(crate) manifests: Arc<Vec<ManifestFile>>,
+    /// The snapshots it expires.
+    pub(crate) expired: Vec<SnapshotRef>,
+}
+
+impl Attempt {
+    /// Whether this attempt is part of the table: its id is in a snapshot or in a token.
+    pub(crate) fn succeeded_in(&self, metadata: &TableMetadata, connector: &str) -> Result<bool> {
+        let id = self.commit_id.to_string();
+        let snapshot = metadata.snapshot_by_id(self.snapshot_id);
+        if snapshot.is_some_and(|s| s.summary().additional_properties.get(COMMIT_ID) == Some(&id)) {
+            return Ok(true);
+        }
+        for at in self.tokens.keys() {
+            if token::read(metadata, connector, at)?.is_some_and(|token| token.commit_id == self.commit_id) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Builds an attempt on a base, under ids of its own, and writes its manifests.
+pub(crate) async fn propose(base: &mut Base, changes: Changes<'_>) -> Result<(CommitRequest, Attempt)> {
+    let metadata = base.metadata.clone();
+    let commit_id = Uuid::new_v4();
+    let snapshot_id = new_snapshot_id(&metadata);
+    let sequence_number = metadata.last_sequence_number() + 1;
+    let mut tokens = BTreeMap::new();
+    let (mut set, mut removed) = (HashMap::new(), Vec::new());
+    for (at, offset) in changes.offsets {
+        let name = token::property(changes.connector, at);
+        let token = offset.clone().map(|offset| Token { offset, commit_id, snapshot_id, sequence_number });
+        match &token {
+            Some(token) => {
+                set.insert(name, token.to_value()?);
+            }
+            None => removed.push(name),
+        }
+        tokens.insert(at.clone(), token);
+    }
+    token::check_size(metadata.properties(), &set)?;
+
+    let ids = SnapshotIds { commit_id, snapshot_id, sequence_number };
+    let (manifest_list, manifests) = manifests::write(base, changes.files, ids).await?;
+    let now_ms = now_ms();
+    let expired = match changes.retention {
+        Some(retention) => expire::plan(&metadata, retention, now_ms)?,
+        None => Vec::new(),
+    };
+    let head = base.head();
+    let snapshot = Snapshot::builder()
+        .with_snapshot_id(snapshot_id)
+        .with_parent_snapshot_id(head.map(|head| head.snapshot_id()))
+        .with_sequence_number(sequence_number)
+        // Never before the last change: catalogs refuse that, and a clock that was ahead must not stop the table.
+        .with_timestamp_ms(now_ms.max(metadata.last_updated_ms()))
+        .with_manifest_list(manifest_list)
+        .with_summary(summary(head.map(|head| head.summary()), changes.files, commit_id))
+        .with_schema_id(metadata.current_schema_id())
+        .build();
+
+    let requirements = vec![
+        TableRequirement::UuidMatch { uuid: metadata.uuid() },
+        // `None` asserts that the branch does not exist.
+        TableRequirement::RefSnapshotIdMatch {
+            r#ref: MAIN_BRANCH.to_owned(),
+            snapshot_id: head.map(|head| head.snapshot_id()),
+        },
+        TableRequirement::CurrentSchemaIdMatch { current_schema_id: metadata.current_schema_id() },
+        TableRequirement::DefaultSpecIdMatch { default_spec_id: metadata.default_partition_spec_id() },
+    ];
+    // The builder keeps what was set for the branch, and says beforehand whether the metadata takes the change.
+    let refused = |e| from_iceberg("the table's metadata does not take the commit", e);
+    let expired_ids: Vec<_> = expired.iter().map(|snapshot| snapshot.snapshot_id()).collect();
+    let updates = TableMetadata::clone(&metadata)
+        .into_builder(None)
+        .set_branch_snapshot(snapshot, MAIN_BRANCH)
+        .and_then(|builder| builder.set_properties(set))
+        .and_then(|builder| builder.remove_properties(&removed))
+        .and_then(|builder| builder.remove_snapshots(&expired_ids).build())
+        .map_err(refused)?
+        .changes;
+    let request = CommitRequest { id: commit_id, requirements, updates };
+    Ok((request, Attempt { commit_id, snapshot_id, tokens, manifests, expired }))
+}
+
+/// A positive number that no snapshot of the table has.
+fn new_snapshot_id(metadata: &TableMetadata) -> i64 {
+    loop {
+        let (high, low) = Uuid::new_v4().as_u64_pair();
+        let id = i64::try_from((high ^ low) >> 1).unwrap_or(0);
+        if id > 0 && metadata.snapshot_by_id(id).is_none() {
+            return id;
+        }
+    }
+}
+
+/// Milliseconds since 1970 UTC.
+pub(crate) fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// The summary of a snapshot that appends: what it adds, and the table's totals with it.
+fn summary(parent: Option<&Summary>, added: &[AddedFile], commit_id: Uuid) -> Summary {
+    let files = added.len() as u64;
+    let records: u64 = added.iter().map(|added| added.file.record_count()).sum();
+    let bytes: u64 = added.iter().map(|added| added.file.file_size_in_bytes()).sum();
+    let partitions: HashSet<_> = added.iter().map(|a| (a.spec.spec_id(), a.file.partition())).collect();
+
+    let mut properties = HashMap::from([(COMMIT_ID.to_owned(), commit_id.to_string())]);
+    if files > 0 {
+        for (name, value) in [("added-data-files", files), ("added-records", records), ("added-files-size", bytes)] {
+            properties.insert(name.to_owned(), value.to_string());
+        }
+    }
+    properties.insert("changed-partition-count".to_owned(), partitions.len().to_string());
+    for (name, added) in [
+        ("total-data-files", files),
+        ("total-records", records),
+        ("total-files-size", bytes),
+        ("total-delete-files", 0),
+        ("total-position-deletes", 0),
+        ("total-equality-deletes", 0),
+    ] {
+        let before = match parent {
+            None => Some(0),
+            // A parent without totals leaves its children without them: a wrong one would be worse.
+            Some(summary) => summary.additional_properties.get(name).and_then(|value| value.parse::<u64>().ok()),
+        };
+        if let Some(before) = before {
+            properties.insert(name.to_owned(), (before + added).to_string());
+        }
+    }
+    Summary { operation: Operation::Append, additional_properties: properties }
+}
+
+/// Refuses to add files to a schema that gained a required column which they do not have, and names columns that were
+/// dropped while rows with them were under way.
+///
+/// Files written under an older schema stay valid otherwise: readers find columns by id, a column that was added reads as
+/// null, one that was widened is widened on reading, and one that was dropped is not read, which is what dropping it
+/// means.
+pub(crate) fn check_schemas(table: &str, metadata: &TableMetadata, added: &[AddedFile]) -> Result<()> {
+    let current = metadata.current_schema();
+    let mut checked = HashSet::from([current.schema_id()]);
+    for file in added {
+        if !checked.insert(file.schema.schema_id()) {
+            continue;
+        }
+        let written = file.schema.as_struct().fields();
+        for field in current.as_struct().fields() {
+            let had = file.schema.field_by_id(field.id);
+            if field.required && !had.is_some_and(|had| had.required) {
+                return Err(Error::data(format!(
+                    "table {table}: column {:?} became required while rows without it were under way; make it optional",
+                    field.name
+                )));
+            }
+        }
+        for field in written.iter().filter(|field| current.field_by_id(field.id).is_none()) {
+            tracing::warn!(table, column = field.name, "a column was dropped while rows with it were under way");
+        }
+    }
+    Ok(())
+}

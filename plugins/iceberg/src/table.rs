@@ -1,0 +1,396 @@
+//! One table of a task: what the task knows of it, what it has written to it, and how rows get there.
+//!
+//! Committing is in `commit.rs`. Here is the rule that everything else stands on: whenever a state of the table is
+//! adopted as the base of what comes next, for whatever reason, the tokens of all keys that this task owns are
+//! compared with what it knows of them. Any difference means that somebody else writes them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arrow::datatypes::Schema as ArrowSchema;
+use iceberg::spec::{FormatVersion, TableMetadata, UnboundPartitionSpec};
+use iceberg::{NamespaceIdent, TableCreation, TableIdent, TableRequirement, TableUpdate};
+use philotes_sdk::{ChangeBatch, Error, ErrorKind, Offset, Result, StreamPartition, TaskContext};
+use uuid::Uuid;
+
+use crate::base::Base;
+use crate::catalog::{Catalog, CatalogErrorKind, CommitRequest, LoadedTable};
+use crate::commit::{Landed, Payload};
+use crate::config::Retention;
+use crate::expire::Cleaner;
+use crate::lineage;
+use crate::manifests::AddedFile;
+use crate::partition::{self, PartitionField};
+use crate::schema::{self, Change, Projection};
+use crate::token::{self, Token};
+use crate::writer::{TableWriter, WriterOptions, WriterTarget};
+
+/// How often a change is proposed again, each time on a newer state, before the host is asked to wait.
+pub(crate) const ROUNDS: usize = 8;
+
+/// What all tables of a task have in common.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) context: TaskContext,
+    pub(crate) catalog: Arc<dyn Catalog>,
+    pub(crate) partition_by: Vec<PartitionField>,
+    pub(crate) retention: Option<Retention>,
+    pub(crate) writer: WriterOptions,
+}
+
+impl Settings {
+    pub(crate) fn connector(&self) -> &str {
+        &self.context.info().connector
+    }
+}
+
+/// A table of a task.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) name: TableIdent,
+    pub(crate) settings: Arc<Settings>,
+    /// The state that the next change builds on; `None` while the table does not exist.
+    pub(crate) base: Option<Base>,
+    /// The keys this task owns in the table, and the tokens it knows of them.
+    pub(crate) owned: BTreeMap<StreamPartition, Option<Token>>,
+    /// Rows on their way into files.
+    open: Option<Open>,
+    /// Files that are complete and wait for the next commit.
+    pub(crate) complete: Vec<AddedFile>,
+    /// How far the rows in `open` and `complete` reach.
+    pub(crate) offsets: BTreeMap<StreamPartition, Option<Offset>>,
+    /// What was frozen for a commit that is not resolved yet.
+    pub(crate) payload: Option<Payload>,
+    /// Commits that succeeded and were not reported yet.
+    pub(crate) landed: Vec<Landed>,
+    pub(crate) cleaner: Cleaner,
+}
+
+/// A writer, and how batches are fitted to its schema.
+#[derive(Debug)]
+struct Open {
+    schema: iceberg::spec::SchemaRef,
+    spec: iceberg::spec::PartitionSpecRef,
+    writer: TableWriter,
+    /// By the source's schema id.
+    projections: HashMap<u64, Projection>,
+}
+
+impl Table {
+    pub(crate) fn new(name: TableIdent, settings: Arc<Settings>) -> Self {
+        Self {
+            name,
+            settings,
+            base: None,
+            owned: BTreeMap::new(),
+            open: None,
+            complete: Vec::new(),
+            offsets: BTreeMap::new(),
+            payload: None,
+            landed: Vec::new(),
+            cleaner: Cleaner::default(),
+        }
+    }
+
+    /// Takes over keys: loads the table once, checks what their tokens say, and returns their offsets.
+    pub(crate) async fn announce(&mut self, keys: &[StreamPartition]) -> Result<Vec<Option<Offset>>> {
+        self.reload().await?;
+        let Some(base) = &self.base else {
+            self.owned.extend(keys.iter().map(|at| (at.clone(), None)));
+            return Ok(vec![None; keys.len()]);
+        };
+        let mut tokens = Vec::with_capacity(keys.len());
+        for at in keys {
+            let token = token::read(&base.metadata, self.settings.connector(), at)?;
+            if let Some(token) = &token {
+                lineage::check(&base.metadata, token).map_err(|reason| self.refused(at, &reason))?;
+            }
+            tokens.push(token);
+        }
+        let offsets = tokens.iter().map(|token| token.as_ref().map(|token| token.offset.clone())).collect();
+        self.owned.extend(keys.iter().cloned().zip(tokens));
+        Ok(offsets)
+    }
+
+    /// Loads the table as it is now and adopts it.
+    ///
+    /// # Errors
+    /// Unavailable when it cannot be loaded just now; else as [`Table::adopt`].
+    pub(crate) async fn reload(&mut self) -> Result<()> {
+        match self.settings.catalog.load_table(&self.name).await {
+            Ok(loaded) => self.adopt(loaded),
+            Err(error) if error.kind() == CatalogErrorKind::NotFound && self.base.is_none() => Ok(()),
+            Err(error) if error.kind() == CatalogErrorKind::NotFound => Err(Error::config(format!(
+                "table {} was dropped while rows for it were under way; nothing of them was acknowledged. Restore it, \
+                 or restart the connector to begin a new table",
+                self.name
+            ))),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes a state of the table the base of what comes next.
+    ///
+    /// If one of the pending payload's requests is found to have succeeded, the payload is resolved by that.
+    ///
+    /// # Errors
+    /// Fenced when a token is not what this task knows it to be; Config when the table is another one, or its history
+    /// does not hold the rows that were committed.
+    pub(crate) fn adopt(&mut self, loaded: LoadedTable) -> Result<()> {
+        let metadata = loaded.metadata.clone();
+        if self.base.as_ref().is_some_and(|base| base.metadata.uuid() != metadata.uuid()) {
+            return Err(Error::config(format!(
+                "table {} was dropped and created again while rows for it were under way; nothing of them was \
+                 acknowledged. Restart the connector to write to the new table",
+                self.name
+            )));
+        }
+        check_format(&self.name, &metadata)?;
+        let connector = self.settings.connector();
+        let landed = match &self.payload {
+            Some(payload) => payload.succeeded_in(&metadata, connector)?,
+            None => None,
+        };
+        let mut expected = self.owned.clone();
+        if let Some(attempt) = &landed {
+            expected.extend(attempt.tokens.iter().map(|(at, token)| (at.clone(), token.clone())));
+        }
+        for (at, known) in &expected {
+            let found = token::read(&metadata, connector, at)?;
+            if found != *known {
+                return Err(Error::fenced(format!(
+                    "table {}: another task has committed {at} since this one began",
+                    self.name
+                )));
+            }
+            if let Some(token) = found {
+                lineage::check(&metadata, &token).map_err(|reason| self.refused(at, &reason))?;
+            }
+        }
+        let mut base = Base::new(loaded);
+        if let Some(attempt) = &landed
+            && base.head().is_some_and(|head| head.snapshot_id() == attempt.snapshot_id)
+        {
+            base = base.with_manifests(attempt.manifests.clone());
+        }
+        self.base = Some(base);
+        self.owned = expected;
+        if let Some(attempt) = landed
+            && let Some(payload) = self.payload.take()
+        {
+            self.landed.push(payload.landed(attempt));
+        }
+        Ok(())
+    }
+
+    fn refused(&self, at: &StreamPartition, reason: &str) -> Error {
+        let (name, StreamPartition { stream, partition }) = (&self.name, at);
+        Error::config(format!(
+            "table {name}, {at}: {reason}. Nothing was acknowledged. Restore the table; or say where to go on with the sink's \
+             action `offsets stream={stream} partition={partition} offset=…`, or `reset=true` to begin anew"
+        ))
+    }
+
+    /// Writes a batch.
+    ///
+    /// # Errors
+    /// Fenced and Internal: rows were lost. On every other error the batch is as if it had never been given.
+    pub(crate) async fn write(&mut self, batch: &ChangeBatch) -> Result<()> {
+        if !self.owned.contains_key(&batch.at) {
+            return Err(Error::internal(format!("rows of {} before its announcement", batch.at)));
+        }
+        let rows = self.fit(batch).await?;
+        if let Some(open) = &mut self.open
+            && rows.num_rows() > 0
+        {
+            open.writer.write(&rows).await.map_err(|e| e.context(format!("table {}", self.name)))?;
+        }
+        self.offsets.insert(batch.at.clone(), Some(batch.offset.clone()));
+        Ok(())
+    }
+
+    pub(crate) fn buffered_bytes(&self) -> usize {
+        self.open.as_ref().map_or(0, |open| open.writer.buffered_bytes())
+    }
+
+    /// The batch's rows as the table's current schema has them; creates or alters the table where that is needed.
+    async fn fit(&mut self, batch: &ChangeBatch) -> Result<arrow::array::RecordBatch> {
+        let arrow = batch.rows.schema();
+        if self.base.is_none() {
+            self.create(&arrow).await?;
+        }
+        let known = self.open_writer().is_some_and(|open| open.projections.contains_key(&batch.schema_id));
+        if !known {
+            self.evolve(&arrow).await.map_err(|e| e.context(format!("stream {}", batch.at.stream)))?;
+        }
+        if self.open_writer().is_none() {
+            self.roll().await?;
+            self.open = Some(self.new_writer()?);
+        }
+        let Some(open) = &mut self.open else { return Err(Error::internal("a table without a writer")) };
+        if !open.projections.contains_key(&batch.schema_id) {
+            open.projections.insert(batch.schema_id, Projection::new(&open.schema, &arrow)?);
+        }
+        let projected = open.projections[&batch.schema_id].project(&batch.rows);
+        projected.map_err(|e| e.context(format!("{}, offset {}", batch.at, batch.offset.as_str())))
+    }
+
+    /// The writer, if it writes what the table now is.
+    fn open_writer(&self) -> Option<&Open> {
+        let metadata = &self.base.as_ref()?.metadata;
+        self.open.as_ref().filter(|open| {
+            open.schema.schema_id() == metadata.current_schema_id()
+                && open.spec.spec_id() == metadata.default_partition_spec_id()
+        })
+    }
+
+    fn new_writer(&self) -> Result<Open> {
+        let Some(base) = &self.base else { return Err(Error::internal("a writer for a table that does not exist")) };
+        Ok(Open {
+            schema: base.metadata.current_schema().clone(),
+            spec: base.metadata.default_partition_spec().clone(),
+            writer: TableWriter::new(base.files.clone(), WriterTarget::current(&base.metadata), self.settings.writer)?,
+            projections: HashMap::new(),
+        })
+    }
+
+    /// Completes the open files; the next rows begin new ones.
+    ///
+    /// # Errors
+    /// Unavailable: nothing is lost, and it can be called again. Fenced: rows were lost.
+    pub(crate) async fn roll(&mut self) -> Result<()> {
+        let Some(open) = self.open.as_mut().filter(|open| open.writer.rows() > 0) else { return Ok(()) };
+        let files = open.writer.finish().await.map_err(|e| e.context(format!("table {}", self.name)))?;
+        let added = |file| AddedFile { file, schema: open.schema.clone(), spec: open.spec.clone() };
+        self.complete.extend(files.into_iter().map(added));
+        Ok(())
+    }
+
+    /// Lets go of the table: removes files that no request has ever named. Those of a payload that was sent stay, for the
+    /// request may still succeed.
+    pub(crate) async fn abandon(self) {
+        let Some(base) = &self.base else { return };
+        let unsent = self.payload.into_iter().flat_map(Payload::into_unsent_files);
+        for added in self.complete.into_iter().chain(unsent) {
+            if let Err(error) = base.files.delete(added.file.file_path()).await {
+                tracing::debug!(file = added.file.file_path(), %error, "a file that was not committed stays");
+            }
+        }
+    }
+
+    /// Creates the table for rows of this schema, and its namespaces. If somebody else has created it by now, that one
+    /// is taken.
+    async fn create(&mut self, arrow: &ArrowSchema) -> Result<()> {
+        let (schema, partition_spec) = design(&self.settings.partition_by, arrow)?;
+        let catalog = self.settings.catalog.clone();
+        create_namespaces(catalog.as_ref(), self.name.namespace()).await?;
+        let creation = TableCreation::builder()
+            .name(self.name.name().to_owned())
+            .schema(schema)
+            .partition_spec(partition_spec)
+            .properties(PROPERTIES.map(|(name, value)| (name.to_owned(), value.to_owned())))
+            .format_version(FormatVersion::V2)
+            .build();
+        match catalog.create_table(self.name.namespace(), creation).await {
+            Ok(created) => {
+                tracing::info!(table = %self.name, location = created.metadata.location(), "created the table");
+                self.adopt(created)
+            }
+            Err(error) if matches!(error.kind(), CatalogErrorKind::AlreadyExists | CatalogErrorKind::Unknown) => {
+                self.reload().await?;
+                match &self.base {
+                    Some(_) => Ok(()),
+                    None => Err(Error::unavailable(format!("cannot create table {}", self.name)).with_source(error)),
+                }
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Alters the table until rows of this schema fit, by commits of their own before the rows.
+    async fn evolve(&mut self, arrow: &ArrowSchema) -> Result<()> {
+        let mut proposed: Vec<Change> = Vec::new();
+        for _ in 0..ROUNDS {
+            let Some(base) = &self.base else { return Err(Error::internal("a table without metadata")) };
+            let metadata = &base.metadata;
+            let current = metadata.current_schema();
+            let Some((schema, changes)) = schema::evolve(current, arrow, metadata.last_column_id())? else {
+                for change in &proposed {
+                    tracing::warn!(
+                        table = %self.name,
+                        column = change.column,
+                        from = change.from.as_ref().map(schema::type_name),
+                        to = schema::type_name(&change.to),
+                        "altered the table: {change}"
+                    );
+                }
+                return Ok(());
+            };
+            let request = CommitRequest {
+                id: Uuid::new_v4(),
+                requirements: vec![
+                    TableRequirement::UuidMatch { uuid: metadata.uuid() },
+                    TableRequirement::CurrentSchemaIdMatch { current_schema_id: metadata.current_schema_id() },
+                    TableRequirement::LastAssignedFieldIdMatch { last_assigned_field_id: metadata.last_column_id() },
+                ],
+                updates: vec![TableUpdate::AddSchema { schema }, TableUpdate::SetCurrentSchema { schema_id: -1 }],
+            };
+            // What was written so far has the schema it was written with.
+            self.roll().await?;
+            proposed = changes;
+            match self.settings.catalog.commit_table(&self.name, request).await {
+                Ok(loaded) => self.adopt(loaded)?,
+                Err(error) if error.calls_for_a_look() => {
+                    tracing::debug!(table = %self.name, %error, "looking at the table before altering it again");
+                    self.reload().await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Error::unavailable(format!("table {} is altered by others all the time", self.name)))
+    }
+}
+
+/// What new tables are given: metadata files stay bounded, and other writers compress as this one does.
+const PROPERTIES: [(&str, &str); 3] = [
+    ("write.metadata.delete-after-commit.enabled", "true"),
+    ("write.metadata.previous-versions-max", "50"),
+    ("write.parquet.compression-codec", "zstd"),
+];
+
+/// Schema and partition spec of a new table for rows of this schema.
+pub(crate) fn design(
+    partition_by: &[PartitionField],
+    arrow: &ArrowSchema,
+) -> Result<(iceberg::spec::Schema, UnboundPartitionSpec)> {
+    let schema = schema::table_schema(arrow)?;
+    let spec = partition::bind(partition_by, &schema)?;
+    Ok((schema, spec))
+}
+
+/// Refuses a table of a format that this sink does not write.
+pub(crate) fn check_format(name: &TableIdent, metadata: &TableMetadata) -> Result<()> {
+    match metadata.format_version() {
+        FormatVersion::V2 => Ok(()),
+        other => {
+            Err(Error::new(ErrorKind::Config, format!("table {name} has format version {}; allowed is 2", other as u8)))
+        }
+    }
+}
+
+/// Creates a namespace and those above it where they are missing.
+async fn create_namespaces(catalog: &dyn Catalog, namespace: &NamespaceIdent) -> Result<()> {
+    for depth in 1..=namespace.len() {
+        let level = NamespaceIdent::from_vec(namespace[..depth].to_vec())
+            .map_err(|e| Error::internal("a namespace without a name").with_source(e))?;
+        if catalog.namespace_exists(&level).await? {
+            continue;
+        }
+        match catalog.create_namespace(&level).await {
+            Ok(()) => {}
+            Err(error) if error.kind() == CatalogErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,197 @@
+//! The sink on real files and a catalog that can fail in every way a catalog can.
+
+mod faulty;
+mod foreign;
+mod growth;
+mod operator;
+mod protocol;
+mod tables;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, Field, Schema};
+use iceberg::TableIdent;
+use iceberg::spec::{ManifestContentType, TableMetadataRef};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use philotes_sdk::batch::{UTC, reserved_fields};
+use philotes_sdk::{ChangeBatch, ErrorKind, Flushed, Offset, Sink, StreamName, StreamPartition, TaskContext, TaskInfo};
+
+use crate::base::Base;
+use crate::catalog::sql::SqlCatalog;
+use crate::catalog::{Catalog, LoadedTable};
+use crate::config::{CatalogConfig, Config, Mode, SqlCatalogConfig};
+use crate::sink::IcebergSink;
+use faulty::FaultyCatalog;
+
+/// A private warehouse and the connector that writes to it.
+struct Lake {
+    folder: tempfile::TempDir,
+    config: Config,
+}
+
+impl Lake {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().display();
+        let catalog = SqlCatalogConfig {
+            uri: format!("sqlite://{root}/catalog.db"),
+            warehouse: format!("file://{root}/warehouse"),
+            name: "philotes".into(),
+        };
+        let config = Config {
+            catalog: CatalogConfig::Sql(catalog),
+            table: "cdc.{schema}_{table}".into(),
+            mode: Mode::Append,
+            partition_by: Vec::new(),
+            format_version: 2,
+            snapshots: None,
+            target_file_size: "128MiB".into(),
+        };
+        Self { folder, config }
+    }
+
+    fn context() -> TaskContext {
+        TaskContext::detached(TaskInfo { connector: "shop".into(), tasks: 1, ..TaskInfo::default() })
+    }
+
+    async fn catalog(&self) -> Arc<SqlCatalog> {
+        let CatalogConfig::Sql(config) = &self.config.catalog;
+        Arc::new(SqlCatalog::open(config).await.unwrap())
+    }
+
+    /// A sink as the host opens it.
+    async fn sink(&self) -> IcebergSink {
+        IcebergSink::open(self.config.clone(), Self::context()).await.unwrap()
+    }
+
+    /// A sink whose catalog does what the test says.
+    async fn faulty(&self) -> (IcebergSink, Arc<FaultyCatalog>) {
+        let catalog = Arc::new(FaultyCatalog::new(self.catalog().await));
+        (IcebergSink::new(&self.config, Self::context(), catalog.clone()).unwrap(), catalog)
+    }
+
+    /// A sink whose keys are announced already.
+    async fn announced(&self) -> (IcebergSink, Arc<FaultyCatalog>) {
+        let (mut sink, catalog) = self.faulty().await;
+        sink.offsets(&[orders()]).await.unwrap();
+        (sink, catalog)
+    }
+
+    async fn load(&self, table: &str) -> LoadedTable {
+        self.catalog().await.load_table(&ident(table)).await.unwrap()
+    }
+
+    async fn metadata(&self) -> TableMetadataRef {
+        self.load(ORDERS).await.metadata
+    }
+
+    /// The ids that a reader finds in the table, each as often as it stands there.
+    async fn ids(&self) -> Vec<i64> {
+        let mut ids: Vec<i64> = self.rows(ORDERS).await.into_iter().map(|(id, _)| id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// Ids and notes, read from the files that the current snapshot lists, columns by field id.
+    async fn rows(&self, table: &str) -> Vec<(i64, Option<String>)> {
+        let mut base = Base::new(self.load(table).await);
+        let mut rows = Vec::new();
+        for manifest in base.manifests().await.unwrap().iter() {
+            assert_eq!(manifest.content, ManifestContentType::Data);
+            for entry in manifest.load_manifest(&base.files).await.unwrap().entries() {
+                if !entry.is_alive() {
+                    continue;
+                }
+                let path = entry.file_path().strip_prefix("file://").unwrap();
+                let file = std::fs::File::open(path).unwrap();
+                let mut read = 0;
+                for batch in ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap() {
+                    let batch = batch.unwrap();
+                    read += batch.num_rows() as u64;
+                    let ids: &Int64Array = batch.column_by_name("id").unwrap().as_any().downcast_ref().unwrap();
+                    let notes = batch
+                        .column_by_name("note")
+                        .map(|column| column.as_any().downcast_ref::<StringArray>().unwrap());
+                    let note =
+                        |row| notes.filter(|n| !arrow::array::Array::is_null(n, row)).map(|n| n.value(row).to_owned());
+                    rows.extend(ids.values().iter().enumerate().map(|(row, id)| (*id, note(row))));
+                }
+                assert_eq!(read, entry.record_count(), "{path}");
+            }
+        }
+        rows.sort();
+        rows
+    }
+}
+
+const ORDERS: &str = "cdc.public_orders";
+
+fn ident(table: &str) -> TableIdent {
+    TableIdent::from_strs(table.split('.')).unwrap()
+}
+
+fn stream(table: &str) -> StreamPartition {
+    StreamPartition::only(StreamName::new(["public", table]).unwrap())
+}
+
+fn orders() -> StreamPartition {
+    stream("orders")
+}
+
+fn offset(n: i64) -> Offset {
+    Offset::new(format!("{{\"batch\":{n}}}")).unwrap()
+}
+
+/// One row with this id, its offset the id.
+fn row(id: i64) -> ChangeBatch {
+    rows(orders(), &[id], None)
+}
+
+/// Rows of a stream; with a note where there is one, which is another schema.
+fn rows(at: StreamPartition, ids: &[i64], note: Option<&str>) -> ChangeBatch {
+    let mut fields = vec![Field::new("id", DataType::Int64, true)];
+    let mut columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(ids.to_vec()))];
+    if let Some(note) = note {
+        fields.push(Field::new("note", DataType::Utf8, true));
+        columns.push(Arc::new(StringArray::from(vec![note; ids.len()])));
+    }
+    fields.extend(reserved_fields());
+    let micros = vec![1_769_212_800_000_000; ids.len()];
+    columns.push(Arc::new(StringArray::from(vec!["INSERT"; ids.len()])));
+    columns.push(Arc::new(TimestampMicrosecondArray::from(micros).with_timezone(UTC)));
+    columns.push(Arc::new(StringArray::from(vec![None::<&str>; ids.len()])));
+    ChangeBatch {
+        at,
+        schema_id: u64::from(note.is_some()),
+        rows: RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap(),
+        offset: offset(ids.last().copied().unwrap_or(0)),
+        ends_transaction: true,
+        initial_load: false,
+        newest_micros: 0,
+    }
+}
+
+/// What a flush reported: durable offsets by stream, and the kinds of what failed.
+fn outcome(flushed: &Flushed) -> (BTreeMap<String, String>, Vec<ErrorKind>) {
+    let durable = flushed.durable.iter().map(|d| (d.at.to_string(), d.offset.as_str().to_owned())).collect();
+    (durable, flushed.failed.iter().map(|(_, error)| error.kind()).collect())
+}
+
+/// Writes rows one by one and flushes them in one commit.
+async fn commit(sink: &mut IcebergSink, ids: &[i64]) -> Flushed {
+    for id in ids {
+        sink.write(&row(*id)).await.unwrap();
+    }
+    sink.flush().await.unwrap()
+}
+
+fn assert_durable(flushed: &Flushed, id: i64) {
+    let expected = BTreeMap::from([(orders().to_string(), offset(id).as_str().to_owned())]);
+    assert_eq!(outcome(flushed), (expected, Vec::new()), "{:?}", flushed.failed);
+}
+
+fn assert_failed(flushed: &Flushed, kind: ErrorKind) {
+    assert_eq!(outcome(flushed), (BTreeMap::new(), vec![kind]), "{:?}", flushed.failed);
+}
