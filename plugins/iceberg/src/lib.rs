@@ -28,5 +28,8 @@ mod writer;
 pub use config::{CatalogConfig, Config, Mode, Snapshots, SqlCatalogConfig};
 pub use sink::IcebergSink;
 
+// Files are sent by one worker while another keeps the catalog's answers coming.
+philotes_sdk::export_plugin! { id: "iceberg", sinks: [IcebergSink], worker_threads: 2 }
+
 #[cfg(test)]
 mod tests;
