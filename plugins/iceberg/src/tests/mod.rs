@@ -1,5 +1,6 @@
 //! The sink on real files and a catalog that can fail in every way a catalog can.
 
+mod conformance;
 mod faulty;
 mod foreign;
 mod growth;
@@ -10,8 +11,8 @@ mod tables;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use iceberg::TableIdent;
 use iceberg::spec::{ManifestContentType, TableMetadataRef};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -94,35 +95,39 @@ impl Lake {
         ids
     }
 
-    /// Ids and notes, read from the files that the current snapshot lists, columns by field id.
+    /// Ids and notes.
     async fn rows(&self, table: &str) -> Vec<(i64, Option<String>)> {
-        let mut base = Base::new(self.load(table).await);
         let mut rows = Vec::new();
-        for manifest in base.manifests().await.unwrap().iter() {
-            assert_eq!(manifest.content, ManifestContentType::Data);
-            for entry in manifest.load_manifest(&base.files).await.unwrap().entries() {
-                if !entry.is_alive() {
-                    continue;
-                }
-                let path = entry.file_path().strip_prefix("file://").unwrap();
-                let file = std::fs::File::open(path).unwrap();
-                let mut read = 0;
-                for batch in ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap() {
-                    let batch = batch.unwrap();
-                    read += batch.num_rows() as u64;
-                    let ids: &Int64Array = batch.column_by_name("id").unwrap().as_any().downcast_ref().unwrap();
-                    let notes = batch
-                        .column_by_name("note")
-                        .map(|column| column.as_any().downcast_ref::<StringArray>().unwrap());
-                    let note =
-                        |row| notes.filter(|n| !arrow::array::Array::is_null(n, row)).map(|n| n.value(row).to_owned());
-                    rows.extend(ids.values().iter().enumerate().map(|(row, id)| (*id, note(row))));
-                }
-                assert_eq!(read, entry.record_count(), "{path}");
-            }
+        for batch in self.batches(table).await {
+            let ids = batch.column_by_name("id").unwrap().as_primitive::<Int64Type>();
+            let notes = batch.column_by_name("note").map(|column| column.as_string::<i32>());
+            let note = |row| notes.filter(|notes| notes.is_valid(row)).map(|notes| notes.value(row).to_owned());
+            rows.extend(ids.values().iter().enumerate().map(|(row, id)| (*id, note(row))));
         }
         rows.sort();
         rows
+    }
+
+    /// What the files hold that the current snapshot lists, in the order in which they were committed.
+    async fn batches(&self, table: &str) -> Vec<RecordBatch> {
+        let mut base = Base::new(self.load(table).await);
+        let mut files = Vec::new();
+        for manifest in base.manifests().await.unwrap().iter() {
+            assert_eq!(manifest.content, ManifestContentType::Data);
+            let manifest = manifest.load_manifest(&base.files).await.unwrap();
+            files.extend(manifest.entries().iter().filter(|entry| entry.is_alive()).cloned());
+        }
+        files.sort_by_key(|entry| entry.sequence_number());
+        let mut batches = Vec::new();
+        for entry in files {
+            let path = entry.file_path().strip_prefix("file://").unwrap();
+            let reader = ParquetRecordBatchReaderBuilder::try_new(std::fs::File::open(path).unwrap()).unwrap();
+            let read: Vec<RecordBatch> = reader.build().unwrap().map(Result::unwrap).collect();
+            let rows: usize = read.iter().map(RecordBatch::num_rows).sum();
+            assert_eq!(rows as u64, entry.record_count(), "{path}");
+            batches.extend(read);
+        }
+        batches
     }
 }
 
