@@ -1,0 +1,136 @@
+/* Prints the size of every struct of the header and the offset of every field; layout.txt is what it prints. */
+#include <philotes_plugin.h>
+
+#include <stddef.h>
+#include <stdio.h>
+
+#define SIZE(type) printf("%s %zu\n", #type, sizeof(type))
+#define FIELD(type, field) printf("  %s %zu\n", #field, offsetof(type, field))
+
+int main(void)
+{
+    SIZE(philotes_text);
+    FIELD(philotes_text, data);
+    FIELD(philotes_text, length);
+    SIZE(philotes_error);
+    FIELD(philotes_error, struct_size);
+    FIELD(philotes_error, length);
+    FIELD(philotes_error, message);
+    SIZE(philotes_partition);
+    FIELD(philotes_partition, struct_size);
+    FIELD(philotes_partition, part_count);
+    FIELD(philotes_partition, parts);
+    FIELD(philotes_partition, partition);
+    SIZE(philotes_position);
+    FIELD(philotes_position, struct_size);
+    FIELD(philotes_position, reserved);
+    FIELD(philotes_position, at);
+    FIELD(philotes_position, offset);
+    SIZE(philotes_batch);
+    FIELD(philotes_batch, struct_size);
+    FIELD(philotes_batch, flags);
+    FIELD(philotes_batch, at);
+    FIELD(philotes_batch, offset);
+    FIELD(philotes_batch, schema_id);
+    FIELD(philotes_batch, schema);
+    FIELD(philotes_batch, array);
+    FIELD(philotes_batch, bytes);
+    FIELD(philotes_batch, newest_micros);
+    SIZE(philotes_poll);
+    FIELD(philotes_poll, struct_size);
+    FIELD(philotes_poll, outcome);
+    FIELD(philotes_poll, caught_up);
+    FIELD(philotes_poll, partition_count);
+    FIELD(philotes_poll, partitions);
+    SIZE(philotes_stream);
+    FIELD(philotes_stream, struct_size);
+    FIELD(philotes_stream, sampled);
+    FIELD(philotes_stream, sampled_rows);
+    FIELD(philotes_stream, at);
+    FIELD(philotes_stream, schema);
+    SIZE(philotes_host);
+    FIELD(philotes_host, struct_size);
+    FIELD(philotes_host, abi_major);
+    FIELD(philotes_host, abi_minor);
+    FIELD(philotes_host, reserved);
+    FIELD(philotes_host, capabilities);
+    FIELD(philotes_host, context);
+    FIELD(philotes_host, log);
+    FIELD(philotes_host, log_enabled);
+    FIELD(philotes_host, metric);
+    FIELD(philotes_host, emit);
+    FIELD(philotes_host, emit_stream);
+    FIELD(philotes_host, is_cancelled);
+    FIELD(philotes_host, get_extension);
+    SIZE(philotes_source);
+    FIELD(philotes_source, struct_size);
+    FIELD(philotes_source, reserved);
+    FIELD(philotes_source, create);
+    FIELD(philotes_source, open);
+    FIELD(philotes_source, poll);
+    FIELD(philotes_source, resume);
+    FIELD(philotes_source, commit);
+    FIELD(philotes_source, cancel);
+    FIELD(philotes_source, close);
+    FIELD(philotes_source, destroy);
+    SIZE(philotes_sink);
+    FIELD(philotes_sink, struct_size);
+    FIELD(philotes_sink, reserved);
+    FIELD(philotes_sink, create);
+    FIELD(philotes_sink, open);
+    FIELD(philotes_sink, offsets);
+    FIELD(philotes_sink, write);
+    FIELD(philotes_sink, flush);
+    FIELD(philotes_sink, buffered_bytes);
+    FIELD(philotes_sink, cancel);
+    FIELD(philotes_sink, close);
+    FIELD(philotes_sink, destroy);
+    SIZE(philotes_argument);
+    FIELD(philotes_argument, struct_size);
+    FIELD(philotes_argument, required);
+    FIELD(philotes_argument, name);
+    FIELD(philotes_argument, doc);
+    SIZE(philotes_action);
+    FIELD(philotes_action, struct_size);
+    FIELD(philotes_action, argument_count);
+    FIELD(philotes_action, name);
+    FIELD(philotes_action, doc);
+    FIELD(philotes_action, arguments);
+    SIZE(philotes_connector);
+    FIELD(philotes_connector, struct_size);
+    FIELD(philotes_connector, kind);
+    FIELD(philotes_connector, name);
+    FIELD(philotes_connector, version);
+    FIELD(philotes_connector, doc);
+    FIELD(philotes_connector, config_spec);
+    FIELD(philotes_connector, source);
+    FIELD(philotes_connector, sink);
+    FIELD(philotes_connector, actions);
+    FIELD(philotes_connector, action_count);
+    FIELD(philotes_connector, reserved);
+    FIELD(philotes_connector, validate);
+    FIELD(philotes_connector, check);
+    FIELD(philotes_connector, tasks);
+    FIELD(philotes_connector, streams);
+    FIELD(philotes_connector, plan);
+    FIELD(philotes_connector, act);
+    SIZE(philotes_capability);
+    FIELD(philotes_capability, struct_size);
+    FIELD(philotes_capability, bit);
+    FIELD(philotes_capability, name);
+    SIZE(philotes_plugin);
+    FIELD(philotes_plugin, magic);
+    FIELD(philotes_plugin, struct_size);
+    FIELD(philotes_plugin, abi_major);
+    FIELD(philotes_plugin, abi_minor);
+    FIELD(philotes_plugin, pointer_bits);
+    FIELD(philotes_plugin, id);
+    FIELD(philotes_plugin, version);
+    FIELD(philotes_plugin, sdk);
+    FIELD(philotes_plugin, target);
+    FIELD(philotes_plugin, connectors);
+    FIELD(philotes_plugin, connector_count);
+    FIELD(philotes_plugin, required_capability_count);
+    FIELD(philotes_plugin, required_capabilities);
+    return 0;
+}
