@@ -115,6 +115,7 @@ fn cell(value: &str, kind: &str) -> String {
     let base = kind.split('(').next().unwrap_or(kind);
     let has_zone = kind.ends_with("with time zone");
     let text = match base.trim() {
+        "boolean" => format!("{value}::text"),
         "real" | "double precision" => format!("encode(float8send({value}::float8), 'hex')"),
         "date" => format!("({value} - date '1970-01-01')::text"),
         name if name.starts_with("timestamp") || (name.starts_with("time") && !has_zone) => {

@@ -60,7 +60,7 @@ impl Connector {
         let mut config = self.config.clone();
         config.application_name(role);
         let (client, mut connection) =
-            config.connect(self.tls.clone()).await.map_err(|e| failed("cannot connect", e))?;
+            config.connect(self.tls.clone()).await.map_err(|e| failed("dsn: cannot connect", e))?;
         let mut session = Session {
             client: Arc::new(client),
             messages: stream::poll_fn(move |cx| connection.poll_message(cx)).boxed(),
