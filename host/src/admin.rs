@@ -110,6 +110,7 @@ async fn status(Shared(admin): Shared<Admin>) -> Response {
 }
 
 async fn metrics(Shared(admin): Shared<Admin>) -> Response {
+    admin.status.record_lag();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], admin.metrics.0.render()).into_response()
 }
 
@@ -199,6 +200,14 @@ mod tests {
         assert_eq!(code, "200");
         let rows = r#"philotes_source_rows_total{connector="admin-test",stream="public.t"} 7"#;
         assert!(metrics.lines().any(|line| line == rows), "{metrics}");
+        let lag = |metrics: &str| -> f64 {
+            let name = r#"philotes_lag_seconds{connector="admin-test",stream="public.t"} "#;
+            metrics.lines().find_map(|line| line.strip_prefix(name)).unwrap().parse().unwrap()
+        };
+        assert!(lag(&metrics) > 1e9, "{metrics}");
+        task.committed(&at, 7, 1);
+        task.caught_up(true);
+        assert_eq!(lag(&get(address, "/metrics").1), 0.0);
         assert_eq!(get(address, "/nothing").0, "404");
     }
 

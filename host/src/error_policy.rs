@@ -35,7 +35,8 @@ pub fn reaction(end: Kind, kind: ErrorKind) -> Reaction {
 pub fn hint(kind: ErrorKind) -> &'static str {
     match kind {
         ErrorKind::Config => {
-            "correct what the message names and start again; nothing after the last commit was acknowledged"
+            "nothing after the last commit was acknowledged; correct what the message names and start again, \
+             `philotes action FILE` lists what can be done about it"
         }
         ErrorKind::Data => "a record cannot be written as it is; nothing after the last commit was acknowledged",
         ErrorKind::Unavailable | ErrorKind::Conflict | ErrorKind::Unknown => {

@@ -180,6 +180,19 @@ impl HostStatus {
         &self.connectors
     }
 
+    /// Records the gauges that change although nothing happens: how far each stream is behind. To be called before a scrape.
+    pub fn record_lag(&self) {
+        for connector in &self.connectors {
+            let tasks = connector.snapshot().tasks;
+            for stream in tasks.iter().flat_map(|task| &task.streams) {
+                if let Some(lag) = stream.lag_seconds {
+                    let (connector, stream) = (connector.name.clone(), stream.stream.clone());
+                    gauge!("philotes_lag_seconds", "connector" => connector, "stream" => stream).set(lag);
+                }
+            }
+        }
+    }
+
     /// All of it now.
     pub fn snapshot(&self) -> HostSnapshot {
         HostSnapshot {
@@ -362,7 +375,7 @@ impl TaskStatus {
     /// Rows of a partition became durable.
     pub(crate) fn committed(&self, at: &StreamPartition, rows: u64, newest_micros: i64) {
         let now = Utc::now();
-        let lag = {
+        {
             let mut inner = self.inner();
             inner.last_commit = Some(now);
             let progress = inner.stream(at);
@@ -370,14 +383,12 @@ impl TaskStatus {
             progress.uncommitted_rows = progress.uncommitted_rows.saturating_sub(rows);
             progress.committed_micros = progress.committed_micros.max(newest_micros);
             progress.last_commit = Some(now);
-            progress.lag(false, now)
-        };
-        let stream = at.stream.to_string();
-        counter!("philotes_sink_rows_total", "connector" => self.connector.clone(), "stream" => stream.clone())
-            .increment(rows);
-        if let Some(lag) = lag {
-            gauge!("philotes_lag_seconds", "connector" => self.connector.clone(), "stream" => stream).set(lag);
         }
+        let stream = at.stream.to_string();
+        counter!("philotes_sink_rows_total", "connector" => self.connector.clone(), "stream" => stream).increment(rows);
+        #[expect(clippy::cast_precision_loss, reason = "exact for the next hundred thousand years")]
+        gauge!("philotes_last_commit_timestamp_seconds", "connector" => self.connector.clone())
+            .set(now.timestamp_millis() as f64 / 1000.0);
     }
 
     /// A flush came back, having done these commits.

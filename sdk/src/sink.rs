@@ -43,10 +43,12 @@ pub struct Committed {
 /// * [`offsets`](Sink::offsets) is asked once per partition and open, before its first row, and reads the truth: what the sink's
 ///   own durable state says.
 /// * Offsets become durable in the same atomic step as the rows they cover; never before, never after.
-/// * An error of [`write`](Sink::write) or of [`flush`](Sink::flush) with kind [`Unavailable`](crate::ErrorKind::Unavailable)
-///   is retried on this instance with the same batch, or as the same flush, so that the sink keeps what it has. On
-///   [`Fenced`](crate::ErrorKind::Fenced) the host drops the instance with all that is uncommitted and reopens source and sink.
-///   Every other kind stops the connector.
+/// * After an error of [`offsets`](Sink::offsets), [`write`](Sink::write) or [`flush`](Sink::flush) with kind
+///   [`Unavailable`](crate::ErrorKind::Unavailable), [`Conflict`](crate::ErrorKind::Conflict) or
+///   [`Unknown`](crate::ErrorKind::Unknown) the same call is repeated on this instance, with back-off, so that the sink keeps what
+///   it has, and looks at its durable state first where it does not know the outcome. On
+///   [`Fenced`](crate::ErrorKind::Fenced) the host drops the instance with all that is uncommitted and reopens source and
+///   sink. Every other kind stops the connector.
 #[async_trait]
 pub trait Sink: Send + Sized + 'static {
     /// The connector's name, as the YAML's `plugin:` says it: `[a-z0-9-]{1,63}`.

@@ -40,11 +40,14 @@ pub enum Poll {
 /// * A source that keeps state of its own claims an epoch there in `open`, before it announces anything, and makes `resume`
 ///   and every acknowledgement conditional on it. If the epoch moved: [`ErrorKind::Fenced`](crate::ErrorKind::Fenced).
 /// * Before the first batch of a partition the source announces it and receives [`resume`](Source::resume). It delivers
-///   only rows after that offset, each once, in order.
+///   only rows after that offset, each once, in order. A stream that the route leaves out
+///   ([`Route::wants`](crate::Route::wants)) need not be announced; if it is, it gets no answer, and nothing of it is wanted.
 /// * [`commit`](Source::commit) names offsets that are durable in the sink. It must return without waiting; acknowledging
 ///   is garbage collection and happens on the plugin's runtime. A failed acknowledgement surfaces at a later poll.
 /// * Any error ends the instance: the host drops what is uncommitted, closes and reopens the source and the sink (after a
-///   back-off where the kind is [`Unavailable`](crate::ErrorKind::Unavailable)) and starts again from announce.
+///   back-off where the kind is [`Unavailable`](crate::ErrorKind::Unavailable), [`Conflict`](crate::ErrorKind::Conflict) or
+///   [`Unknown`](crate::ErrorKind::Unknown), at once where it is [`Fenced`](crate::ErrorKind::Fenced)) and starts again from
+///   announce. The other kinds stop the connector.
 #[async_trait]
 pub trait Source: Send + Sized + 'static {
     /// The connector's name, as the YAML's `plugin:` says it: `[a-z0-9-]{1,63}`.

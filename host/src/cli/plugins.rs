@@ -38,7 +38,9 @@ pub(super) fn describe(name: &str, plugins: &dyn Plugins, out: &mut dyn Write) -
     let all = plugins.all();
     let found: Vec<_> = all.iter().filter(|connector| connector.name() == name).collect();
     if found.is_empty() {
-        let names: Vec<&str> = all.iter().map(|connector| connector.name()).collect();
+        let mut names: Vec<&str> = all.iter().map(|connector| connector.name()).collect();
+        names.sort_unstable();
+        names.dedup();
         let near = nearest(&names, name).map_or(String::new(), |near| format!(", did you mean {near}?"));
         let names = if names.is_empty() { "none was found".to_owned() } else { names.join(", ") };
         writeln!(out, "{name}: no such plugin{near}; allowed: {names}{}", plugins.searched())?;

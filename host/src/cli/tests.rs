@@ -183,7 +183,7 @@ fn plugins_are_listed_and_described() {
         assert!(text.lines().any(|each| each == line), "no {line:?} in:\n{text}");
     }
     let (exit, text) = fixture.printed(|plugins, out| plugins::describe("memory-snk", plugins, out));
-    let expected = "memory-snk: no such plugin, did you mean memory-sink?; allowed: memory-source, memory-sink\n";
+    let expected = "memory-snk: no such plugin, did you mean memory-sink?; allowed: memory-sink, memory-source\n";
     assert_eq!((exit, text.as_str()), (Exit::Config, expected));
 }
 

@@ -103,7 +103,7 @@ impl Default for RestartPolicy {
     }
 }
 
-const NAME: &str = "1 to 63 of a-z, 0-9 and -";
+const NAME: &str = "[a-z0-9-]{1,63}";
 
 /// Reads one file's tree. `None` where a fault leaves nothing to run.
 pub(super) fn read(file: &Path, root: Node, plugins: &dyn Plugins, faults: &mut Faults) -> Option<ConnectorConfig> {
