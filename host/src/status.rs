@@ -362,7 +362,11 @@ impl TaskStatus {
     }
 
     pub(crate) fn caught_up(&self, caught_up: bool) {
-        self.inner().caught_up = caught_up;
+        let mut inner = self.inner();
+        inner.caught_up = caught_up;
+        if caught_up && inner.state == Some(State::Running) {
+            inner.attempts = 0;
+        }
     }
 
     pub(crate) fn queued(&self, bytes: usize) {
@@ -378,6 +382,7 @@ impl TaskStatus {
         {
             let mut inner = self.inner();
             inner.last_commit = Some(now);
+            inner.attempts = 0;
             let progress = inner.stream(at);
             progress.committed_rows += rows;
             progress.uncommitted_rows = progress.uncommitted_rows.saturating_sub(rows);

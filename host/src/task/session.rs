@@ -268,10 +268,12 @@ impl Watch<'_> {
 
     /// The task was asked to stop this long ago and is not yet done.
     fn hurry(&mut self, since: Duration) {
-        if !self.session.both_open() && since >= PATIENCE.min(self.task.grace) {
+        if !self.session.both_open() {
             // Nothing was written, so there is nothing to flush, and an `open` has no canceller.
-            self.done = Some(Done::Stopped);
-            self.session.end_now();
+            if since >= PATIENCE.min(self.task.grace.mul_f64(0.5)) {
+                self.done = Some(Done::Stopped);
+                self.session.end_now();
+            }
         } else if since >= self.task.grace.mul_f64(0.8) {
             let message = format!(
                 "not everything was flushed within {:.1} s of the stop; the rest will be read again",

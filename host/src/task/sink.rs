@@ -128,9 +128,7 @@ impl Writer<'_> {
                 }
                 Popped::Item(Item::Revoke(partitions)) => {
                     self.drain(true)?;
-                    for at in &partitions {
-                        self.pending.partitions.remove(at);
-                    }
+                    self.forget(&partitions)?;
                     self.session.link.answer(Answer::Done);
                 }
                 Popped::Item(Item::Drain { may_hold_back }) => {
@@ -164,6 +162,19 @@ impl Writer<'_> {
             || self.sink.buffered_bytes() >= self.task.memory.sink
         {
             self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Lets go of partitions that another task takes over.
+    fn forget(&mut self, partitions: &[StreamPartition]) -> Result<(), Leave> {
+        for at in partitions {
+            let held_back = self.pending.partitions.remove(at).is_some_and(|partition| !partition.batches.is_empty());
+            if held_back {
+                // They must not be committed any more once the other task begins, and a sink drops only all it has.
+                let message = format!("the sink held back rows of {at}, which goes to another task");
+                return Err(failed(Error::fenced(message)));
+            }
         }
         Ok(())
     }

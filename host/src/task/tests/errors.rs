@@ -46,6 +46,20 @@ fn both_ends_are_reopened() {
 }
 
 #[test]
+fn a_recovered_task_shows_its_last_error_and_no_attempts() {
+    for call in ["source.poll", "sink.write"] {
+        let world = World::with_rows(100);
+        world.fault(call, 2, 2, Fault::Fail(Unavailable));
+        let task = task(&world);
+        let status = Arc::clone(&task.status);
+        assert_eq!(finish(task).unwrap(), Done::Finished);
+        let snapshot = status.snapshot();
+        assert_eq!((snapshot.attempts, snapshot.next_retry), (0, None), "{call}");
+        assert_eq!(snapshot.last_error.unwrap().kind, "unavailable");
+    }
+}
+
+#[test]
 fn a_failed_close_is_no_failure() {
     for call in ["source.close", "sink.close"] {
         let world = World::with_rows(10);

@@ -181,6 +181,24 @@ fn a_revoked_partition_is_flushed_and_let_go() {
     assert_eq!(thread.join().unwrap().unwrap(), Done::Stopped);
 }
 
+/// What the sink holds back of a revoked partition must not be committed behind its new owner's back.
+#[test]
+fn a_revoked_partition_with_rows_held_back_is_given_up() {
+    let world = World::with_rows(25);
+    world.lock().holds_back = true;
+    let mut task = task(&world);
+    task.until_idle = false;
+    task.commit.interval = Duration::from_secs(60);
+    let (stop, thread) = start(task);
+    world.wait_until("all is written", |state| state.counts.get("sink.write") == Some(&3));
+    world.lock().revoke = Some(stream("t"));
+    world.wait_until("both ends are reopened", |state| state.counts.get("sink.open") == Some(&2));
+    assert_eq!(world.lock().tables[&only("t")].1, 20);
+    stop.raise();
+    assert_eq!(thread.join().unwrap().unwrap(), Done::Stopped);
+    world.assert_each_row_once(&[("t", 20)]);
+}
+
 fn batch() -> philotes_sdk::ChangeBatch {
     use arrow::array::{Int64Array, RecordBatch};
     use arrow::datatypes::{DataType, Field, Schema};
