@@ -10,12 +10,16 @@ use philotes_sdk::{Error, Result};
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 
 /// How many columns [`crate::sql::snapshot`] selects.
-pub(crate) const COLUMNS: usize = 11;
+pub(crate) const COLUMNS: usize = 12;
 
 /// One row of the buffer as the snapshot selects it; texts are UTF-8 that nobody has checked yet.
 #[derive(Debug)]
 pub(crate) struct Row<'a> {
     pub(crate) id: i64,
+    /// The place of its stream among those that the snapshot marks; the names are empty then.
+    pub(crate) place: Option<usize>,
+    /// Metadata and key columns are those that the snapshot was told, and are not sent.
+    pub(crate) known: bool,
     pub(crate) schema: &'a [u8],
     pub(crate) table: &'a [u8],
     /// `None` where the row only announces its stream.
@@ -125,8 +129,13 @@ fn cut<'a>(bytes: &mut &'a [u8]) -> Result<Cut<'a>> {
 }
 
 fn read<'a>(fields: &[Option<&'a [u8]>; COLUMNS]) -> Result<Row<'a>> {
-    let [id, schema, table, operation, lsn, event_time, created_at, key_columns, before, after, metadata] = *fields;
+    let [id, mark, schema, table, operation, lsn, event_time, created_at, key_columns, before, after, metadata] =
+        *fields;
+    let mark =
+        mark.map(|bytes| bytes.try_into().map(i16::from_be_bytes).map_err(|_| malformed("smallint"))).transpose()?;
     Ok(Row {
+        place: mark.and_then(|mark| usize::try_from(mark / 2).ok()),
+        known: mark.is_some_and(|mark| mark % 2 == 0),
         id: int8(id)?.ok_or_else(|| malformed("id"))?,
         schema: schema.unwrap_or_default(),
         table: table.unwrap_or_default(),
@@ -174,7 +183,7 @@ mod tests {
         let mut bytes = SIGNATURE.to_vec();
         bytes.extend([0; 8]);
         for id in [5_i64, 6] {
-            bytes.extend(11_i16.to_be_bytes());
+            bytes.extend(12_i16.to_be_bytes());
             let mut field = |value: Option<&[u8]>| match value {
                 None => bytes.extend((-1_i32).to_be_bytes()),
                 Some(value) => {
@@ -183,6 +192,7 @@ mod tests {
                 }
             };
             field(Some(&id.to_be_bytes()));
+            field(Some(&5_i16.to_be_bytes()));
             field(Some(b"public"));
             field(Some(b"orders"));
             field(Some(b"INSERT"));
@@ -207,6 +217,7 @@ mod tests {
                 rows.feed(Bytes::copy_from_slice(part));
                 while let Some(row) = rows.next().unwrap() {
                     assert_eq!(row.after, Some(&b"{\"a\": 1}"[..]));
+                    assert_eq!((row.place, row.known), (Some(2), false));
                     assert_eq!((row.event_time, row.created_at), (Some(946_684_800_000_000), None));
                     seen.push(row.id);
                 }
@@ -218,7 +229,7 @@ mod tests {
     #[test]
     fn anything_else_is_refused() {
         let good = stream();
-        for (at, value) in [(0, b'X'), (20, 12), (good.len() - 15, 2)] {
+        for (at, value) in [(0, b'X'), (20, 11), (good.len() - 15, 2)] {
             let mut bad = good.clone();
             bad[at] = value;
             let mut rows = Rows::default();

@@ -52,6 +52,8 @@ struct Stream {
     table: String,
     status: Status,
     decoder: StreamDecoder,
+    /// Rows that went into batches.
+    delivered: u64,
 }
 
 /// What a snapshot brought.
@@ -82,6 +84,8 @@ pub(crate) struct Reader {
     seen: Seen,
     streams: Vec<Stream>,
     index: HashMap<(Vec<u8>, Vec<u8>), usize>,
+    /// The streams of the running snapshot's marks.
+    marked: Vec<usize>,
     limit: u64,
     /// Memory of the batches that are being built.
     open_bytes: usize,
@@ -116,6 +120,7 @@ impl Reader {
             seen: Seen::default(),
             streams: Vec::new(),
             index: HashMap::new(),
+            marked: Vec::new(),
             limit: FIRST_LIMIT,
             open_bytes: 0,
             unwanted_by_name: false,
@@ -205,6 +210,7 @@ impl Reader {
                     Status::Resumed => {
                         self.append(stream, &row).await?;
                         outcome.delivered += 1;
+                        self.streams[stream].delivered += 1;
                     }
                 }
             }
@@ -223,18 +229,25 @@ impl Reader {
         Ok(outcome)
     }
 
-    fn statement(&self) -> String {
-        let mut wanted = Vec::new();
+    /// The next snapshot's statement; remembers which streams it marks.
+    fn statement(&mut self) -> String {
+        let mut busiest: Vec<usize> = (0..self.streams.len()).collect();
+        busiest.sort_by_key(|at| std::cmp::Reverse(self.streams[*at].delivered));
+        busiest.retain(|at| matches!(self.streams[*at].status, Status::Resumed));
+        let mut parts: Vec<Option<Wanted<'_>>> = Vec::new();
         let mut left_out = Vec::new();
-        for stream in &self.streams {
-            let part = Wanted { schema: &stream.schema, table: &stream.table, metadata: stream.decoder.metadata() };
-            match stream.status {
-                Status::Resumed => wanted.push(part),
-                Status::Unwanted { .. } if self.unwanted_by_name => left_out.push(part),
-                _ => {}
+        for stream in &mut self.streams {
+            let part = Wanted { schema: &stream.schema, table: &stream.table, known: stream.decoder.know() };
+            let by_name = self.unwanted_by_name && matches!(stream.status, Status::Unwanted { .. });
+            if by_name {
+                left_out.push(part);
+                parts.push(None);
+            } else {
+                parts.push(Some(part));
             }
         }
-        Snapshot {
+        let wanted: Vec<Wanted<'_>> = busiest.iter().filter_map(|at| parts[*at].take()).collect();
+        let statement = Snapshot {
             source_id: &self.claim.source_id,
             probes: &self.seen.probes(),
             wanted: &wanted,
@@ -242,11 +255,17 @@ impl Reader {
             limit: self.limit,
             indexed: self.claim.indexed,
         }
-        .statement()
+        .statement();
+        self.marked = busiest;
+        statement
     }
 
     /// The stream of a row; `last` is the stream of the row before, which is most often the same.
     fn stream_of(&mut self, row: &Row<'_>, last: Option<usize>) -> Result<usize> {
+        if let Some(place) = row.place {
+            let marked = self.marked.get(place).copied();
+            return marked.ok_or_else(|| Error::internal("the server marks a stream that it was not told"));
+        }
         if let Some(last) = last {
             let stream = &self.streams[last];
             if stream.table.as_bytes() == row.table && stream.schema.as_bytes() == row.schema {
@@ -269,6 +288,7 @@ impl Reader {
             schema: schema.clone(),
             table: table.clone(),
             status,
+            delivered: 0,
             decoder: StreamDecoder::new(name.clone(), self.catalog.is_some()),
             at: Arc::new(StreamPartition::only(name)),
         };

@@ -42,7 +42,7 @@ pub(crate) async fn streams(settings: Settings, context: &TaskContext) -> Result
         }
         let mut decoder = StreamDecoder::new(stream.clone(), catalog.is_some());
         let statement = format!(
-            "COPY (SELECT id, schema_name, table_name, operation, lsn, event_time, created_at, key_columns, before_data, \
+            "COPY (SELECT id, NULL::int2, schema_name, table_name, operation, lsn, event_time, created_at, key_columns, before_data, \
              after_data, metadata FROM philotes.cdc_events WHERE source_id = {} AND processed_at IS NULL AND schema_name = {} \
              AND table_name = {} ORDER BY id LIMIT {SAMPLE}) TO STDOUT (FORMAT binary)",
             literal(&settings.config.source_id),

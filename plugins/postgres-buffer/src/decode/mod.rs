@@ -96,6 +96,11 @@ pub(crate) struct StreamDecoder {
     key_text: Vec<u8>,
     /// The metadata of the last row that had one, and its columns: most rows repeat them byte by byte.
     metadata: Option<String>,
+    /// A row was decoded.
+    any: bool,
+    /// What [`know`](Self::know) said last, and whether it is what the last row had.
+    known: Option<(Option<String>, Vec<u8>)>,
+    known_is_current: bool,
     told_text: String,
     /// Whether a catalog can be asked, and for which columns it has been in vain.
     catalog: bool,
@@ -125,6 +130,9 @@ impl StreamDecoder {
             key: Vec::new(),
             key_text: Vec::new(),
             metadata: None,
+            any: false,
+            known: None,
+            known_is_current: false,
             told_text: String::new(),
             catalog,
             unknown: HashSet::new(),
@@ -152,9 +160,14 @@ impl StreamDecoder {
         self.bytes
     }
 
-    /// The metadata of the last row that had one.
-    pub(crate) fn metadata(&self) -> Option<&str> {
-        self.metadata.as_deref()
+    /// What the server need not send of rows to come: metadata and key columns of the last row. `None` before the first.
+    pub(crate) fn know(&mut self) -> Option<(Option<&str>, Option<&str>)> {
+        self.known = self.any.then(|| (self.metadata.clone(), self.key_text.clone()));
+        self.known_is_current = self.any;
+        let (metadata, key) = self.known.as_ref()?;
+        // Both were read as JSON before.
+        let key = std::str::from_utf8(key).ok().filter(|key| !key.is_empty());
+        Some((metadata.as_deref(), key))
     }
 
     /// Whether any column's type was inferred.
@@ -186,12 +199,7 @@ impl StreamDecoder {
     }
 
     fn try_append(&mut self, row: &Row<'_>) -> Result<Appended, Refusal> {
-        if let Some(text) = row.metadata
-            && self.take_metadata(text)? == Appended::CloseFirst
-        {
-            return Ok(Appended::CloseFirst);
-        }
-        if self.take_key(row.key_columns.unwrap_or_default())? == Appended::CloseFirst {
+        if !(row.known && self.known_is_current) && self.take_description(row)? == Appended::CloseFirst {
             return Ok(Appended::CloseFirst);
         }
         let before = row.before.map(utf8).transpose()?;
@@ -210,7 +218,7 @@ impl StreamDecoder {
                 }
             }
             b"DELETE" => {
-                let key = if before.is_none() { self.key_of_metadata()? } else { None };
+                let key = if before.is_none() { self.key_of_metadata(row) } else { None };
                 let gone = before
                     .or(key.as_deref())
                     .ok_or(Refusal::new("a DELETE with neither before_data nor metadata.key"))?;
@@ -220,6 +228,7 @@ impl StreamDecoder {
             _ => return Err(Refusal::new("operation is none of INSERT, UPDATE, DELETE, TRUNCATE")),
         };
         if appended == Appended::Done {
+            self.any = true;
             ranges::push(&mut self.ids, row.id);
             self.buffer_rows += 1;
             self.newest_micros = self.newest_micros.max(row.created_at.unwrap_or(0));
@@ -328,9 +337,27 @@ impl StreamDecoder {
         Ok(())
     }
 
+    /// Takes in the row's metadata and key columns, or those that are known where it does not send them.
+    fn take_description(&mut self, row: &Row<'_>) -> Result<Appended, Refusal> {
+        let known = if row.known { self.known.take() } else { None };
+        let (metadata, key) = match &known {
+            Some((metadata, key)) => (metadata.as_deref().map(str::as_bytes), &key[..]),
+            None => (row.metadata, row.key_columns.unwrap_or_default()),
+        };
+        let mut taken = Ok(Appended::Done);
+        if let Some(metadata) = metadata {
+            taken = self.take_metadata(metadata);
+        }
+        if taken == Ok(Appended::Done) {
+            taken = self.take_key(key);
+        }
+        self.known_is_current = known.is_some() && taken == Ok(Appended::Done);
+        self.known = known.or(self.known.take());
+        taken
+    }
+
     fn take_metadata(&mut self, text: &[u8]) -> Result<Appended, Refusal> {
-        // The snapshot sends `true` for what equals the metadata that it was given.
-        if text == b"true" || self.metadata.as_ref().is_some_and(|last| last.as_bytes() == text) {
+        if self.metadata.as_ref().is_some_and(|last| last.as_bytes() == text) {
             return Ok(Appended::Done);
         }
         let text = utf8(text)?;
@@ -400,11 +427,15 @@ impl StreamDecoder {
         Ok(Appended::Done)
     }
 
-    /// The object `metadata.key` of the last metadata.
-    fn key_of_metadata(&self) -> Result<Option<String>, Refusal> {
-        let Some(metadata) = &self.metadata else { return Ok(None) };
+    /// The object `metadata.key` of the row's metadata.
+    fn key_of_metadata(&self, row: &Row<'_>) -> Option<String> {
+        let told = match &self.known {
+            Some((metadata, _)) if row.known => metadata.is_some(),
+            _ => row.metadata.is_some(),
+        };
+        let metadata = self.metadata.as_deref().filter(|_| told)?;
         let key = serde_json::from_str::<Metadata<'_>>(metadata).ok().and_then(|metadata| metadata.key);
-        Ok(key.map(|key| key.get().to_owned()))
+        key.map(|key| key.get().to_owned())
     }
 
     fn key_changed(&self, before: &str, after: &str) -> Result<bool, Refusal> {

@@ -18,6 +18,8 @@ fn row<'a>(
 ) -> Row<'a> {
     Row {
         id,
+        place: None,
+        known: false,
         schema: b"public",
         table: b"orders",
         operation: Some(operation.as_bytes()),
@@ -77,7 +79,7 @@ fn every_type_lands_as_told() {
         "raw": "\\x00ff", "list": [1.5, null, -2], "mood": "ok"}"#;
     let mut decoder = decoder();
     assert_eq!(decoder.append(&row(1, "INSERT", None, Some(full), Some(&metadata))).unwrap(), Appended::Done);
-    assert_eq!(decoder.append(&row(2, "INSERT", None, Some("{\"id\": 2}"), Some("true"))).unwrap(), Appended::Done);
+    assert_eq!(decoder.append(&row(2, "INSERT", None, Some("{\"id\": 2}"), Some(&metadata))).unwrap(), Appended::Done);
     let built = decoder.close().unwrap().unwrap();
     for (column, expected) in [
         ("id", "9223372036854775807"),
@@ -173,7 +175,8 @@ fn a_delete_may_carry_its_key_in_the_metadata() {
     let mut decoder = decoder();
     assert_eq!(decoder.append(&row(1, "DELETE", None, None, Some(metadata))).unwrap(), Appended::Done);
     assert_eq!(printed(&decoder.close().unwrap().unwrap(), "id"), ["5"]);
-    let error = self::decoder().append(&row(1, "DELETE", None, None, None)).unwrap_err();
+    // Another row's metadata is not this row's.
+    let error = decoder.append(&row(2, "DELETE", None, None, None)).unwrap_err();
     assert!(error.to_string().contains("neither before_data nor metadata.key"));
 }
 
@@ -310,4 +313,33 @@ fn doubles_keep_every_bit() {
     decoder.append(&row(1, "INSERT", None, Some(object), Some(&metadata))).unwrap();
     let built = decoder.close().unwrap().unwrap();
     assert_eq!(built.rows.column_by_name("d").unwrap().as_primitive::<Float64Type>().value(0), 0.1);
+}
+
+#[test]
+fn what_is_known_is_taken_up_again_after_other_rows() {
+    let mut decoder = decoder();
+    assert_eq!(decoder.know(), None);
+    let (text, date) = (told(&[("id", "integer"), ("v", "text")]), told(&[("id", "integer"), ("v", "date")]));
+    decoder.append(&row(1, "INSERT", None, Some(r#"{"id": 1, "v": "a"}"#), Some(&text))).unwrap();
+    decoder.close().unwrap();
+    assert_eq!(decoder.know(), Some((Some(&*text), Some("[\"id\"]"))));
+    // A row that is as known sends neither metadata nor key.
+    let mut known = row(2, "INSERT", None, Some(r#"{"id": 2, "v": "b"}"#), None);
+    (known.known, known.key_columns) = (true, None);
+    assert_eq!(decoder.append(&known).unwrap(), Appended::Done);
+    // Another one in between has other types and no key.
+    let mut other = row(3, "INSERT", None, Some(r#"{"id": 3, "v": "2024-01-01"}"#), Some(&date));
+    other.key_columns = None;
+    assert_eq!(decoder.append(&other).unwrap(), Appended::CloseFirst);
+    let first = decoder.close().unwrap().unwrap();
+    assert_eq!(ChangeBatch::key_columns(&first.rows.schema()).unwrap(), ["id"]);
+    assert_eq!(decoder.append(&other).unwrap(), Appended::Done);
+    (known.id, known.after) = (4, Some(&br#"{"id": 4, "v": "c"}"#[..]));
+    assert_eq!(decoder.append(&known).unwrap(), Appended::CloseFirst);
+    let second = decoder.close().unwrap().unwrap();
+    assert!(ChangeBatch::key_columns(&second.rows.schema()).unwrap().is_empty());
+    assert_eq!(decoder.append(&known).unwrap(), Appended::Done);
+    let third = decoder.close().unwrap().unwrap();
+    assert_eq!((kind(&second, "v"), kind(&third, "v")), (DataType::Date32, DataType::Utf8));
+    assert_eq!((third.schema_id, printed(&third, "v")), (first.schema_id, vec!["c".to_owned()]));
 }

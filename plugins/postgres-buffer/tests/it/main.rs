@@ -6,5 +6,6 @@ mod driver;
 mod protocol;
 mod reading;
 mod server;
+mod throughput;
 mod tls;
 mod types;
