@@ -162,7 +162,12 @@ impl Reader {
             self.session.wait(wake).await?;
             self.session.notified = false;
         }
-        for resumed in self.ready.take_resumed() {
+        let resumed = self.ready.take_resumed();
+        if !resumed.is_empty() {
+            // A short one teaches the decoders what later snapshots need not send.
+            self.limit = FIRST_LIMIT;
+        }
+        for resumed in resumed {
             for stream in self.streams.iter_mut().filter(|stream| stream.at.stream == resumed) {
                 stream.status = Status::Resumed;
             }
