@@ -5,16 +5,22 @@
 //! nothing is percent-decoded, as PyIceberg, DuckDB and Java's Hadoop reader take it as well. Writers escape what is
 //! unusual in names before they make a location of it.
 //!
-//! Local files are synced to disk before they count as written. A source may delete its rows once they are
-//! committed, so a commit has to survive a power failure and not only the death of the process.
+//! A source may delete its rows once they are committed, so a commit has to survive a power failure and not only the death
+//! of the process. Object stores promise that for every file. Local files are synced to disk all at once, by the
+//! catalog before it commits what names them ([`LocalFiles::sync`]): one by one it would take several times as long.
 
+use std::collections::HashSet;
+use std::fs::File;
+use std::io;
 use std::ops::Range;
-use std::sync::Arc;
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use iceberg::io::{
     FileIO, FileIOBuilder, FileMetadata, FileRead, FileWrite, InputFile, OutputFile, Storage, StorageConfig,
     StorageFactory,
@@ -30,29 +36,98 @@ const PART_BYTES: usize = 8 << 20;
 /// Parts of one file under way at a time.
 const PARTS_UNDER_WAY: usize = 4;
 
-/// The files of tables whose locations begin with `file://`.
-pub(crate) fn local_files() -> FileIO {
-    FileIOBuilder::new(Arc::new(Backend::Local)).build()
+/// Files synced to disk at a time: the file system writes its journal once for those that wait together.
+const SYNCS_AT_ONCE: usize = 16;
+
+/// Files on this machine, whose locations begin with `file://`.
+#[derive(Clone, Debug)]
+pub(crate) struct LocalFiles {
+    pub(crate) io: FileIO,
+    written: Written,
+    /// Whoever syncs waits for the one before, which may have files of both in hand. Holds the folders that are known to
+    /// be on disk.
+    syncing: Arc<tokio::sync::Mutex<HashSet<PathBuf>>>,
+}
+
+impl LocalFiles {
+    pub(crate) fn new() -> Self {
+        let written = Written::default();
+        let io = FileIOBuilder::new(Arc::new(Backend::Local(written.clone()))).build();
+        Self { io, written, syncing: Arc::default() }
+    }
+
+    /// Syncs to disk what was written until now, the folders that were made for it included.
+    ///
+    /// # Errors
+    /// The files may be damaged: the operating system forgets after the first failure what it could not write.
+    pub(crate) async fn sync(&self) -> io::Result<()> {
+        let mut durable = self.syncing.lock().await;
+        let files = std::mem::take(&mut *self.written.files());
+        let mut folders = HashSet::new();
+        for file in &files {
+            // The folder that holds the file, and while a folder is new, the one that holds it.
+            for folder in file.ancestors().skip(1) {
+                let is_new = !durable.contains(folder);
+                if !folders.insert(folder.to_owned()) || !is_new {
+                    break;
+                }
+            }
+        }
+        sync_all(files).await?;
+        sync_all(folders.iter().cloned().collect()).await?;
+        durable.extend(folders);
+        Ok(())
+    }
+}
+
+/// Syncs files or folders that still exist.
+async fn sync_all(paths: Vec<PathBuf>) -> io::Result<()> {
+    let mut syncs: Vec<BoxFuture<'static, _>> = Vec::with_capacity(paths.len());
+    for path in paths {
+        syncs.push(Box::pin(async move {
+            let sync = move || match File::open(&path) {
+                // Deleted since, as the metadata of a commit that lost; or a folder far above, which was not made by
+                // whoever may not look into it.
+                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {
+                    Ok(())
+                }
+                Err(error) => Err(error),
+                Ok(file) => file.sync_all(),
+            };
+            tokio::task::spawn_blocking(sync).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+        }));
+    }
+    futures::stream::iter(syncs).buffer_unordered(SYNCS_AT_ONCE).try_collect().await
+}
+
+/// Local files that were written and not synced to disk yet.
+#[derive(Clone, Debug, Default)]
+struct Written(Arc<Mutex<Vec<PathBuf>>>);
+
+impl Written {
+    fn files(&self) -> MutexGuard<'_, Vec<PathBuf>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Where files live; knows how a location becomes a path in an object store.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 enum Backend {
     /// This machine's file system.
-    Local,
+    Local(#[serde(skip)] Written),
 }
 
 impl Backend {
     fn store(&self) -> Arc<dyn ObjectStore> {
         match self {
-            Self::Local => Arc::new(LocalFileSystem::new().with_fsync(true)),
+            Self::Local(_) => Arc::new(LocalFileSystem::new()),
         }
     }
 
     fn path(&self, location: &str) -> Result<Path> {
         let path = match self {
             // Java writes `file:/path` and others bare paths.
-            Self::Local => {
+            Self::Local(_) => {
                 location.strip_prefix("file://").or_else(|| location.strip_prefix("file:")).unwrap_or(location)
             }
         };
@@ -62,6 +137,13 @@ impl Backend {
         Path::parse(path).map_err(|e| {
             Error::new(ErrorKind::DataInvalid, format!("{location:?} is no location of a file")).with_source(e)
         })
+    }
+
+    /// Notes that a file was written.
+    fn written(&self, path: &Path) {
+        match self {
+            Self::Local(written) => written.files().push(FilePath::new("/").join(path.as_ref())),
+        }
     }
 }
 
@@ -143,11 +225,13 @@ impl Storage for ObjectStorage {
     async fn write(&self, location: &str, bytes: Bytes) -> Result<()> {
         let path = self.backend.path(location)?;
         self.store.put(&path, bytes.into()).await.map_err(|e| failed("write", location, e))?;
+        self.backend.written(&path);
         Ok(())
     }
 
     async fn writer(&self, location: &str) -> Result<Box<dyn FileWrite>> {
         Ok(Box::new(ObjectWriter {
+            backend: self.backend.clone(),
             store: self.store.clone(),
             path: self.backend.path(location)?,
             location: location.to_owned(),
@@ -205,6 +289,7 @@ impl FileRead for ObjectReader {
 
 /// A file being written: visible only once closed, gone when dropped before.
 struct ObjectWriter {
+    backend: Backend,
     store: Arc<dyn ObjectStore>,
     path: Path,
     location: String,
@@ -256,7 +341,9 @@ impl FileWrite for ObjectWriter {
                 return Err(Error::new(ErrorKind::Unexpected, format!("{} is closed", self.location)));
             }
         };
-        result.map(|_| ()).map_err(|e| failed("write", &self.location, e))
+        result.map_err(|e| failed("write", &self.location, e))?;
+        self.backend.written(&self.path);
+        Ok(())
     }
 }
 
@@ -275,7 +362,7 @@ mod tests {
             ["a b.avro", "date=2026-01-24/x.parquet", "100%25/100%.avro", "größe/日本.avro", "q%3Fx%23y+z&.avro"]
         {
             let location = location(&folder, name);
-            let files = local_files();
+            let files = LocalFiles::new().io;
             files.new_output(&location).unwrap().write("hello".into()).await.unwrap();
             assert_eq!(std::fs::read(folder.path().join(name)).unwrap(), b"hello", "{name}");
             assert_eq!(files.new_input(&location).unwrap().read().await.unwrap(), "hello");
@@ -289,7 +376,7 @@ mod tests {
     async fn large_files_go_in_parts_and_appear_when_closed() {
         let folder = tempfile::tempdir().unwrap();
         let location = location(&folder, "large");
-        let files = local_files();
+        let files = LocalFiles::new().io;
         let mut writer = files.new_output(&location).unwrap().writer().await.unwrap();
         let chunk: Bytes = (0..3_000_000_u32).map(|i| (i % 251) as u8).collect::<Vec<u8>>().into();
         for _ in 0..7 {
@@ -308,7 +395,7 @@ mod tests {
     #[tokio::test]
     async fn a_dropped_writer_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let files = local_files();
+        let files = LocalFiles::new().io;
         let mut writer = files.new_output(location(&folder, "gone")).unwrap().writer().await.unwrap();
         for _ in 0..10 {
             writer.write(vec![7; 3_000_000].into()).await.unwrap();
@@ -326,7 +413,7 @@ mod tests {
     #[tokio::test]
     async fn errors_say_whether_trying_again_helps() {
         let folder = tempfile::tempdir().unwrap();
-        let files = local_files();
+        let files = LocalFiles::new().io;
         let missing = files.new_input(location(&folder, "missing")).unwrap().read().await.unwrap_err();
         assert!(!missing.retryable());
         std::fs::write(folder.path().join("file"), "").unwrap();
@@ -337,9 +424,31 @@ mod tests {
         assert!(files.new_output("file:///a/../b").is_err());
     }
 
+    #[tokio::test]
+    async fn what_was_written_is_synced_once_and_what_is_gone_is_not_missed() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = LocalFiles::new();
+        for name in ["new/folder/a", "new/b", "new/folder/gone"] {
+            files.io.new_output(location(&folder, name)).unwrap().write("x".into()).await.unwrap();
+        }
+        let mut writer = files.io.new_output(location(&folder, "new/c")).unwrap().writer().await.unwrap();
+        writer.write("x".into()).await.unwrap();
+        assert_eq!(files.written.files().len(), 3);
+        writer.close().await.unwrap();
+        assert_eq!(files.written.files().len(), 4);
+        files.io.delete(location(&folder, "new/folder/gone")).await.unwrap();
+        files.sync().await.unwrap();
+        assert!(files.written.files().is_empty());
+        let synced = files.syncing.lock().await.clone();
+        for name in ["new/folder", "new", ""] {
+            let path = folder.path().join(name);
+            assert!(synced.iter().any(|synced| *synced == path), "{name:?} in {synced:?}");
+        }
+    }
+
     #[test]
     fn storages_serialise_without_secrets_or_state() {
-        let storage: Box<dyn Storage> = Box::new(ObjectStorage::from(Backend::Local));
+        let storage: Box<dyn Storage> = Box::new(ObjectStorage::from(Backend::Local(Written::default())));
         let json = serde_json::to_string(&storage).unwrap();
         assert!(json.contains("philotes-object-store"), "{json}");
         let back: Box<dyn Storage> = serde_json::from_str(&json).unwrap();

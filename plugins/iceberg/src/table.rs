@@ -21,6 +21,7 @@ use crate::expire::Cleaner;
 use crate::lineage;
 use crate::manifests::AddedFile;
 use crate::partition::{self, PartitionField};
+use crate::plan::partition_note;
 use crate::schema::{self, Change, Projection};
 use crate::token::{self, Token};
 use crate::writer::{TableWriter, WriterOptions, WriterTarget};
@@ -99,6 +100,11 @@ impl Table {
             self.owned.extend(keys.iter().map(|at| (at.clone(), None)));
             return Ok(vec![None; keys.len()]);
         };
+        let metadata = &base.metadata;
+        let spec = metadata.default_partition_spec();
+        if let Some(note) = partition_note(&self.settings.partition_by, spec, metadata.current_schema()) {
+            tracing::warn!(table = %self.name, "{note}");
+        }
         let mut tokens = Vec::with_capacity(keys.len());
         for at in keys {
             let token = token::read(&base.metadata, self.settings.connector(), at)?;

@@ -2,8 +2,9 @@
 //! `JdbcCatalog` open as well.
 //!
 //! A table's row names its current metadata file; a commit writes the next one and moves the row to it by
-//! compare-and-swap. The journal mode stays as it is found (a rollback journal in a new file): every program can open
-//! such a file, read-only ones included. It serves one machine: SQLite on a network share is nobody's friend.
+//! compare-and-swap. The file keeps SQLite's rollback journal, which every program can open, read-only ones included; one
+//! that somebody has changed to a write-ahead log stays so. It serves one machine: SQLite on a network share is
+//! nobody's friend.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use iceberg::io::FileIO;
 use iceberg::spec::{TableMetadata, TableMetadataBuilder, TableMetadataRef};
 use iceberg::{MetadataLocation, NamespaceIdent, TableCreation, TableIdent};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::{Catalog, CatalogError, CatalogErrorKind as Kind, CommitRequest, LoadedTable, Result};
 use crate::config::SqlCatalogConfig;
-use crate::storage;
+use crate::storage::LocalFiles;
 
 /// How long a statement waits for another program's lock on the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -55,7 +55,7 @@ pub(crate) struct SqlCatalog {
     database: Arc<Mutex<Connection>>,
     /// Rows say whether they are tables or views (schema V1); files of older programs do not have the column.
     has_type: bool,
-    files: FileIO,
+    files: LocalFiles,
     /// The last metadata read or written per table and its location. Metadata files never change, so what is here under
     /// the location that the row names is what the file says.
     known: Mutex<HashMap<TableIdent, (String, TableMetadataRef)>>,
@@ -102,12 +102,14 @@ impl SqlCatalog {
                 })?;
             }
             let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
-            Self::connect(&config, &path, flags, |database| database.execute_batch(TABLES))
+            let database = connect(&path, flags)?;
+            database.execute_batch(TABLES).map_err(|e| failed_to_open(&path, e))?;
+            Self::new(&config, &path, database)
         })
         .await
     }
 
-    /// Opens the file where it exists; changes nothing.
+    /// Opens the file where it exists and holds a catalog; changes nothing.
     pub(crate) async fn open_existing(config: &SqlCatalogConfig) -> Result<Option<Self>> {
         let path = path_of(config)?;
         let config = config.clone();
@@ -115,43 +117,24 @@ impl SqlCatalog {
             if !path.exists() {
                 return Ok(None);
             }
-            let read = |database: &Connection| {
-                database.prepare("SELECT 1 FROM iceberg_tables, iceberg_namespace_properties LIMIT 0").map(|_| ())
-            };
-            match Self::connect(&config, &path, OpenFlags::SQLITE_OPEN_READ_WRITE, read) {
-                Ok(catalog) => Ok(Some(catalog)),
-                // A file without the catalog's tables: empty as far as a catalog goes.
-                Err(error) if error.to_string().contains("no such table") => Ok(None),
-                Err(error) => Err(error),
-            }
+            let database = connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+            let sql = "SELECT count(*) FROM sqlite_schema
+                       WHERE name IN ('iceberg_tables', 'iceberg_namespace_properties')";
+            let tables: i64 = database.query_row(sql, [], |row| row.get(0)).map_err(|e| failed_to_open(&path, e))?;
+            if tables == 2 { Self::new(&config, &path, database).map(Some) } else { Ok(None) }
         })
         .await
     }
 
-    fn connect(
-        config: &SqlCatalogConfig,
-        path: &Path,
-        flags: OpenFlags,
-        prepare: impl FnOnce(&Connection) -> rusqlite::Result<()>,
-    ) -> Result<Self> {
-        let failed = |e| failed(&format!("catalog.uri: cannot open {}", path.display()), e);
-        let database = Connection::open_with_flags(path, flags).map_err(failed)?;
-        database.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
-        // EXTRA: a commit that was reported survives a power failure, the journal's removal included.
-        database.pragma_update(None, "synchronous", "EXTRA").map_err(failed)?;
-        prepare(&database).map_err(|e| {
-            let message = e.to_string();
-            let error = failed(e);
-            if message.contains("no such table") { CatalogError::new(Kind::NotFound, message) } else { error }
-        })?;
+    fn new(config: &SqlCatalogConfig, path: &Path, database: Connection) -> Result<Self> {
         let typed = "SELECT count(*) FROM pragma_table_info('iceberg_tables') WHERE name = 'iceberg_type'";
-        let has_type: i64 = database.query_row(typed, [], |row| row.get(0)).map_err(failed)?;
+        let has_type: i64 = database.query_row(typed, [], |row| row.get(0)).map_err(|e| failed_to_open(path, e))?;
         Ok(Self {
             name: config.name.clone(),
             warehouse: config.warehouse.trim_end_matches('/').to_owned(),
             database: Arc::new(Mutex::new(database)),
             has_type: has_type > 0,
-            files: storage::local_files(),
+            files: LocalFiles::new(),
             known: Mutex::default(),
         })
     }
@@ -200,7 +183,7 @@ impl SqlCatalog {
         {
             return Ok((location, metadata.clone()));
         }
-        let metadata = TableMetadata::read_from(&self.files, &location).await.map_err(|e| {
+        let metadata = TableMetadata::read_from(&self.files.io, &location).await.map_err(|e| {
             let kind = if e.retryable() { Kind::Unavailable } else { Kind::Refused };
             CatalogError::new(kind, format!("cannot read the metadata of table {table}")).with_source(e)
         })?;
@@ -214,19 +197,24 @@ impl SqlCatalog {
     }
 
     fn loaded(&self, metadata: TableMetadataRef) -> LoadedTable {
-        LoadedTable { metadata, files: self.files.clone() }
+        LoadedTable { metadata, files: self.files.io.clone() }
     }
 
+    /// Writes a metadata file, and syncs to disk all that it names, so that the table's row can be moved to it.
     async fn write_metadata(&self, metadata: &TableMetadata, location: &MetadataLocation) -> Result<()> {
-        metadata.write_to(&self.files, location).await.map_err(|e| {
+        metadata.write_to(&self.files.io, location).await.map_err(|e| {
             let kind = if e.retryable() { Kind::Unavailable } else { Kind::Refused };
             CatalogError::new(kind, "cannot write the table's metadata").with_source(e)
-        })
+        })?;
+        self.files
+            .sync()
+            .await
+            .map_err(|e| CatalogError::new(Kind::Refused, "the disk does not keep the table's files").with_source(e))
     }
 
     /// Removes a file that nothing refers to; the worst that failing does is to leave it.
     async fn discard(&self, location: &str) {
-        if let Err(error) = self.files.delete(location).await {
+        if let Err(error) = self.files.io.delete(location).await {
             tracing::debug!(location, %error, "an unused metadata file stays");
         }
     }
@@ -369,6 +357,27 @@ impl Catalog for SqlCatalog {
         }
         Ok(self.loaded(metadata))
     }
+}
+
+/// Opens the file, and chooses how its commits reach the disk.
+fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
+    let open = || {
+        let database = Connection::open_with_flags(path, flags)?;
+        database.busy_timeout(BUSY_TIMEOUT)?;
+        // A commit that was reported survives a power failure. Removing the journal would take two more syncs of the
+        // folder than emptying it; this is a choice per connection and leaves nothing in the file.
+        database.pragma_update(None, "synchronous", "FULL")?;
+        let journal: String = database.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+        if journal == "delete" {
+            database.pragma_update_and_check(None, "journal_mode", "TRUNCATE", |_| Ok(()))?;
+        }
+        Ok(database)
+    };
+    open().map_err(|e| failed_to_open(path, e))
+}
+
+fn failed_to_open(path: &Path, error: rusqlite::Error) -> CatalogError {
+    failed(&format!("catalog.uri: cannot open {}", path.display()), error)
 }
 
 /// A namespace as the JDBC catalog writes it.
