@@ -9,7 +9,7 @@
  * minor version only appends fields to structs. A later major adds a symbol `philotes_plugin_v2` beside the first.
  *
  * STRUCTS. Every struct but philotes_text and Arrow's starts with `struct_size` (philotes_plugin after its magic), which
- * whoever allocates the struct sets to sizeof its own version of it. A reader copies min(struct_size, its own sizeof)
+ * whoever allocates the struct sets to sizeof its own version of it, a multiple of 8. A reader copies min(struct_size, its own sizeof)
  * bytes into a zeroed struct of its own, so that a field the other side does not know reads as 0 or NULL. A writer of an
  * out struct writes no field beyond the struct_size it finds there, and leaves struct_size alone. Arrays of structs are
  * arrays of pointers for the same reason. Reserved fields are 0.
@@ -20,11 +20,12 @@
  *
  * TEXT is UTF-8, not terminated by a zero byte. JSON is text.
  *
- * STATUS. Functions that can fail return PHILOTES_OK or one of the PHILOTES_ERROR_ kinds, and then also fill `error`. The
- * kind says what the host does next. Never put a row's values or a secret into an error or a log message.
+ * STATUS. Functions that can fail return PHILOTES_OK or one of the PHILOTES_ERROR_ kinds, and then also fill `error`, which
+ * is never NULL and comes with length 0. The kind says what the host does next. Never put a row's values or a secret into
+ * an error or a log message.
  *
  * THREADS. The host makes one call at a time into an instance, from any thread; only `cancel` may come at the same time,
- * and more than once. Different instances and the connector's functions are called concurrently. The host's callbacks may be
+ * more than once, and after `close`, but not once `destroy` has been called. Different instances and the connector's functions are called concurrently. The host's callbacks may be
  * called from every thread, never block, and are valid until `destroy` has returned (for the connector's own
  * functions: until the function has returned).
  *
@@ -147,13 +148,14 @@ typedef struct philotes_text {
     uint64_t length;
 } philotes_text;
 
-/* A philotes_text of a string literal, for initialisers. */
+/* A philotes_text of a string literal: for initialisers, and as a value. */
 #define PHILOTES_TEXT(literal) {(literal), sizeof(literal) - 1}
+#define PHILOTES_TEXT_OF(literal) ((philotes_text)PHILOTES_TEXT(literal))
 
 /* Allocated by the caller, filled by whoever fails. A message that is longer is cut between two characters. */
 typedef struct philotes_error {
     uint32_t struct_size;
-    uint32_t length; /* of the message, in bytes */
+    uint32_t length; /* of the message, in bytes; no zero follows it */
     char message[PHILOTES_MESSAGE_MAX_BYTES];
 } philotes_error;
 
@@ -175,7 +177,13 @@ typedef struct philotes_position {
 
 /*
  * Rows of one partition, all of one schema, and the offset that covers them. The array is a struct array without nulls at
- * its top, one child per column; the schema is its struct type, with the stream's metadata (philotes.stream, philotes.key).
+ * its top, one child per column; the schema is its struct type.
+ *
+ * The columns are the row itself, followed by three reserved ones: _cdc_operation (format "u", not nullable: INSERT, UPDATE,
+ * DELETE or TRUNCATE), _cdc_timestamp ("tsu:+00:00", nullable: when it happened at the source) and _cdc_lsn ("u", nullable:
+ * the source's own position). The schema's metadata says philotes.stream (the stream's name, printed with dots) and philotes.key (a
+ * JSON array of the key columns' names, [] where there is none); a column's metadata may say philotes.source_type (its type at
+ * the source). A time zone is always spelled +00:00. Views, list views, unions and run-end encoding are refused.
  */
 typedef struct philotes_batch {
     uint32_t struct_size;
@@ -267,8 +275,9 @@ typedef struct philotes_source {
     uint32_t (*open)(void *instance, philotes_error *error);
     /*
      * Waits up to timeout_ms for the next thing to say. With BATCH, fill *batch: it is roughly max_bytes long at most, and
-     * its schema and array become the host's. A partition is announced before its first batch, once per open; `resume`
-     * follows before the next poll. On an error leave no schema or array in *batch.
+     * its schema and array become the host's. *poll and *batch come zeroed but for their struct_size. A partition is announced
+     * before its first batch, once per open; one `resume` for each announced partition follows before the next poll, perhaps
+     * with a `commit` of others in between. On an error leave no schema or array in *batch.
      */
     uint32_t (*poll)(void *instance, uint64_t timeout_ms, uint64_t max_bytes, philotes_poll *poll, philotes_batch *batch,
                      philotes_error *error);
@@ -332,7 +341,7 @@ typedef struct philotes_argument {
 typedef struct philotes_action {
     uint32_t struct_size;
     uint32_t argument_count;
-    philotes_text name;
+    philotes_text name; /* [a-z0-9-]{1,63} */
     philotes_text doc; /* one sentence */
     const philotes_argument *const *arguments;
 } philotes_action;
@@ -351,7 +360,10 @@ typedef struct philotes_connector {
     const philotes_action *const *actions;
     uint32_t action_count;
     uint32_t reserved;
-    /* Emits one message per fault, each beginning with the path of its key. Touches no server. */
+    /*
+     * Emits one message per fault, each beginning with the path of its key. Touches no server. The configuration is an
+     * object that has not been checked against the spec, here or anywhere else.
+     */
     uint32_t (*validate)(const philotes_host *host, philotes_text config, void *slot, philotes_error *error);
     /* Tries to reach what the configuration names, reading only. */
     uint32_t (*check)(const philotes_host *host, philotes_text config, philotes_text task, philotes_error *error);
@@ -401,8 +413,15 @@ typedef struct philotes_plugin {
     const philotes_capability *const *required_capabilities; /* NULL where there is none */
 } philotes_plugin;
 
+/* Exports the symbol even where a plugin is compiled with -fvisibility=hidden, as it should be. */
+#if defined(__GNUC__)
+#define PHILOTES_EXPORT __attribute__((visibility("default")))
+#else
+#define PHILOTES_EXPORT
+#endif
+
 /* The one exported symbol. Never returns NULL; what it returns is valid for ever. */
-const philotes_plugin *philotes_plugin_v1(void);
+PHILOTES_EXPORT const philotes_plugin *philotes_plugin_v1(void);
 
 #ifdef __cplusplus
 }

@@ -92,7 +92,7 @@ pub unsafe trait Sized32: Sized {
         }
     }
 
-    /// A copy of what `theirs` points to: as many bytes as both sides know, the rest zero. The copy keeps the other
+    /// A copy of what `theirs` points to: as many whole words as both sides know, the rest zero. The copy keeps the other
     /// side's `struct_size`.
     ///
     /// # Safety
@@ -102,13 +102,13 @@ pub unsafe trait Sized32: Sized {
         let mut mine = MaybeUninit::<Self>::zeroed();
         // SAFETY: the caller warrants that `struct_size` bytes are readable; `mine` holds SIZE bytes; zero bytes are valid.
         unsafe {
-            let size = theirs.cast::<u32>().read().min(Self::SIZE);
-            std::ptr::copy_nonoverlapping(theirs.cast::<u8>(), mine.as_mut_ptr().cast::<u8>(), size as usize);
+            let size = known::<Self>(theirs);
+            std::ptr::copy_nonoverlapping(theirs.cast::<u8>(), mine.as_mut_ptr().cast::<u8>(), size);
             mine.assume_init()
         }
     }
 
-    /// Moves a value into an out struct of the other side: as many bytes as both sides know, except `struct_size`.
+    /// Moves a value into an out struct of the other side: as many whole words as both sides know, except `struct_size`.
     ///
     /// # Safety
     /// `theirs` points to such a struct of the other side, whose `struct_size` bytes are writable.
@@ -117,7 +117,7 @@ pub unsafe trait Sized32: Sized {
         // SAFETY: the caller warrants that `struct_size` bytes are writable; only bytes after the first field are copied,
         // at most SIZE in all. `mine` is not dropped, so that what it owns has moved.
         unsafe {
-            let size = theirs.cast::<u32>().read().min(Self::SIZE) as usize;
+            let size = known::<Self>(theirs);
             std::ptr::copy_nonoverlapping(
                 (&raw const *mine).cast::<u8>().add(4),
                 theirs.cast::<u8>().add(4),
@@ -125,6 +125,15 @@ pub unsafe trait Sized32: Sized {
             );
         }
     }
+}
+
+/// How many bytes of a struct both sides know: whole words, so that no pointer is ever cut in half.
+///
+/// # Safety
+/// `theirs` points to a struct that starts with its size.
+unsafe fn known<T: Sized32>(theirs: *const T) -> usize {
+    // SAFETY: the caller warrants it.
+    (unsafe { theirs.cast::<u32>().read() }.min(T::SIZE) & !7) as usize
 }
 
 macro_rules! sized {
@@ -469,3 +478,57 @@ pub struct Plugin {
 
 /// The type of the one exported symbol.
 pub type PluginFunction = unsafe extern "C" fn() -> *const Plugin;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn result() -> PollResult {
+        PollResult {
+            struct_size: PollResult::SIZE,
+            outcome: POLL_ANNOUNCE,
+            caught_up: 1,
+            partition_count: 2,
+            partitions: std::ptr::dangling(),
+        }
+    }
+
+    /// What an older peer does not know reads as zero, whatever lies behind its struct.
+    #[test]
+    fn a_struct_that_ends_early_reads_as_zero_from_there_on() {
+        for size in 0..=PollResult::SIZE {
+            let mut theirs = result();
+            theirs.struct_size = size;
+            // SAFETY: the struct is whole; it only says that it is shorter.
+            let mine = unsafe { PollResult::read(&raw const theirs) };
+            assert_eq!(mine.outcome != 0, size >= 8, "{size}");
+            assert_eq!(mine.partition_count == 2, size >= 16, "{size}");
+            assert_eq!(!mine.partitions.is_null(), size >= 24, "{size}");
+        }
+    }
+
+    /// Nothing is written beyond the end that the other side states, and its size stays its own.
+    #[test]
+    fn an_out_struct_that_ends_early_is_not_overrun() {
+        for size in 0..=PollResult::SIZE {
+            let mut theirs = PollResult::zeroed();
+            theirs.struct_size = size;
+            // SAFETY: the struct is whole; it only says that it is shorter.
+            unsafe { result().write_to(&raw mut theirs) };
+            assert_eq!(theirs.struct_size, size);
+            // SAFETY: the struct is whole, and all its bytes were written.
+            let bytes: [u8; size_of::<PollResult>()] = unsafe { std::mem::transmute_copy(&theirs) };
+            assert!(bytes[size as usize..].iter().all(|byte| *byte == 0), "{size}");
+        }
+    }
+
+    /// A newer peer's struct is longer; its end is not ours to read.
+    #[test]
+    fn a_struct_that_ends_late_reads_as_far_as_it_is_known() {
+        let mut theirs = result();
+        theirs.struct_size = PollResult::SIZE + 800;
+        // SAFETY: no more than the struct itself is read.
+        let mine = unsafe { PollResult::read(&raw const theirs) };
+        assert_eq!((mine.outcome, mine.partition_count), (POLL_ANNOUNCE, 2));
+    }
+}

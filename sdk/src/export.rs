@@ -90,6 +90,9 @@ macro_rules! export_plugin {
 }
 
 #[cfg(test)]
+mod boundary_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

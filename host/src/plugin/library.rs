@@ -14,11 +14,15 @@ use philotes_sdk::abi::{self, Validation};
 use super::Connector;
 
 mod connector;
+#[cfg(test)]
+mod cut_tests;
 mod descriptor;
 mod host_table;
 mod instance;
 mod sink;
 mod source;
+#[cfg(test)]
+mod tests;
 
 pub use descriptor::Refusal;
 

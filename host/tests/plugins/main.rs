@@ -4,6 +4,7 @@
 //! here, by gcc against the header alone.
 
 mod c;
+mod conformance;
 mod layout;
 mod probe;
 mod refusals;

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use super::KEYS;
 use crate::{Offset, StreamName, StreamPartition};
 
+mod actions;
 #[cfg(test)]
 mod faults;
 mod sink;

@@ -9,10 +9,10 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{MemoryStore, State};
+use super::{MemoryStore, State, actions};
 use crate::{
-    ChangeBatch, Committed, Error, Flushed, Offset, Plan, PlannedColumn, Result, Sink, StreamOffset, StreamPartition,
-    TaskContext,
+    Action, ActionOutput, ChangeBatch, Committed, Error, Flushed, Offset, Plan, PlannedColumn, Result, Sink,
+    StreamOffset, StreamPartition, TaskContext,
 };
 
 /// The configuration of [`MemorySink`].
@@ -129,6 +129,19 @@ impl Sink for MemorySink {
             columns: columns.collect(),
             ..Plan::default()
         })
+    }
+
+    fn actions() -> Vec<Action> {
+        actions::actions()
+    }
+
+    async fn act(
+        config: MemoryConfig,
+        _context: TaskContext,
+        action: &str,
+        arguments: serde_json::Value,
+    ) -> Result<ActionOutput> {
+        actions::act(&MemoryStore::named(&config.store), action, &arguments)
     }
 }
 

@@ -10,11 +10,11 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Log, MemoryStore, Row, State};
+use super::{Log, MemoryStore, Row, State, actions};
 use crate::batch::{META_KEY, META_SOURCE_TYPE, META_STREAM, UTC, reserved_fields};
 use crate::{
-    ChangeBatch, Error, Offset, Poll, Result, Source, StreamDescription, StreamName, StreamOffset, StreamPartition,
-    TaskContext,
+    Action, ActionOutput, ChangeBatch, Error, Offset, Poll, Result, Source, StreamDescription, StreamName,
+    StreamOffset, StreamPartition, TaskContext,
 };
 
 /// When row 0 happened, in microseconds since 1970; each row happens a millisecond after the one before.
@@ -137,6 +137,19 @@ impl Source for MemorySource {
             }
         }
         Ok(streams)
+    }
+
+    fn actions() -> Vec<Action> {
+        actions::actions()
+    }
+
+    async fn act(
+        config: MemorySourceConfig,
+        _context: TaskContext,
+        action: &str,
+        arguments: serde_json::Value,
+    ) -> Result<ActionOutput> {
+        actions::act(&MemoryStore::named(&config.store), action, &arguments)
     }
 }
 
