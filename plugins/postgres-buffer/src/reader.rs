@@ -32,8 +32,9 @@ const SNAPSHOT_TIME: Duration = Duration::from_secs(10);
 const GATHER: u64 = 10_000;
 /// Between snapshots that did not find their limit: many small batches cost a commit each.
 const LINGER: Duration = Duration::from_millis(50);
-/// The share of the time that looking in vain may take.
+/// One part in this many is the time that may be spent looking in vain, and where the host waits to hear that all is read.
 const IDLE_SHARE: u32 = 10;
+const HURRIED_SHARE: u32 = 2;
 /// The longest pause for that reason.
 const MAX_SPACING: Duration = Duration::from_secs(5);
 
@@ -146,12 +147,13 @@ impl Reader {
                 return Err(self.claim.fenced());
             }
             let outcome = self.snapshot().await?;
-            self.adapt(&outcome, begun.elapsed());
+            let took = begun.elapsed();
+            self.adapt(&outcome, took);
             self.report_unwanted();
             let announced = self.announce(&outcome.unknown);
             self.ready.snapshot_done(begun, outcome.complete && outcome.delivered == 0 && !announced);
             if outcome.complete && !announced {
-                self.pause(&outcome).await?;
+                self.pause(&outcome, took).await?;
             }
         }
     }
@@ -418,27 +420,33 @@ impl Reader {
         self.limit = paced.clamp(FIRST_LIMIT, MAX_LIMIT);
     }
 
-    /// Waits until another snapshot is due.
-    async fn pause(&mut self, outcome: &Outcome) -> Result<()> {
+    /// Waits until another snapshot is due, after one that took so long.
+    async fn pause(&mut self, outcome: &Outcome, took: Duration) -> Result<()> {
+        // The time since the snapshot began counts: where it brought many rows, looking in vain was a small part of it.
+        let spacing = |share| (outcome.in_vain * share).saturating_sub(took).min(MAX_SPACING).max(LINGER);
         let now = tokio::time::Instant::now();
-        let spacing = LINGER.max((outcome.in_vain * IDLE_SHARE).min(MAX_SPACING));
-        // Even where the host or a writer calls: many small batches cost a commit each.
-        self.session.wait_until(now + spacing).await?;
-        if outcome.delivered > 0 {
-            return Ok(());
-        }
-        let due = now + self.settings.poll_interval.max(spacing);
-        while tokio::time::Instant::now() < due && !self.session.notified && !self.ready.wanted() {
+        let (hurried, spaced) = (now + spacing(HURRIED_SHARE), now + spacing(IDLE_SHARE));
+        self.session.wait_until(hurried).await?;
+        let due = if outcome.delivered > 0 { spaced } else { spaced.max(now + self.settings.poll_interval) };
+        loop {
+            let now = tokio::time::Instant::now();
+            if now >= due || self.ready.wanted() || (self.session.notified && now >= spaced) {
+                return Ok(());
+            }
+            let until = if self.session.notified { spaced } else { due };
             let wake = self.ready.wake.notified();
             let either = async {
                 tokio::select! {
                     () = wake => {}
-                    () = tokio::time::sleep_until(due) => {}
+                    () = tokio::time::sleep_until(until) => {}
                 }
             };
-            self.session.wait(either).await?;
+            if self.session.notified {
+                self.session.drive(either).await?;
+            } else {
+                self.session.wait(either).await?;
+            }
         }
-        Ok(())
     }
 }
 

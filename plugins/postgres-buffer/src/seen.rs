@@ -12,7 +12,7 @@ use crate::ranges::{Range, RangeSet};
 const MAX_RANGES: usize = 2_000_000;
 
 /// Two gaps become one probe with a bitmap where at most this many seen ids lie between them ...
-const MAX_SEEN_BETWEEN: i64 = 8;
+const MAX_SEEN_BETWEEN: i64 = 16;
 /// ... and the gap is at most this wide: one bit per id is cheaper than an index descent.
 const MAX_GAP_IN_BITMAP: i64 = 512;
 

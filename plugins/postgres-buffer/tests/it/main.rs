@@ -1,6 +1,7 @@
 //! The source against a real PostgreSQL, driven as the host drives it.
 
 mod actions;
+mod conformance;
 mod delivery;
 mod driver;
 mod protocol;

@@ -36,6 +36,40 @@ async fn polls_and_acknowledgements_go_by_index() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn looking_into_many_gaps_reads_the_gaps_only() {
+    let Some(buffer) = Buffer::new().await else { return };
+    // Every twentieth id was rolled back or is late: as many gaps between rows that were emitted and not acknowledged.
+    buffer.sql(&insert(0..40_000)).await;
+    buffer.sql("DELETE FROM philotes.cdc_events WHERE id % 20 = 0").await;
+    buffer.sql("ANALYZE philotes.cdc_events").await;
+    let mut driver = Driver::open(&buffer).await;
+    driver.drain().await.unwrap();
+    assert_eq!(driver.ids().len(), 38_000);
+    let query = buffer
+        .ask("SELECT query FROM pg_stat_activity WHERE application_name = 'philotes shop read' AND datname = current_database() AND query LIKE 'COPY%'")
+        .await;
+    let snapshot =
+        query.strip_prefix("COPY (").and_then(|query| query.strip_suffix(") TO STDOUT (FORMAT binary)")).unwrap();
+    buffer.sql("SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_sort = off; SET jit = off").await;
+    let plan: Vec<String> = buffer
+        .client
+        .query(&format!("EXPLAIN (ANALYZE, BUFFERS) {snapshot}"), &[])
+        .await
+        .unwrap()
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
+    let plan = plan.join("\n");
+    assert!(plan.contains("Index Scan using cdc_events_unprocessed_id_idx"), "{plan}");
+    assert!(plan.contains("Index Cond: ((source_id = ANY") && plan.contains("(id <= probe.last)"), "{plan}");
+    assert!(!plan.contains("Sort") && !plan.contains("Rows Removed"), "{plan}");
+    let hit = plan.split("shared hit=").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap();
+    // An index descent per gap: each some three or four pages.
+    assert!(hit.parse::<u64>().unwrap() < 12_000, "{plan}");
+    driver.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_the_index_it_still_reads() {
     let Some(buffer) = Buffer::new().await else { return };
     buffer.sql("DROP INDEX philotes.cdc_events_unprocessed_id_idx").await;

@@ -59,7 +59,11 @@ impl Server {
         ]));
         let mut command = as_postgres(&binaries.join("postgres"));
         command.arg("-D").arg(&data).arg("-k").arg(folder.path());
-        for setting in ["listen_addresses=", "port=5432", "fsync=off", "max_connections=200"].iter().chain(settings) {
+        for setting in
+            ["listen_addresses=", "port=5432", "fsync=off", "max_connections=200", "track_activity_query_size=1MB"]
+                .iter()
+                .chain(settings)
+        {
             command.arg("-c").arg(setting);
         }
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
