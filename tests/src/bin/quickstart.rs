@@ -155,7 +155,7 @@ fn facts(table: &str) -> &'static [(&'static str, &'static str)] {
             ("count(*)", "count(*)"),
             ("sum(total)", "sum(total)"),
             ("sum(points[1])", "sum(points[1])"),
-            ("sum(extract(day from placed_at)::int)", "sum(extract(day from placed_at::timestamp)::int)"),
+            ("sum(extract(minute from placed_at))", "sum(extract(minute from placed_at::timestamp))"),
         ],
         _ => &[
             ("count(*)", "count(*)"),
@@ -170,12 +170,12 @@ fn facts(table: &str) -> &'static [(&'static str, &'static str)] {
 fn compare(session: &Session, lake: &Path, name: &str) -> Result<bool> {
     let table = iceberg_table(lake, name);
     println!("\n{name} → {}", table.name);
-    println!("  {:38}{:>18}{:>18}{:>18}", "", "PostgreSQL", "PyIceberg", "DuckDB");
+    println!("  {:46}{:>22}{:>22}{:>22}", "", "PostgreSQL", "PyIceberg", "DuckDB");
     let mut equal = true;
     let mut line = |what: &str, expected: &str, found: [&str; 2]| {
         let same = found.iter().all(|found| *found == expected);
         equal &= same;
-        println!("  {what:38}{expected:>18}{:>18}{:>18}{}", found[0], found[1], if same { "" } else { "  differs" });
+        println!("  {what:46}{expected:>22}{:>22}{:>22}{}", found[0], found[1], if same { "" } else { "  differs" });
     };
 
     let short = name.trim_start_matches("public.");
@@ -196,7 +196,7 @@ fn compare(session: &Session, lake: &Path, name: &str) -> Result<bool> {
         line(&format!("rows now: {fact}"), &expected, [&py[index], &duck[index]]);
     }
 
-    let count = |what: &str, py: usize, duck: usize| println!("  {what:38}{:>18}{py:>18}{duck:>18}", "");
+    let count = |what: &str, py: usize, duck: usize| println!("  {what:46}{:>22}{py:>22}{duck:>22}", "");
     count("snapshots", Reader::PyIceberg.snapshots(&table)?.len(), Reader::DuckDb.snapshots(&table)?.len());
     count("data files", Reader::PyIceberg.files(&table)?.len(), Reader::DuckDb.files(&table)?.len());
     Ok(equal)
@@ -247,18 +247,21 @@ fn look_further(lake: &Path) -> Result<()> {
     println!(
         "\nThe tables stay in {lake}; look further with
 
-  {python} -c '
+{python} - <<'END'
 import duckdb
 from duckdb_extensions import import_extension
 for extension in (\"avro\", \"iceberg\"):
     import_extension(extension)
     duckdb.load_extension(extension)
-print(duckdb.execute(\"from iceberg_scan(?) limit 3\", [\"{metadata}\"]).fetchall())'
+print(duckdb.sql(\"from iceberg_scan('{metadata}') limit 5\"))
+END
 
-  {python} -c '
+{python} - <<'END'
 from pyiceberg.catalog.sql import SqlCatalog
 catalog = SqlCatalog(\"philotes\", uri=\"sqlite:///{lake}/catalog.db\")
-print(catalog.load_table(\"cdc.public_orders\").scan(limit=3).to_arrow().to_pylist())'
+for row in catalog.load_table(\"cdc.public_orders\").scan(limit=5).to_arrow().to_pylist():
+    print(row)
+END
 
 The host's log: {lake}/host.log",
         lake = lake.display(),
