@@ -20,8 +20,8 @@ use crate::ready::{Event, Ready};
 use crate::registrar::Registrar;
 use crate::{actions, sample, sql};
 
-/// What the pipeline may hold where the host sets no limit.
-const DEFAULT_MEMORY: u64 = 64 << 20;
+/// What the pipeline holds at most, however much the host allows: a dozen batches keep the sink busy.
+const MOST_MEMORY: u64 = 64 << 20;
 /// Closed batches between reader and registrar.
 const CLOSED_BATCHES: usize = 16;
 /// How soon a waiting poll notices that it was cancelled.
@@ -71,7 +71,10 @@ impl Source for PostgresBuffer {
     async fn open(config: Config, context: TaskContext) -> Result<Self> {
         let settings = Settings::new(config)?;
         let name = context.info().connector.clone();
-        let memory = Some(context.info().max_memory).filter(|memory| *memory > 0).unwrap_or(DEFAULT_MEMORY);
+        let memory = match context.info().max_memory {
+            0 => MOST_MEMORY,
+            limit => limit.min(MOST_MEMORY),
+        };
         let ready = Arc::new(Ready::new(usize::try_from(memory).unwrap_or(usize::MAX)));
         let connector = connector(&settings)?;
         let lost = || {
