@@ -7,6 +7,5 @@ mod driver;
 mod protocol;
 mod reading;
 mod server;
-mod throughput;
 mod tls;
 mod types;
