@@ -10,28 +10,49 @@ use rand::Rng;
 
 use crate::{PATIENCE, assert_acknowledged, captured, pairs, wait_for_rows};
 
+/// What happens between the commits of B and A.
+#[derive(Clone, Copy, PartialEq)]
+enum Meanwhile {
+    /// B's rows are acknowledged.
+    Acknowledged,
+    /// The same, and the host is started anew.
+    Restarted,
+    /// B's rows are in the table, and their acknowledgement is held up.
+    Unacknowledged,
+}
+
 #[test]
 fn late_commit_with_mark() {
-    late_commit("mark", false);
+    late_commit("mark", Meanwhile::Acknowledged);
 }
 
 #[test]
 fn late_commit_with_delete() {
-    late_commit("delete", false);
+    late_commit("delete", Meanwhile::Acknowledged);
 }
 
 #[test]
 fn late_commit_after_a_restart_with_mark() {
-    late_commit("mark", true);
+    late_commit("mark", Meanwhile::Restarted);
 }
 
 #[test]
 fn late_commit_after_a_restart_with_delete() {
-    late_commit("delete", true);
+    late_commit("delete", Meanwhile::Restarted);
+}
+
+#[test]
+fn late_commit_before_the_acknowledgement_with_mark() {
+    late_commit("mark", Meanwhile::Unacknowledged);
+}
+
+#[test]
+fn late_commit_before_the_acknowledgement_with_delete() {
+    late_commit("delete", Meanwhile::Unacknowledged);
 }
 
 /// A takes ids first and commits last, B comes in between, C takes ids in between and rolls back.
-fn late_commit(acknowledge: &str, restart: bool) {
+fn late_commit(acknowledge: &str, meanwhile: Meanwhile) {
     let Some(postgres) = postgres_or_skip() else { return };
     let (b, connector) = captured(&postgres);
     let connector = connector.source(&format!("acknowledge: {acknowledge}")).sink("partition_by: []");
@@ -43,11 +64,18 @@ fn late_commit(acknowledge: &str, restart: bool) {
     c.batch("insert into t values (9, 1, 'never')").unwrap();
     b.batch("insert into t values (2, 1, 'between')").unwrap();
     b.batch("update t set v = 2 where id = 2").unwrap();
+    let blocker = postgres.session().unwrap();
+    if meanwhile == Meanwhile::Unacknowledged {
+        blocker.batch("begin").unwrap();
+        blocker.batch("select id from philotes.cdc_events for update").unwrap();
+    }
 
     let mut host = Host::start(&connector, &[]).unwrap();
     wait_for_rows(&table, 2);
-    assert_acknowledged(&b);
-    if restart {
+    if meanwhile != Meanwhile::Unacknowledged {
+        assert_acknowledged(&b);
+    }
+    if meanwhile == Meanwhile::Restarted {
         host.terminate().unwrap();
         host = Host::start(&connector, &[]).unwrap();
     }
@@ -56,6 +84,10 @@ fn late_commit(acknowledge: &str, restart: bool) {
     a.batch("commit").unwrap();
     b.batch("update t set v = 2 where id = 1").unwrap();
     wait_for_rows(&table, 5);
+    if meanwhile == Meanwhile::Unacknowledged {
+        blocker.batch("rollback").unwrap();
+    }
+    assert_acknowledged(&b);
     host.terminate().unwrap();
 
     assert_eq!(pairs(&table), [(1, 1), (1, 2), (2, 1), (2, 2), (3, 1)]);
