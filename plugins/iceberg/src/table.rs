@@ -128,7 +128,8 @@ impl Table {
             Err(error) if error.kind() == CatalogErrorKind::NotFound && self.base.is_none() => Ok(()),
             Err(error) if error.kind() == CatalogErrorKind::NotFound => Err(Error::config(format!(
                 "table {} was dropped while rows for it were under way; nothing of them was acknowledged. Restore it, \
-                 or restart the connector to begin a new table",
+                 or restart the connector to begin a new table: where the source has let go of earlier rows, it then \
+                 refuses and names what to clear first",
                 self.name
             ))),
             Err(error) => Err(error.into()),
