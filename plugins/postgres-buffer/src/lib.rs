@@ -32,5 +32,6 @@ mod sql;
 pub use config::{Acknowledge, Config, TlsMode, Unrouted};
 pub use source::PostgresBuffer;
 
-// The reader keeps one worker busy; batches are written down and acknowledged beside it.
-philotes_sdk::export_plugin! { id: "postgres-buffer", sources: [PostgresBuffer], worker_threads: 2 }
+// One worker: the reader keeps it busy, writing down and acknowledging wait for the server most of the time, and the host's
+// own thread runs what it calls.
+philotes_sdk::export_plugin! { id: "postgres-buffer", sources: [PostgresBuffer], worker_threads: 1 }

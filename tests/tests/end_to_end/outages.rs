@@ -44,3 +44,33 @@ fn postgres_is_not_there_yet() {
     wait_for_rows(&connector.table("cdc.public_t"), 1);
     host.terminate().unwrap();
 }
+
+/// A crash takes rows of asynchronous commits with it, and their ids are given to other rows. But not once such a row is in
+/// the table: writing down its batch has flushed it.
+#[test]
+fn a_row_that_arrived_survives_a_crash_although_its_commit_was_asynchronous() {
+    let Some(mut postgres) = postgres_or_skip() else { return };
+    let (session, connector) = captured(&postgres);
+    let table = connector.table("cdc.public_t");
+    // By itself the server flushes such a commit after this long at the latest.
+    session.batch("alter system set wal_writer_delay = '10s'").unwrap();
+    session.batch("select pg_reload_conf()").unwrap();
+    session.batch("insert into t values (1, 1)").unwrap();
+    let host = Host::start(&connector, &[]).unwrap();
+    wait_for_rows(&table, 1);
+    assert_acknowledged(&session);
+    // Acknowledging would flush the row as well.
+    let holder = postgres.session().unwrap();
+    holder.batch("begin; lock table philotes.acknowledged in exclusive mode").unwrap();
+    session.batch("set synchronous_commit = off; insert into t values (2, 1)").unwrap();
+    wait_for_rows(&table, 2);
+    postgres.kill9();
+    postgres.restart().unwrap();
+    let session = postgres.session().unwrap();
+    assert_eq!(session.one("select string_agg(id::text, ',' order by id) from t").unwrap(), "1,2");
+    session.batch("insert into t values (3, 1)").unwrap();
+    wait_for_rows(&table, 3);
+    host.terminate().unwrap();
+    assert_eq!(pairs(&table), [(1, 1), (2, 1), (3, 1)]);
+    assert_acknowledged(&session);
+}
