@@ -13,6 +13,9 @@ pub(crate) fn integer(text: &str) -> Result<i64, Refusal> {
 pub(crate) fn decimal(text: &str, precision: u8, scale: i8) -> Result<i128, Refusal> {
     const TOO_LONG: Refusal = Refusal::new("more digits than the type holds");
     const NO_NUMBER: Refusal = Refusal::new("not a finite number");
+    if let Some(unscaled) = short_decimal(text.as_bytes(), precision, scale) {
+        return Ok(unscaled.into());
+    }
     let (negative, digits) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text),
@@ -49,6 +52,35 @@ pub(crate) fn decimal(text: &str, precision: u8, scale: i8) -> Result<i128, Refu
         return Err(TOO_LONG);
     }
     Ok(if negative { -unscaled } else { unscaled })
+}
+
+/// The same in 64 bits, which is several times as fast: most decimals are short and have no exponent. `None` where one is
+/// not, or does not fit its type; that is told apart by [`decimal`].
+fn short_decimal(text: &[u8], precision: u8, scale: i8) -> Option<i64> {
+    const MOST_DIGITS: u32 = 18;
+    let (negative, digits) = match text {
+        [b'-', rest @ ..] => (true, rest),
+        _ => (false, text),
+    };
+    let (mut unscaled, mut count, mut places) = (0_i64, 0, None::<u32>);
+    for byte in digits {
+        match byte {
+            b'0'..=b'9' if count < MOST_DIGITS => {
+                unscaled = unscaled * 10 + i64::from(byte - b'0');
+                count += 1;
+                places = places.map(|places| places + 1);
+            }
+            b'.' if places.is_none() => places = Some(0),
+            _ => return None,
+        }
+    }
+    let up = u32::try_from(scale).ok()?.checked_sub(places.unwrap_or(0))?;
+    if count == 0 || count + up > MOST_DIGITS {
+        return None;
+    }
+    unscaled *= 10_i64.pow(up);
+    let fits = u32::from(precision) >= MOST_DIGITS || unscaled < 10_i64.pow(precision.into());
+    fits.then_some(if negative { -unscaled } else { unscaled })
 }
 
 /// Times ten to the power of `by`.
