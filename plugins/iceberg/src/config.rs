@@ -15,6 +15,9 @@ use crate::template::Template;
 pub struct Config {
     /// The catalog that knows the tables.
     pub catalog: CatalogConfig,
+    /// How S3 is reached where the catalog does not say it; what stands here wins over what the catalog says.
+    #[serde(default)]
+    pub storage: Option<StorageConfig>,
     /// The name of a stream's table: a template with {schema}, {table} and {stream}; dots in the template separate
     /// namespaces.
     #[serde(default = "default_table")]
@@ -42,6 +45,8 @@ pub struct Config {
 pub enum CatalogConfig {
     /// The embedded catalog: the JDBC catalog's tables in a SQLite file.
     Sql(SqlCatalogConfig),
+    /// A server that speaks the Iceberg REST specification.
+    Rest(RestCatalogConfig),
 }
 
 /// The embedded catalog: the JDBC catalog's tables in a SQLite file.
@@ -50,11 +55,82 @@ pub enum CatalogConfig {
 pub struct SqlCatalogConfig {
     /// The SQLite file: sqlite:///path/catalog.db. It is created with the folders above it.
     pub uri: String,
-    /// The folder below which the tables lie: file:///path/warehouse.
+    /// What the tables lie below: file:///path/warehouse or s3://bucket/path.
     pub warehouse: String,
     /// The catalog's name in the file, which can hold several.
     #[serde(default = "default_name")]
     pub name: String,
+}
+
+/// A server that speaks the Iceberg REST specification.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RestCatalogConfig {
+    /// Where the server is, without the `/v1` of its paths: http://localhost:8181/catalog.
+    pub uri: String,
+    /// The warehouse's name at the server, where it has several.
+    #[serde(default)]
+    #[schemars(with = "String")]
+    pub warehouse: Option<String>,
+    /// A bearer token that goes with every request.
+    #[serde(default)]
+    #[schemars(with = "String", extend("writeOnly" = true))]
+    pub token: Option<String>,
+}
+
+/// How S3, or a server that speaks as S3 does, is reached.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StorageConfig {
+    /// The server: http://localhost:9000, or host:port, which use_ssl speaks of; AWS where it is not given.
+    #[serde(default)]
+    #[schemars(with = "String")]
+    pub endpoint: Option<String>,
+    /// Access key; without keys here or from the catalog, the AWS_ variables and the machine's role are used.
+    #[serde(default)]
+    #[schemars(with = "String")]
+    pub access_key: Option<String>,
+    /// Secret key; goes with access_key.
+    #[serde(default)]
+    #[schemars(with = "String", extend("writeOnly" = true))]
+    pub secret_key: Option<String>,
+    /// Region, us-east-1 where nobody says one.
+    #[serde(default)]
+    #[schemars(with = "String")]
+    pub region: Option<String>,
+    /// Whether the bucket stands in the path, as MinIO wants it; it does where an endpoint is given, unless this says otherwise.
+    #[serde(default)]
+    #[schemars(with = "bool")]
+    pub path_style: Option<bool>,
+    /// Whether an endpoint without a scheme is spoken to by TLS.
+    #[serde(default)]
+    pub use_ssl: bool,
+}
+
+impl StorageConfig {
+    /// The endpoint with its scheme.
+    pub(crate) fn endpoint_url(&self) -> Option<String> {
+        let endpoint = self.endpoint.as_deref()?.trim_end_matches('/');
+        let scheme = if self.use_ssl { "https" } else { "http" };
+        Some(if endpoint.contains("://") { endpoint.to_owned() } else { format!("{scheme}://{endpoint}") })
+    }
+
+    fn faults(&self, faults: &mut Vec<String>) {
+        if let Some(url) = self.endpoint_url()
+            && !is_http(&url)
+        {
+            faults.push(format!("storage.endpoint: {url:?} is no server; expected host:port, http://… or https://…"));
+        }
+        match (&self.access_key, &self.secret_key) {
+            (Some(_), None) => faults.push("storage.secret_key: goes with storage.access_key".to_owned()),
+            (None, Some(_)) => faults.push("storage.access_key: goes with storage.secret_key".to_owned()),
+            _ => {}
+        }
+    }
+}
+
+fn is_http(text: &str) -> bool {
+    url::Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
 }
 
 /// What a table holds.
@@ -116,15 +192,34 @@ impl Config {
     /// Every fault, each beginning with the path of its key.
     pub(crate) fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
-        let CatalogConfig::Sql(catalog) = &self.catalog;
-        if let Err(message) = sql::database_path(&catalog.uri) {
-            faults.push(format!("catalog.uri: {message}"));
+        match &self.catalog {
+            CatalogConfig::Sql(catalog) => {
+                if let Err(message) = sql::database_path(&catalog.uri) {
+                    faults.push(format!("catalog.uri: {message}"));
+                }
+                match sql::Warehouse::parse(&catalog.warehouse) {
+                    Err(message) => faults.push(format!("catalog.warehouse: {message}")),
+                    Ok(sql::Warehouse::Folder(_)) if self.storage.is_some() => faults.push(
+                        "storage: is for a warehouse in S3; catalog.warehouse names a folder of this machine"
+                            .to_owned(),
+                    ),
+                    Ok(_) => {}
+                }
+                if catalog.name.is_empty() || catalog.name.chars().count() > 255 {
+                    faults.push("catalog.name: must have 1 to 255 characters".to_owned());
+                }
+            }
+            CatalogConfig::Rest(catalog) => {
+                if !is_http(&catalog.uri) {
+                    faults.push(format!(
+                        "catalog.uri: {:?} is no server; expected http://host:port/path or https://…",
+                        catalog.uri
+                    ));
+                }
+            }
         }
-        if let Err(message) = sql::warehouse_path(&catalog.warehouse) {
-            faults.push(format!("catalog.warehouse: {message}"));
-        }
-        if catalog.name.is_empty() || catalog.name.chars().count() > 255 {
-            faults.push("catalog.name: must have 1 to 255 characters".to_owned());
+        if let Some(storage) = &self.storage {
+            storage.faults(&mut faults);
         }
         if let Err(message) = Template::parse(&self.table) {
             faults.push(format!("table: {message}"));

@@ -25,7 +25,7 @@ mod template;
 mod token;
 mod writer;
 
-pub use config::{CatalogConfig, Config, Mode, Snapshots, SqlCatalogConfig};
+pub use config::{CatalogConfig, Config, Mode, RestCatalogConfig, Snapshots, SqlCatalogConfig, StorageConfig};
 pub use sink::IcebergSink;
 
 // Files are sent by one worker while another keeps the catalog's answers coming.

@@ -81,8 +81,7 @@ impl IcebergSink {
 #[async_trait]
 impl Sink for IcebergSink {
     const NAME: &'static str = "iceberg";
-    const DOC: &'static str =
-        "Apache Iceberg tables, exactly once, through an embedded SQLite catalog and local files.";
+    const DOC: &'static str = "Apache Iceberg tables, exactly once, through a REST catalog or an embedded SQLite file, in S3 or on this machine.";
     type Config = Config;
 
     fn validate(config: &Config) -> Vec<String> {
@@ -90,16 +89,26 @@ impl Sink for IcebergSink {
     }
 
     async fn check(config: Config, _context: TaskContext) -> Result<()> {
-        let CatalogConfig::Sql(embedded) = &config.catalog;
+        let embedded = match &config.catalog {
+            CatalogConfig::Sql(embedded) => embedded,
+            CatalogConfig::Rest(_) => {
+                let catalog = catalog::open(&config).await?;
+                catalog.list_namespaces().await?;
+                return Ok(());
+            }
+        };
         let fault = |key: &str, message: String| Error::config(format!("{key}: {message}"));
         let database = sql::database_path(&embedded.uri).map_err(|e| fault("catalog.uri", e))?;
-        let warehouse = sql::warehouse_path(&embedded.warehouse).map_err(|e| fault("catalog.warehouse", e))?;
+        let warehouse = sql::Warehouse::parse(&embedded.warehouse).map_err(|e| fault("catalog.warehouse", e))?;
         if database.exists() {
             catalog::open_existing(&config).await?;
         } else {
             check_creatable("catalog.uri", &database)?;
         }
-        check_creatable("catalog.warehouse", &warehouse)
+        match warehouse {
+            sql::Warehouse::Folder(folder) => check_creatable("catalog.warehouse", &folder),
+            sql::Warehouse::S3 => Ok(()),
+        }
     }
 
     async fn open(config: Config, context: TaskContext) -> Result<Self> {

@@ -7,14 +7,16 @@
 //!
 //! A source may delete its rows once they are committed, so a commit has to survive a power failure and not only the death
 //! of the process. Object stores promise that for every file. Local files are synced to disk all at once, by the
-//! catalog before it commits what names them ([`LocalFiles::sync`]): one by one it would take several times as long.
+//! catalog before it commits what names them ([`Files::sync`]): one by one it would take several times as long.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -26,22 +28,32 @@ use iceberg::io::{
     StorageFactory,
 };
 use iceberg::{Error, ErrorKind, Result};
+use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload, WriteMultipart};
+use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig, WriteMultipart};
 use serde::{Deserialize, Serialize};
+
+use crate::config;
 
 /// Files up to this size are put in one request, larger ones in parts of it. S3 wants parts of 5 MiB at least.
 const PART_BYTES: usize = 8 << 20;
 /// Parts of one file under way at a time.
 const PARTS_UNDER_WAY: usize = 4;
 
+/// What a request to S3 may take. The client repeats what is safe to repeat, for as long as `S3_RETRIES_TIME`; beyond that the
+/// host reports it and backs off.
+const S3_CONNECT_TIME: Duration = Duration::from_secs(5);
+const S3_REQUEST_TIME: Duration = Duration::from_secs(60);
+const S3_RETRIES: usize = 3;
+const S3_RETRIES_TIME: Duration = Duration::from_secs(15);
+
 /// Files synced to disk at a time: the file system writes its journal once for those that wait together.
 const SYNCS_AT_ONCE: usize = 16;
 
-/// Files on this machine, whose locations begin with `file://`.
+/// Files on this machine, whose locations begin with `file://`, or in S3, whose locations begin with `s3://`.
 #[derive(Clone, Debug)]
-pub(crate) struct LocalFiles {
+pub(crate) struct Files {
     pub(crate) io: FileIO,
     written: Written,
     /// Whoever syncs waits for the one before, which may have files of both in hand. Holds the folders that are known to
@@ -49,14 +61,22 @@ pub(crate) struct LocalFiles {
     syncing: Arc<tokio::sync::Mutex<HashSet<PathBuf>>>,
 }
 
-impl LocalFiles {
-    pub(crate) fn new() -> Self {
+impl Files {
+    /// Files on this machine.
+    pub(crate) fn local() -> Self {
         let written = Written::default();
         let io = FileIOBuilder::new(Arc::new(Backend::Local(written.clone()))).build();
         Self { io, written, syncing: Arc::default() }
     }
 
-    /// Syncs to disk what was written until now, the folders that were made for it included.
+    /// Files in S3.
+    pub(crate) fn s3(access: S3Access) -> Self {
+        let backend = Backend::S3(S3(Arc::new(Buckets { access, stores: Mutex::default() })));
+        let io = FileIOBuilder::new(Arc::new(backend)).build();
+        Self { io, written: Written::default(), syncing: Arc::default() }
+    }
+
+    /// Syncs to disk what was written until now, the folders that were made for it included. S3 promises it by itself.
     ///
     /// # Errors
     /// The files may be damaged: the operating system forgets after the first failure what it could not write.
@@ -110,68 +130,166 @@ impl Written {
     }
 }
 
-/// Where files live; knows how a location becomes a path in an object store.
+/// How S3 is reached.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct S3Access {
+    /// `http://host:port` or `https://…`; AWS where it is not given.
+    pub(crate) endpoint: Option<String>,
+    pub(crate) region: Option<String>,
+    /// Access key and secret key; without them, what the environment says (`AWS_*`, instance metadata).
+    pub(crate) keys: Option<(String, String)>,
+    /// Goes with keys that are lent for a while.
+    pub(crate) session_token: Option<String>,
+    /// The bucket stands in the path and not in the host's name.
+    pub(crate) path_style: bool,
+}
+
+impl fmt::Debug for S3Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("S3Access")
+            .field("endpoint", &self.endpoint)
+            .field("region", &self.region)
+            .finish_non_exhaustive()
+    }
+}
+
+impl S3Access {
+    /// As the connector says it.
+    pub(crate) fn configured(storage: &config::StorageConfig) -> Self {
+        let endpoint = storage.endpoint_url();
+        Self {
+            path_style: storage.path_style.unwrap_or(endpoint.is_some()),
+            endpoint,
+            region: storage.region.clone(),
+            keys: storage.access_key.clone().zip(storage.secret_key.clone()),
+            session_token: None,
+        }
+    }
+
+    fn bucket(&self, bucket: &str) -> object_store::Result<Arc<dyn ObjectStore>> {
+        let mut builder = match &self.keys {
+            None => AmazonS3Builder::from_env(),
+            Some((access, secret)) => {
+                AmazonS3Builder::new().with_access_key_id(access.as_str()).with_secret_access_key(secret.as_str())
+            }
+        };
+        if let Some(token) = &self.session_token {
+            builder = builder.with_token(token.as_str());
+        }
+        if let Some(region) = &self.region {
+            builder = builder.with_region(region.as_str());
+        }
+        if let Some(endpoint) = &self.endpoint {
+            let endpoint = endpoint.trim_end_matches('/');
+            builder = match (self.path_style, endpoint.split_once("://")) {
+                // The client wants the whole host, with the bucket in front.
+                (false, Some((scheme, host))) => builder.with_endpoint(format!("{scheme}://{bucket}.{host}")),
+                _ => builder.with_endpoint(endpoint),
+            };
+            builder = builder.with_allow_http(endpoint.starts_with("http://"));
+        }
+        let store = builder
+            .with_bucket_name(bucket)
+            .with_virtual_hosted_style_request(!self.path_style)
+            .with_client_options(
+                ClientOptions::new().with_connect_timeout(S3_CONNECT_TIME).with_timeout(S3_REQUEST_TIME),
+            )
+            .with_retry(RetryConfig {
+                max_retries: S3_RETRIES,
+                retry_timeout: S3_RETRIES_TIME,
+                ..RetryConfig::default()
+            })
+            .build()?;
+        Ok(Arc::new(store))
+    }
+}
+
+/// The buckets that locations have named so far.
+#[derive(Clone, Debug, Default)]
+struct S3(Arc<Buckets>);
+
+#[derive(Debug, Default)]
+struct Buckets {
+    access: S3Access,
+    stores: Mutex<HashMap<String, Arc<dyn ObjectStore>>>,
+}
+
+impl Buckets {
+    fn store(&self, bucket: &str) -> object_store::Result<Arc<dyn ObjectStore>> {
+        let mut stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(store) = stores.get(bucket) {
+            return Ok(store.clone());
+        }
+        let store = self.access.bucket(bucket)?;
+        stores.insert(bucket.to_owned(), store.clone());
+        Ok(store)
+    }
+}
+
+/// Where files live. What it holds is not serialised: nobody sends a storage anywhere.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 enum Backend {
     /// This machine's file system.
     Local(#[serde(skip)] Written),
+    S3(#[serde(skip)] S3),
 }
 
-impl Backend {
-    fn store(&self) -> Arc<dyn ObjectStore> {
-        match self {
-            Self::Local(_) => Arc::new(LocalFileSystem::new()),
-        }
-    }
+/// A location, as an object store and a path in it.
+type Place = (Arc<dyn ObjectStore>, Path);
 
-    fn path(&self, location: &str) -> Result<Path> {
-        let path = match self {
+impl Backend {
+    /// Finds the object store and the path of a location.
+    fn place(&self, location: &str) -> Result<Place> {
+        let invalid = |what: &str| Error::new(ErrorKind::DataInvalid, format!("{location:?} is no location of {what}"));
+        match self {
             // Java writes `file:/path` and others bare paths.
             Self::Local(_) => {
-                location.strip_prefix("file://").or_else(|| location.strip_prefix("file:")).unwrap_or(location)
+                let path =
+                    location.strip_prefix("file://").or_else(|| location.strip_prefix("file:")).unwrap_or(location);
+                if !path.starts_with('/') {
+                    return Err(invalid("a local file"));
+                }
+                let path = Path::parse(path).map_err(|e| invalid("a file").with_source(e))?;
+                Ok((Arc::new(LocalFileSystem::new()), path))
             }
-        };
-        if !path.starts_with('/') {
-            return Err(Error::new(ErrorKind::DataInvalid, format!("{location:?} is no location of a local file")));
+            Self::S3(buckets) => {
+                let (bucket, key) = s3_parts(location).ok_or_else(|| invalid("an object in S3"))?;
+                let path = Path::parse(key).map_err(|e| invalid("an object in S3").with_source(e))?;
+                let store = buckets.0.store(bucket).map_err(|e| {
+                    Error::new(ErrorKind::DataInvalid, format!("bucket {bucket:?} cannot be reached as configured"))
+                        .with_source(e)
+                })?;
+                Ok((store, path))
+            }
         }
-        Path::parse(path).map_err(|e| {
-            Error::new(ErrorKind::DataInvalid, format!("{location:?} is no location of a file")).with_source(e)
-        })
     }
 
     /// Notes that a file was written.
     fn written(&self, path: &Path) {
-        match self {
-            Self::Local(written) => written.files().push(FilePath::new("/").join(path.as_ref())),
+        if let Self::Local(written) = self {
+            written.files().push(FilePath::new("/").join(path.as_ref()));
         }
     }
+}
+
+/// Bucket and key of an S3 location; Hadoop's writers call the scheme s3a and s3n.
+pub(crate) fn s3_parts(location: &str) -> Option<(&str, &str)> {
+    let rest = ["s3://", "s3a://", "s3n://"].iter().find_map(|scheme| location.strip_prefix(scheme))?;
+    let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
+    (!bucket.is_empty()).then_some((bucket, key))
 }
 
 #[typetag::serde(name = "philotes-object-store")]
 impl StorageFactory for Backend {
     fn build(&self, _: &StorageConfig) -> Result<Arc<dyn Storage>> {
-        Ok(Arc::new(ObjectStorage::from(self.clone())))
+        Ok(Arc::new(ObjectStorage { backend: self.clone() }))
     }
 }
 
-/// Iceberg's storage over an object store.
+/// Iceberg's storage over object stores.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(from = "Backend", into = "Backend")]
 struct ObjectStorage {
     backend: Backend,
-    store: Arc<dyn ObjectStore>,
-}
-
-impl From<Backend> for ObjectStorage {
-    fn from(backend: Backend) -> Self {
-        Self { store: backend.store(), backend }
-    }
-}
-
-impl From<ObjectStorage> for Backend {
-    fn from(storage: ObjectStorage) -> Self {
-        storage.backend
-    }
 }
 
 /// What an object store reports, as Iceberg's error: `retryable` where trying again can help.
@@ -197,7 +315,8 @@ fn failed(doing: &str, location: &str, error: object_store::Error) -> Error {
 #[typetag::serde(name = "philotes-object-store")]
 impl Storage for ObjectStorage {
     async fn exists(&self, location: &str) -> Result<bool> {
-        match self.store.head(&self.backend.path(location)?).await {
+        let (store, path) = self.backend.place(location)?;
+        match store.head(&path).await {
             Ok(_) => Ok(true),
             Err(object_store::Error::NotFound { .. }) => Ok(false),
             Err(error) => Err(failed("look for", location, error)),
@@ -205,53 +324,53 @@ impl Storage for ObjectStorage {
     }
 
     async fn metadata(&self, location: &str) -> Result<FileMetadata> {
-        let head = self.store.head(&self.backend.path(location)?).await;
-        Ok(FileMetadata { size: head.map_err(|e| failed("look at", location, e))?.size })
+        let (store, path) = self.backend.place(location)?;
+        Ok(FileMetadata { size: store.head(&path).await.map_err(|e| failed("look at", location, e))?.size })
     }
 
     async fn read(&self, location: &str) -> Result<Bytes> {
-        let got = self.store.get(&self.backend.path(location)?).await.map_err(|e| failed("read", location, e))?;
+        let (store, path) = self.backend.place(location)?;
+        let got = store.get(&path).await.map_err(|e| failed("read", location, e))?;
         got.bytes().await.map_err(|e| failed("read", location, e))
     }
 
     async fn reader(&self, location: &str) -> Result<Box<dyn FileRead>> {
-        Ok(Box::new(ObjectReader {
-            store: self.store.clone(),
-            path: self.backend.path(location)?,
-            location: location.to_owned(),
-        }))
+        let (store, path) = self.backend.place(location)?;
+        Ok(Box::new(ObjectReader { store, path, location: location.to_owned() }))
     }
 
     async fn write(&self, location: &str, bytes: Bytes) -> Result<()> {
-        let path = self.backend.path(location)?;
-        self.store.put(&path, bytes.into()).await.map_err(|e| failed("write", location, e))?;
+        let (store, path) = self.backend.place(location)?;
+        store.put(&path, bytes.into()).await.map_err(|e| failed("write", location, e))?;
         self.backend.written(&path);
         Ok(())
     }
 
     async fn writer(&self, location: &str) -> Result<Box<dyn FileWrite>> {
+        let (store, path) = self.backend.place(location)?;
         Ok(Box::new(ObjectWriter {
             backend: self.backend.clone(),
-            store: self.store.clone(),
-            path: self.backend.path(location)?,
+            store,
+            path,
             location: location.to_owned(),
             upload: Upload::Gathering { chunks: Vec::new(), bytes: 0 },
         }))
     }
 
     async fn delete(&self, location: &str) -> Result<()> {
-        match self.store.delete(&self.backend.path(location)?).await {
+        let (store, path) = self.backend.place(location)?;
+        match store.delete(&path).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(failed("delete", location, error)),
         }
     }
 
     async fn delete_prefix(&self, location: &str) -> Result<()> {
-        let prefix = self.backend.path(location)?;
-        let mut listed = self.store.list(Some(&prefix));
+        let (store, prefix) = self.backend.place(location)?;
+        let mut listed = store.list(Some(&prefix));
         while let Some(object) = listed.next().await {
             let object = object.map_err(|e| failed("list", location, e))?;
-            self.store.delete(&object.location).await.map_err(|e| failed("delete below", location, e))?;
+            store.delete(&object.location).await.map_err(|e| failed("delete below", location, e))?;
         }
         Ok(())
     }
@@ -264,12 +383,12 @@ impl Storage for ObjectStorage {
     }
 
     fn new_input(&self, location: &str) -> Result<InputFile> {
-        self.backend.path(location)?;
+        self.backend.place(location)?;
         Ok(InputFile::new(Arc::new(self.clone()), location.to_owned()))
     }
 
     fn new_output(&self, location: &str) -> Result<OutputFile> {
-        self.backend.path(location)?;
+        self.backend.place(location)?;
         Ok(OutputFile::new(Arc::new(self.clone()), location.to_owned()))
     }
 }
@@ -362,7 +481,7 @@ mod tests {
             ["a b.avro", "date=2026-01-24/x.parquet", "100%25/100%.avro", "größe/日本.avro", "q%3Fx%23y+z&.avro"]
         {
             let location = location(&folder, name);
-            let files = LocalFiles::new().io;
+            let files = Files::local().io;
             files.new_output(&location).unwrap().write("hello".into()).await.unwrap();
             assert_eq!(std::fs::read(folder.path().join(name)).unwrap(), b"hello", "{name}");
             assert_eq!(files.new_input(&location).unwrap().read().await.unwrap(), "hello");
@@ -376,7 +495,7 @@ mod tests {
     async fn large_files_go_in_parts_and_appear_when_closed() {
         let folder = tempfile::tempdir().unwrap();
         let location = location(&folder, "large");
-        let files = LocalFiles::new().io;
+        let files = Files::local().io;
         let mut writer = files.new_output(&location).unwrap().writer().await.unwrap();
         let chunk: Bytes = (0..3_000_000_u32).map(|i| (i % 251) as u8).collect::<Vec<u8>>().into();
         for _ in 0..7 {
@@ -395,7 +514,7 @@ mod tests {
     #[tokio::test]
     async fn a_dropped_writer_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let files = LocalFiles::new().io;
+        let files = Files::local().io;
         let mut writer = files.new_output(location(&folder, "gone")).unwrap().writer().await.unwrap();
         for _ in 0..10 {
             writer.write(vec![7; 3_000_000].into()).await.unwrap();
@@ -405,7 +524,7 @@ mod tests {
             if std::fs::read_dir(folder.path()).unwrap().next().is_none() {
                 return;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
         panic!("files are left: {:?}", std::fs::read_dir(folder.path()).unwrap().collect::<Vec<_>>());
     }
@@ -413,7 +532,7 @@ mod tests {
     #[tokio::test]
     async fn errors_say_whether_trying_again_helps() {
         let folder = tempfile::tempdir().unwrap();
-        let files = LocalFiles::new().io;
+        let files = Files::local().io;
         let missing = files.new_input(location(&folder, "missing")).unwrap().read().await.unwrap_err();
         assert!(!missing.retryable());
         std::fs::write(folder.path().join("file"), "").unwrap();
@@ -427,7 +546,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_written_is_synced_once_and_what_is_gone_is_not_missed() {
         let folder = tempfile::tempdir().unwrap();
-        let files = LocalFiles::new();
+        let files = Files::local();
         for name in ["new/folder/a", "new/b", "new/folder/gone"] {
             files.io.new_output(location(&folder, name)).unwrap().write("x".into()).await.unwrap();
         }
@@ -448,7 +567,7 @@ mod tests {
 
     #[test]
     fn storages_serialise_without_secrets_or_state() {
-        let storage: Box<dyn Storage> = Box::new(ObjectStorage::from(Backend::Local(Written::default())));
+        let storage: Box<dyn Storage> = Box::new(ObjectStorage { backend: Backend::Local(Written::default()) });
         let json = serde_json::to_string(&storage).unwrap();
         assert!(json.contains("philotes-object-store"), "{json}");
         let back: Box<dyn Storage> = serde_json::from_str(&json).unwrap();

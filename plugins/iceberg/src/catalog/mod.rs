@@ -5,6 +5,7 @@
 //! *this* request changed nothing as far as the catalog knows, everything else that went wrong on the way is
 //! [`Unknown`](CatalogErrorKind::Unknown). The commit protocol (`commit.rs`) builds on that and knows no catalog.
 
+mod rest;
 pub(crate) mod sql;
 
 use std::fmt;
@@ -18,6 +19,7 @@ use philotes_sdk as sdk;
 use uuid::Uuid;
 
 use crate::config::{CatalogConfig, Config};
+use crate::storage::{Files, S3Access, s3_parts};
 
 /// A table as the catalog knows it at one moment.
 #[derive(Clone, Debug)]
@@ -64,16 +66,29 @@ pub(crate) trait Catalog: fmt::Debug + Send + Sync {
 /// Opens the catalog that the configuration names, creating what an embedded one consists of.
 pub(crate) async fn open(config: &Config) -> Result<Arc<dyn Catalog>> {
     match &config.catalog {
-        CatalogConfig::Sql(config) => Ok(Arc::new(sql::SqlCatalog::open(config).await?)),
+        CatalogConfig::Sql(sql) => Ok(Arc::new(sql::SqlCatalog::open(sql, files(config)).await?)),
+        CatalogConfig::Rest(rest) => Ok(Arc::new(rest::RestCatalog::open(rest, config.storage.as_ref()).await?)),
     }
 }
 
 /// Opens the catalog that the configuration names for reading; `None` where an embedded one does not exist yet.
 pub(crate) async fn open_existing(config: &Config) -> Result<Option<Arc<dyn Catalog>>> {
     match &config.catalog {
-        CatalogConfig::Sql(config) => {
-            Ok(sql::SqlCatalog::open_existing(config).await?.map(|catalog| Arc::new(catalog) as Arc<dyn Catalog>))
+        CatalogConfig::Sql(sql) => {
+            let catalog = sql::SqlCatalog::open_existing(sql, files(config)).await?;
+            Ok(catalog.map(|catalog| Arc::new(catalog) as Arc<dyn Catalog>))
         }
+        CatalogConfig::Rest(_) => open(config).await.map(Some),
+    }
+}
+
+/// Where the tables of an embedded catalog lie: the warehouse says it.
+fn files(config: &Config) -> Files {
+    match &config.catalog {
+        CatalogConfig::Sql(sql) if s3_parts(&sql.warehouse).is_some() => {
+            Files::s3(S3Access::configured(&config.storage.clone().unwrap_or_default()))
+        }
+        _ => Files::local(),
     }
 }
 

@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::{Catalog, CatalogError, CatalogErrorKind as Kind, CommitRequest, LoadedTable, Result};
 use crate::config::SqlCatalogConfig;
-use crate::storage::LocalFiles;
+use crate::storage::Files;
 
 /// How long a statement waits for another program's lock on the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -55,7 +55,7 @@ pub(crate) struct SqlCatalog {
     database: Arc<Mutex<Connection>>,
     /// Rows say whether they are tables or views (schema V1); files of older programs do not have the column.
     has_type: bool,
-    files: LocalFiles,
+    files: Files,
     /// The last metadata read or written per table and its location. Metadata files never change, so what is here under
     /// the location that the row names is what the file says.
     known: Mutex<HashMap<TableIdent, (String, TableMetadataRef)>>,
@@ -72,17 +72,34 @@ pub(crate) fn database_path(uri: &str) -> std::result::Result<PathBuf, String> {
     Ok(PathBuf::from(path))
 }
 
-/// The folder that a `file:///path` warehouse names.
-pub(crate) fn warehouse_path(warehouse: &str) -> std::result::Result<PathBuf, String> {
-    let path = warehouse.strip_prefix("file://").unwrap_or_default().trim_end_matches('/');
-    // Readers cut a location at `?` and `#`, and no location may hold a relative or an empty part.
-    let odd = |part: &str| part.is_empty() || part == "." || part == ".." || part.contains(['?', '#']);
-    if !path.starts_with('/') || path[1..].split('/').any(odd) {
-        return Err(format!(
-            "{warehouse:?} is no folder; expected file:///absolute/path, without `?`, `#`, `.`, `..` and empty parts"
-        ));
+/// What an embedded catalog's tables lie below.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Warehouse {
+    /// `file:///path`: a folder of this machine.
+    Folder(PathBuf),
+    /// `s3://bucket/path`.
+    S3,
+}
+
+impl Warehouse {
+    pub(crate) fn parse(warehouse: &str) -> std::result::Result<Self, String> {
+        // Readers cut a location at `?` and `#`, and no location may hold a relative or an empty part.
+        let odd = |part: &str| part.is_empty() || part == "." || part == ".." || part.contains(['?', '#']);
+        let trimmed = warehouse.trim_end_matches('/');
+        if let Some(rest) = trimmed.strip_prefix("s3://")
+            && !rest.split('/').any(odd)
+        {
+            return Ok(Self::S3);
+        }
+        let path = trimmed.strip_prefix("file://").unwrap_or_default();
+        if !path.starts_with('/') || path[1..].split('/').any(odd) {
+            return Err(format!(
+                "{warehouse:?} is neither a folder nor in S3; expected file:///absolute/path or s3://bucket/path, without `?`, \
+                 `#`, `.`, `..` and empty parts"
+            ));
+        }
+        Ok(Self::Folder(PathBuf::from(path)))
     }
-    Ok(PathBuf::from(path))
 }
 
 fn path_of(config: &SqlCatalogConfig) -> Result<PathBuf> {
@@ -91,7 +108,7 @@ fn path_of(config: &SqlCatalogConfig) -> Result<PathBuf> {
 
 impl SqlCatalog {
     /// Opens the file, creating it, its tables and the folders above it where they are missing.
-    pub(crate) async fn open(config: &SqlCatalogConfig) -> Result<Self> {
+    pub(crate) async fn open(config: &SqlCatalogConfig, files: Files) -> Result<Self> {
         let path = path_of(config)?;
         let config = config.clone();
         blocking(move || {
@@ -104,13 +121,13 @@ impl SqlCatalog {
             let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
             let database = connect(&path, flags)?;
             database.execute_batch(TABLES).map_err(|e| failed_to_open(&path, e))?;
-            Self::new(&config, &path, database)
+            Self::new(&config, &path, database, files)
         })
         .await
     }
 
     /// Opens the file where it exists and holds a catalog; changes nothing.
-    pub(crate) async fn open_existing(config: &SqlCatalogConfig) -> Result<Option<Self>> {
+    pub(crate) async fn open_existing(config: &SqlCatalogConfig, files: Files) -> Result<Option<Self>> {
         let path = path_of(config)?;
         let config = config.clone();
         blocking(move || {
@@ -121,12 +138,12 @@ impl SqlCatalog {
             let sql = "SELECT count(*) FROM sqlite_schema
                        WHERE name IN ('iceberg_tables', 'iceberg_namespace_properties')";
             let tables: i64 = database.query_row(sql, [], |row| row.get(0)).map_err(|e| failed_to_open(&path, e))?;
-            if tables == 2 { Self::new(&config, &path, database).map(Some) } else { Ok(None) }
+            if tables == 2 { Self::new(&config, &path, database, files).map(Some) } else { Ok(None) }
         })
         .await
     }
 
-    fn new(config: &SqlCatalogConfig, path: &Path, database: Connection) -> Result<Self> {
+    fn new(config: &SqlCatalogConfig, path: &Path, database: Connection, files: Files) -> Result<Self> {
         let typed = "SELECT count(*) FROM pragma_table_info('iceberg_tables') WHERE name = 'iceberg_type'";
         let has_type: i64 = database.query_row(typed, [], |row| row.get(0)).map_err(|e| failed_to_open(path, e))?;
         Ok(Self {
@@ -134,7 +151,7 @@ impl SqlCatalog {
             warehouse: config.warehouse.trim_end_matches('/').to_owned(),
             database: Arc::new(Mutex::new(database)),
             has_type: has_type > 0,
-            files: LocalFiles::new(),
+            files,
             known: Mutex::default(),
         })
     }

@@ -24,6 +24,7 @@ use crate::catalog::sql::SqlCatalog;
 use crate::catalog::{Catalog, LoadedTable};
 use crate::config::{CatalogConfig, Config, Mode, SqlCatalogConfig};
 use crate::sink::IcebergSink;
+use crate::storage::Files;
 use faulty::FaultyCatalog;
 
 /// A private warehouse and the connector that writes to it.
@@ -43,6 +44,7 @@ impl Lake {
         };
         let config = Config {
             catalog: CatalogConfig::Sql(catalog),
+            storage: None,
             table: "cdc.{schema}_{table}".into(),
             mode: Mode::Append,
             partition_by: Vec::new(),
@@ -58,8 +60,8 @@ impl Lake {
     }
 
     async fn catalog(&self) -> Arc<SqlCatalog> {
-        let CatalogConfig::Sql(config) = &self.config.catalog;
-        Arc::new(SqlCatalog::open(config).await.unwrap())
+        let CatalogConfig::Sql(config) = &self.config.catalog else { panic!("an embedded catalog") };
+        Arc::new(SqlCatalog::open(config, Files::local()).await.unwrap())
     }
 
     /// A sink as the host opens it.

@@ -122,7 +122,7 @@ async fn every_fault_of_the_configuration_names_its_key() {
     };
     let sql = |change: fn(&mut SqlCatalogConfig)| {
         fault(&|config: &mut Config| {
-            let CatalogConfig::Sql(sql) = &mut config.catalog;
+            let CatalogConfig::Sql(sql) = &mut config.catalog else { panic!("an embedded catalog") };
             change(sql);
         })
     };
@@ -160,7 +160,9 @@ fn configurations_are_read_with_their_defaults_and_unknown_keys_refused() {
     assert_eq!((retention.keep, retention.older_than.as_secs()), (100, 86_400));
     assert_eq!(config.target_file_bytes().unwrap(), 128 << 20);
     for bad in [
-        json!({"catalog": {"type": "rest", "uri": "x", "warehouse": "y"}}),
+        json!({"catalog": {"type": "rset", "uri": "x", "warehouse": "y"}}),
+        json!({"catalog": {"type": "rest", "uri": "x", "nmae": "z"}}),
+        json!({"catalog": {"type": "rest", "uri": "x"}, "storage": {"acces_key": "z"}}),
         json!({"catalog": {"type": "sql", "uri": "x", "warehouse": "y", "nmae": "z"}}),
         json!({"catalog": {"type": "sql", "uri": "x", "warehouse": "y"}, "mode": "upsert"}),
         json!({"catalog": {"type": "sql", "uri": "x", "warehouse": "y"}, "tabel": "z"}),

@@ -47,8 +47,8 @@ async fn kind<T: std::fmt::Debug>(result: impl Future<Output = Result<T>>) -> Ki
 #[tokio::test]
 async fn namespaces_and_tables_come_and_are_found() {
     let folder = tempfile::tempdir().unwrap();
-    assert!(SqlCatalog::open_existing(&config(&folder)).await.unwrap().is_none());
-    let catalog = SqlCatalog::open(&config(&folder)).await.unwrap();
+    assert!(SqlCatalog::open_existing(&config(&folder), Files::local()).await.unwrap().is_none());
+    let catalog = SqlCatalog::open(&config(&folder), Files::local()).await.unwrap();
     let cdc = namespace("cdc.inner");
     assert!(!catalog.namespace_exists(&cdc).await.unwrap());
     assert_eq!(kind(catalog.create_table(&cdc, creation("t"))).await, Kind::NotFound);
@@ -70,18 +70,20 @@ async fn namespaces_and_tables_come_and_are_found() {
     assert_eq!(catalog.list_tables(&cdc).await.unwrap(), std::slice::from_ref(&table));
 
     // Another program, later: the same file, read from disk.
-    let other = SqlCatalog::open_existing(&config(&folder)).await.unwrap().unwrap();
+    let other = SqlCatalog::open_existing(&config(&folder), Files::local()).await.unwrap().unwrap();
     assert_eq!(other.load_table(&table).await.unwrap().metadata, created.metadata);
     // Another catalog in the same file sees none of it.
     let stranger = SqlCatalogConfig { name: "other".into(), ..config(&folder) };
-    assert!(SqlCatalog::open(&stranger).await.unwrap().list_namespaces().await.unwrap().is_empty());
+    assert!(SqlCatalog::open(&stranger, Files::local()).await.unwrap().list_namespaces().await.unwrap().is_empty());
 }
 
 #[tokio::test]
 async fn one_of_two_commits_on_the_same_state_conflicts() {
     let folder = tempfile::tempdir().unwrap();
-    let (one, two) =
-        (SqlCatalog::open(&config(&folder)).await.unwrap(), SqlCatalog::open(&config(&folder)).await.unwrap());
+    let (one, two) = (
+        SqlCatalog::open(&config(&folder), Files::local()).await.unwrap(),
+        SqlCatalog::open(&config(&folder), Files::local()).await.unwrap(),
+    );
     let cdc = namespace("cdc");
     one.create_namespace(&cdc).await.unwrap();
     one.create_table(&cdc, creation("t")).await.unwrap();
@@ -119,7 +121,7 @@ async fn one_of_two_commits_on_the_same_state_conflicts() {
 #[tokio::test]
 async fn a_failed_requirement_is_a_conflict_and_leaves_no_file() {
     let folder = tempfile::tempdir().unwrap();
-    let catalog = SqlCatalog::open(&config(&folder)).await.unwrap();
+    let catalog = SqlCatalog::open(&config(&folder), Files::local()).await.unwrap();
     let cdc = namespace("cdc");
     catalog.create_namespace(&cdc).await.unwrap();
     let created = catalog.create_table(&cdc, creation("t")).await.unwrap();
@@ -140,7 +142,7 @@ fn metadata_files(table: &LoadedTable) -> usize {
 #[tokio::test]
 async fn superseded_metadata_files_are_deleted() {
     let folder = tempfile::tempdir().unwrap();
-    let catalog = SqlCatalog::open(&config(&folder)).await.unwrap();
+    let catalog = SqlCatalog::open(&config(&folder), Files::local()).await.unwrap();
     let cdc = namespace("cdc");
     catalog.create_namespace(&cdc).await.unwrap();
     let created = catalog.create_table(&cdc, creation("t")).await.unwrap();
@@ -162,7 +164,7 @@ async fn a_file_of_an_older_program_has_no_types_and_views_are_no_tables() {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     let database = Connection::open(&path).unwrap();
     database.execute_batch(&TABLES.replace("    iceberg_type VARCHAR(5),\n", "")).unwrap();
-    let catalog = SqlCatalog::open(&config).await.unwrap();
+    let catalog = SqlCatalog::open(&config, Files::local()).await.unwrap();
     let cdc = namespace("cdc");
     catalog.create_namespace(&cdc).await.unwrap();
     catalog.create_table(&cdc, creation("t")).await.unwrap();
@@ -170,7 +172,7 @@ async fn a_file_of_an_older_program_has_no_types_and_views_are_no_tables() {
     catalog.commit_table(&table, set("a", "1")).await.unwrap();
 
     database.execute_batch("ALTER TABLE iceberg_tables ADD COLUMN iceberg_type VARCHAR(5)").unwrap();
-    let catalog = SqlCatalog::open(&config).await.unwrap();
+    let catalog = SqlCatalog::open(&config, Files::local()).await.unwrap();
     assert!(catalog.table_exists(&table).await.unwrap());
     database.execute_batch("UPDATE iceberg_tables SET iceberg_type = 'VIEW'").unwrap();
     assert!(!catalog.table_exists(&table).await.unwrap());
@@ -184,13 +186,13 @@ async fn what_is_no_catalog_is_said() {
     let path = database_path(&config.uri).unwrap();
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(&path, "this is no database, whatever its name says; long enough to be looked at").unwrap();
-    let error = SqlCatalog::open(&config).await.unwrap_err();
+    let error = SqlCatalog::open(&config, Files::local()).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Refused);
     assert!(error.to_string().starts_with("catalog.uri: "), "{error}");
     std::fs::write(&path, "").unwrap();
-    assert!(SqlCatalog::open_existing(&config).await.unwrap().is_none());
+    assert!(SqlCatalog::open_existing(&config, Files::local()).await.unwrap().is_none());
     let below_a_file = SqlCatalogConfig { uri: format!("sqlite://{}/x/c.db", path.display()), ..config };
-    assert_eq!(kind(SqlCatalog::open(&below_a_file)).await, Kind::Unavailable);
+    assert_eq!(kind(SqlCatalog::open(&below_a_file, Files::local())).await, Kind::Unavailable);
 }
 
 #[test]
@@ -200,8 +202,11 @@ fn uris() {
     for bad in ["", "sqlite://", "sqlite://a.db", "sqlite::memory:", "sqlite:///a/", "postgresql://x/y", "/a/b.db"] {
         assert!(database_path(bad).is_err(), "{bad}");
     }
-    assert_eq!(warehouse_path("file:///a b/c/").unwrap(), Path::new("/a b/c"));
-    for bad in ["", "file://", "file:///", "file:///a//b", "file:///a/../b", "file:///a?b", "s3://bucket/a", "/a"] {
-        assert!(warehouse_path(bad).is_err(), "{bad}");
+    assert_eq!(Warehouse::parse("file:///a b/c/").unwrap(), Warehouse::Folder("/a b/c".into()));
+    assert_eq!(Warehouse::parse("s3://bucket/a b/").unwrap(), Warehouse::S3);
+    for bad in
+        ["", "file://", "file:///", "file:///a//b", "file:///a/../b", "file:///a?b", "s3://", "s3://bucket//a", "/a"]
+    {
+        assert!(Warehouse::parse(bad).is_err(), "{bad}");
     }
 }
