@@ -174,6 +174,10 @@ impl Table {
                 lineage::check(&metadata, &token).map_err(|reason| self.refused(at, &reason))?;
             }
         }
+        if let Some(open) = &mut self.open {
+            // The catalog may have lent new keys to them.
+            open.writer.reach_files_by(loaded.files.clone());
+        }
         let mut base = Base::new(loaded);
         if let Some(attempt) = &landed
             && base.head().is_some_and(|head| head.snapshot_id() == attempt.snapshot_id)

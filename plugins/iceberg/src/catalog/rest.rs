@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -39,6 +39,8 @@ pub(crate) struct RestCatalog {
     /// What `/v1/config` says of every table; a table's own answer goes before it.
     properties: HashMap<String, String>,
     honours_idempotency_keys: bool,
+    /// The files of the last answer: while the way to them stays the same, so do the connections.
+    reached: Mutex<Option<(S3Access, Files)>>,
 }
 
 impl fmt::Debug for RestCatalog {
@@ -127,6 +129,7 @@ impl RestCatalog {
             storage: storage.cloned().unwrap_or_default(),
             properties: HashMap::new(),
             honours_idempotency_keys: false,
+            reached: Mutex::default(),
         };
         let asked = format!("{root}/v1/config");
         let mut request = catalog.request(Method::GET, &asked);
@@ -202,7 +205,13 @@ impl RestCatalog {
             ));
         }
         let access = self.access(&answer.config.unwrap_or_default());
-        Ok(LoadedTable { files: Files::s3(access).io, metadata: Arc::new(answer.metadata) })
+        let mut reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
+        let files = match &*reached {
+            Some((last, files)) if *last == access => files.clone(),
+            _ => Files::s3(access.clone()),
+        };
+        *reached = Some((access, files.clone()));
+        Ok(LoadedTable { files: files.io, metadata: Arc::new(answer.metadata) })
     }
 
     /// How the files of a table are reached: as the connector says, else as the catalog says of the table or of all.

@@ -154,6 +154,11 @@ impl TableWriter {
         Ok(())
     }
 
+    /// Another way to the same files, for those whose bytes have not begun to leave.
+    pub(crate) fn reach_files_by(&mut self, files: FileIO) {
+        self.files = files;
+    }
+
     /// Memory held by rows and by bytes that have not left, estimated.
     pub(crate) fn buffered_bytes(&self) -> usize {
         let open: usize = self.open.values().map(OpenFile::buffered_bytes).sum();

@@ -1,7 +1,5 @@
 //! What each kind of answer means, by a server that says what a script tells it; and what is sent to it.
 
-use std::sync::Mutex;
-
 use iceberg::spec::{NestedField, PrimitiveType, Schema, TableMetadataBuilder, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
