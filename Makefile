@@ -1,7 +1,7 @@
 # What a bare Debian machine with cargo needs is installed by the first target that needs it (as root, or through sudo).
 
 SHELL := /bin/sh
-export PATH := $(PATH):$(HOME)/.cargo/bin
+export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/go/bin
 CARGO ?= cargo
 INSTALL := sh tests/services/debian.sh
 # Where cargo puts things; the tests and binaries find their neighbours there.
@@ -19,7 +19,8 @@ build: tools
 # Everything: unit tests, conformance, end to end. Always the whole workspace: cargo would build the dependencies again
 # for another selection of packages, since their features differ.
 test: build
-	$(INSTALL) initdb:postgresql valgrind:valgrind ensurepip:python3-venv
+	$(INSTALL) initdb:postgresql valgrind:valgrind ensurepip:python3-venv \
+	    go:golang java:default-jre-headless mvn:maven
 	rm -f $(TARGET)/skipped.txt
 	$(CARGO) test --workspace
 	@if [ -s $(TARGET)/skipped.txt ]; then \

@@ -2,8 +2,12 @@
 //!
 //! What is not here: anything that knows Philotes. A service knows how to install, start, stop, kill and reach itself.
 
+mod daemon;
+pub mod iceberg_rest;
+pub mod minio;
 pub mod postgres;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -20,6 +24,20 @@ pub fn install(pairs: &[&str]) -> Result<()> {
         bail!("cannot install {}", pairs.join(" "));
     }
     Ok(())
+}
+
+/// Where a service puts what is not Debian's, made if it is not there.
+fn installed_dir() -> Result<PathBuf> {
+    let dir = crate::target::root().join("services");
+    std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    Ok(dir)
+}
+
+/// Held while something is installed: several tests may come for it at once, in this process and in others.
+fn lock() -> Result<File> {
+    let lock = File::create(installed_dir()?.join("lock"))?;
+    lock.lock()?;
+    Ok(lock)
 }
 
 /// Sends a signal by name (`TERM`, `KILL`) to one process. A process that is gone already is fine.

@@ -1,0 +1,142 @@
+//! The Iceberg project's own REST catalog server, the one its compatibility tests run against: a SQLite catalog behind
+//! HTTP, its tables in MinIO's bucket. It listens on all addresses; there is no setting for one.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+
+use super::daemon::Daemon;
+use super::minio::Minio;
+use super::{install, installed_dir, lock};
+use crate::target;
+
+/// A running server, or a killed one that can be started again. Dropping it stops it and removes its catalog.
+#[derive(Debug)]
+pub struct IcebergRest {
+    // Stopped before its catalog goes.
+    daemon: Daemon,
+    dir: TempDir,
+    classpath: String,
+    storage: Vec<(&'static str, String)>,
+}
+
+impl IcebergRest {
+    /// Where new tables go.
+    pub const WAREHOUSE: &str = "s3://lake/warehouse";
+
+    /// A new server that answers, with an empty catalog whose tables lie in this MinIO.
+    ///
+    /// # Errors
+    /// When Java or the server is missing and cannot be installed, or it does not start; the message names its log.
+    pub fn start(minio: &Minio) -> Result<Self> {
+        let mut rest = Self {
+            classpath: install_classpath()?,
+            dir: tempfile::Builder::new().prefix("philotes-rest-").tempdir()?,
+            daemon: Daemon::new("iceberg-rest", "/v1/config")?,
+            storage: vec![
+                ("CATALOG_S3_ENDPOINT", minio.endpoint()),
+                ("CATALOG_S3_ACCESS__KEY__ID", minio.access_key().to_owned()),
+                ("CATALOG_S3_SECRET__ACCESS__KEY", minio.secret_key().to_owned()),
+                ("CATALOG_CLIENT_REGION", Minio::REGION.to_owned()),
+            ],
+        };
+        rest.restart()?;
+        Ok(rest)
+    }
+
+    /// Starts the server on the catalog that is there, on the same port, and waits until it answers.
+    ///
+    /// # Errors
+    /// When it does not answer in time; the message names its log.
+    pub fn restart(&mut self) -> Result<()> {
+        let mut command = Command::new("java");
+        command
+            // Small and quick to start: several tests run one each, on few cores.
+            .args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", &self.classpath])
+            .arg("org.apache.iceberg.rest.RESTCatalogServer")
+            // It makes properties of these names: two underlines for a hyphen, one for a dot.
+            .env("CATALOG_REST_PORT", self.daemon.port().to_string())
+            .env("CATALOG_URI", format!("jdbc:sqlite:{}", self.dir.path().join("catalog.db").display()))
+            .env("CATALOG_WAREHOUSE", Self::WAREHOUSE)
+            .env("CATALOG_IO__IMPL", "org.apache.iceberg.aws.s3.S3FileIO")
+            .env("CATALOG_S3_PATH__STYLE__ACCESS", "true")
+            .envs(self.storage.iter().cloned());
+        self.daemon.start(&command)
+    }
+
+    /// Stops the server in an orderly way.
+    pub fn stop(&mut self) {
+        self.daemon.stop();
+    }
+
+    /// Kills the server as a crash would.
+    pub fn kill9(&mut self) {
+        self.daemon.kill9();
+    }
+
+    /// Where it answers: `http://127.0.0.1:PORT`.
+    #[must_use]
+    pub fn uri(&self) -> String {
+        format!("http://127.0.0.1:{}", self.daemon.port())
+    }
+
+    /// The server's own log.
+    #[must_use]
+    pub fn log(&self) -> &Path {
+        self.daemon.log()
+    }
+}
+
+/// The class path of `iceberg-rest.xml`, which Maven resolves where that has not been done, or its files are gone.
+fn install_classpath() -> Result<String> {
+    let _lock = lock()?;
+    let pom = target::repository().join("tests/services/iceberg-rest.xml");
+    let wanted = std::fs::read_to_string(&pom)?;
+    let dir = installed_dir()?;
+    let (file, stamp) = (dir.join("iceberg-rest.classpath"), dir.join("iceberg-rest.xml"));
+    let is_there = |classpath: &str| std::env::split_paths(classpath).all(|jar| jar.exists());
+    let installed = std::fs::read_to_string(&file).unwrap_or_default();
+    if std::fs::read_to_string(&stamp).is_ok_and(|stamp| stamp == wanted) && is_there(&installed) {
+        install(&["java:default-jre-headless"])?;
+        return Ok(installed);
+    }
+    install(&["java:default-jre-headless", "mvn:maven"])?;
+    let output = Command::new("mvn")
+        .args(["-q", "-B", "-f"])
+        .arg(&pom)
+        .args(["dependency:build-classpath", &format!("-Dmdep.outputFile={}", file.display())])
+        .output()
+        .context("cannot run mvn")?;
+    if !output.status.success() {
+        // Maven writes its errors to the standard output.
+        bail!("cannot resolve {}: {}", pom.display(), String::from_utf8_lossy(&output.stdout));
+    }
+    std::fs::write(&stamp, wanted)?;
+    Ok(std::fs::read_to_string(&file)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::services::daemon::status;
+    use crate::services::is_alive;
+
+    #[test]
+    fn survives_a_crash_and_leaves_nothing() {
+        let mut rest = match Minio::start().and_then(|minio| IcebergRest::start(&minio)) {
+            Ok(rest) => rest,
+            Err(error) => return crate::skip(&error),
+        };
+        let (port, dir) = (rest.daemon.port(), rest.dir.path().to_owned());
+        assert_eq!(status(port, "/v1/namespaces"), Some(200));
+        rest.kill9();
+        assert_eq!(status(port, "/v1/config"), None);
+        rest.restart().unwrap();
+        assert_eq!(status(port, "/v1/namespaces"), Some(200));
+        let pid = rest.daemon.pid().unwrap();
+        drop(rest);
+        assert!(!is_alive(pid) && !dir.exists());
+    }
+}

@@ -1,0 +1,153 @@
+//! A private MinIO, the S3 of the tests: its data in a temporary folder, one bucket in it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+
+use super::daemon::Daemon;
+use super::{install, installed_dir, lock};
+
+/// RELEASE.2025-09-07T16-13-09Z, by the version that Go gives it.
+const PACKAGE: &str = "github.com/minio/minio@v0.0.0-20250907161309-07c3a429bfed";
+
+const ACCESS_KEY: &str = "philotes";
+const SECRET_KEY: &str = "philotes-secret";
+
+/// A running server, or a killed one that can be started again. Dropping it stops it and removes its data.
+#[derive(Debug)]
+pub struct Minio {
+    // Stopped before its data goes.
+    daemon: Daemon,
+    dir: TempDir,
+    program: PathBuf,
+}
+
+impl Minio {
+    /// The bucket that is there from the start.
+    pub const BUCKET: &str = "lake";
+
+    /// The region that requests are signed for.
+    pub const REGION: &str = "us-east-1";
+
+    /// A new server that answers, with an empty bucket.
+    ///
+    /// # Errors
+    /// When MinIO is missing and cannot be built, or does not start; the message names its log.
+    pub fn start() -> Result<Self> {
+        let program = install_minio()?;
+        let dir = tempfile::Builder::new().prefix("philotes-minio-").tempdir()?;
+        // A folder is a bucket to MinIO.
+        std::fs::create_dir_all(dir.path().join("data").join(Self::BUCKET))?;
+        let mut minio = Self { daemon: Daemon::new("minio", "/minio/health/ready")?, dir, program };
+        minio.restart()?;
+        Ok(minio)
+    }
+
+    /// Starts the server on the data that is there, on the same port, and waits until it answers.
+    ///
+    /// # Errors
+    /// When it does not answer in time; the message names its log.
+    pub fn restart(&mut self) -> Result<()> {
+        let mut command = Command::new(&self.program);
+        command
+            .arg("server")
+            .arg(self.dir.path().join("data"))
+            .args(["--address", &format!("127.0.0.1:{}", self.daemon.port())])
+            // Nothing of the user's own settings, no console on another port, no question for a newer version.
+            .env("HOME", self.dir.path())
+            .envs([("MINIO_BROWSER", "off"), ("MINIO_UPDATE", "off")])
+            .envs([("MINIO_ROOT_USER", ACCESS_KEY), ("MINIO_ROOT_PASSWORD", SECRET_KEY)]);
+        self.daemon.start(&command)
+    }
+
+    /// Stops the server in an orderly way.
+    pub fn stop(&mut self) {
+        self.daemon.stop();
+    }
+
+    /// Kills the server as a crash would.
+    pub fn kill9(&mut self) {
+        self.daemon.kill9();
+    }
+
+    /// Where it answers: `http://127.0.0.1:PORT`.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.daemon.port())
+    }
+
+    /// The id of the key that may do everything.
+    #[must_use]
+    pub fn access_key(&self) -> &str {
+        ACCESS_KEY
+    }
+
+    /// Its secret.
+    #[must_use]
+    pub fn secret_key(&self) -> &str {
+        SECRET_KEY
+    }
+
+    /// The server's own log.
+    #[must_use]
+    pub fn log(&self) -> &Path {
+        self.daemon.log()
+    }
+}
+
+/// The program, built where it is missing. Nobody packages MinIO for Debian.
+fn install_minio() -> Result<PathBuf> {
+    let _lock = lock()?;
+    let bin = installed_dir()?.join("bin");
+    let program = bin.join("minio");
+    if program.exists() {
+        return Ok(program);
+    }
+    eprintln!("building MinIO, which takes some minutes, once");
+    let output = Command::new(go()?).args(["install", PACKAGE]).env("GOBIN", &bin).output().context("cannot run go")?;
+    if !output.status.success() {
+        bail!("cannot build {PACKAGE}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(program)
+}
+
+/// Go: from the PATH, or where its own archive puts it, or Debian's.
+fn go() -> Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path)
+        .chain([PathBuf::from("/usr/local/go/bin")])
+        .map(|dir| dir.join("go"))
+        .find(|program| program.exists());
+    if let Some(program) = found {
+        return Ok(program);
+    }
+    install(&["go:golang"])?;
+    Ok(PathBuf::from("go"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::services::daemon::status;
+    use crate::services::is_alive;
+
+    #[test]
+    fn survives_a_crash_and_leaves_nothing() {
+        let mut minio = match Minio::start() {
+            Ok(minio) => minio,
+            Err(error) => return crate::skip(&error),
+        };
+        let (port, dir) = (minio.daemon.port(), minio.dir.path().to_owned());
+        // Nothing is told to a request without a signature.
+        assert_eq!(status(port, "/lake/"), Some(403));
+        minio.kill9();
+        assert_eq!(status(port, "/minio/health/ready"), None);
+        minio.restart().unwrap();
+        assert_eq!(status(port, "/minio/health/ready"), Some(200));
+        let pid = minio.daemon.pid().unwrap();
+        drop(minio);
+        assert!(!is_alive(pid) && !dir.exists());
+    }
+}
