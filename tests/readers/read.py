@@ -1,8 +1,11 @@
-"""Reads Iceberg tables of a SQLite catalog as PyIceberg or DuckDB sees them.
+"""Reads Iceberg tables of a SQLite or a REST catalog as PyIceberg or DuckDB sees them.
 
 A line of JSON in is a request, a line of JSON out its answer: {"ok": ...} or {"error": "..."}.
 
     {"op": "rows", "reader": "pyiceberg", "catalog": "/path/catalog.db", "table": "cdc.public_orders"}
+
+The catalog is a SQLite file's path, or of a REST catalog whose tables lie in S3 an object with `uri`, `warehouse`,
+`endpoint`, `access_key`, `secret_key` and `region`.
 
 Cells are text or null, exact: whole numbers and decimals in decimal digits, float and double as the big-endian bytes of
 the double in hex, date as days, time and timestamps as microseconds since 1970 (UTC where there is a zone), uuid in its
@@ -15,10 +18,14 @@ import struct
 import sys
 import uuid
 
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 from duckdb_extensions import import_extension
+from pyiceberg.catalog.rest import RestCatalog
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.schema import Schema
 from pyiceberg.types import NestedField
@@ -26,7 +33,7 @@ from pyiceberg.types import NestedField
 
 def connect_duckdb(extension_directory):
     connection = duckdb.connect(config={"extension_directory": extension_directory})
-    for extension in ("avro", "iceberg"):
+    for extension in ("avro", "httpfs", "iceberg"):
         import_extension(extension, con=connection)
         connection.load_extension(extension)
     return connection
@@ -93,11 +100,26 @@ def answer_of(table):
     return {"columns": table.column_names, "rows": [list(row) for row in zip(*columns)]}
 
 
+def pyiceberg_catalog(request):
+    catalog = request["catalog"]
+    if isinstance(catalog, str):
+        return SqlCatalog("philotes", uri="sqlite:///" + catalog, warehouse=request.get("warehouse") or "")
+    properties = {
+        "uri": catalog["uri"],
+        "warehouse": catalog["warehouse"],
+        "py-io-impl": "pyiceberg.io.pyarrow.PyArrowFileIO",
+        "s3.endpoint": catalog["endpoint"],
+        "s3.access-key-id": catalog["access_key"],
+        "s3.secret-access-key": catalog["secret_key"],
+        "s3.region": catalog["region"],
+        "s3.force-virtual-addressing": "false",
+    }
+    return RestCatalog("philotes", **properties)
+
+
 class PyIceberg:
     def __init__(self, request):
-        self.catalog = SqlCatalog(
-            "philotes", uri="sqlite:///" + request["catalog"], warehouse=request.get("warehouse", "")
-        )
+        self.catalog = pyiceberg_catalog(request)
         if request["op"] != "create":
             self.table = self.catalog.load_table(request["table"])
 
@@ -150,7 +172,10 @@ class PyIceberg:
 
     def rows_in_order(self, request):
         """All rows: the files in the order of their commits, each file's rows in its own order."""
-        tables = [pq.read_table(file["path"].removeprefix("file://"), partitioning=None) for file in self.files(request)]
+        tables = []
+        for file in self.files(request):
+            with self.open(file["path"]) as data:
+                tables.append(pq.read_table(data))
         return answer_of(pa.concat_tables(tables, promote_options="default"))
 
     def properties(self, request):
@@ -166,10 +191,15 @@ class PyIceberg:
 
     def parquet_field_ids(self, request):
         """The same, as every live data file says it."""
-        return {
-            file["path"]: parquet_ids(pq.read_schema(pa.OSFile(file["path"].removeprefix("file://"))))
-            for file in self.files(request)
-        }
+        ids = {}
+        for file in self.files(request):
+            with self.open(file["path"]) as data:
+                ids[file["path"]] = parquet_ids(pq.read_schema(data))
+        return ids
+
+    def open(self, path):
+        """A data file, wherever it lies."""
+        return self.table.io.new_input(path).open()
 
     def drop(self, request):
         self.catalog.drop_table(request["table"])
@@ -183,50 +213,93 @@ class PyIceberg:
         self.catalog.create_namespace_if_not_exists(request["table"].rpartition(".")[0])
         self.catalog.create_table(request["table"], Schema(*fields))
 
+    def append(self, request):
+        """Rows, each an object by the columns' names."""
+        self.table.append(pa.Table.from_pylist(request["rows"], schema=self.table.schema().as_arrow()))
+
     def rollback(self, request):
         """Makes an earlier snapshot the head, as an operator's rollback does."""
         snapshot = int(request["snapshot"])
         self.table.manage_snapshots().rollback_to_snapshot(snapshot).commit()
 
 
+def quoted(text, quote="'"):
+    return quote + text.replace(quote, 2 * quote) + quote
+
+
+def sqlite_metadata(catalog, table):
+    """Where the current metadata file of a table of a SQLite catalog lies."""
+    namespace, _, name = table.rpartition(".")
+    with sqlite3.connect(catalog, timeout=30) as connection:
+        row = connection.execute(
+            "select metadata_location from iceberg_tables "
+            "where catalog_name = ? and table_namespace = ? and table_name = ?",
+            ("philotes", namespace, name),
+        ).fetchone()
+    if row is None:
+        raise LookupError(f"no table {table} in the catalog")
+    return row[0]
+
+
+@contextmanager
+def duckdb_source(request):
+    """What DuckDB is to read: the FROM clause, and the argument of its functions about the table."""
+    catalog, table = request["catalog"], request["table"]
+    if isinstance(catalog, str):
+        metadata = quoted(sqlite_metadata(catalog, table))
+        yield f"iceberg_scan({metadata})", metadata
+        return
+    endpoint = urlsplit(catalog["endpoint"])
+    DUCKDB.sql(
+        f"create or replace secret lake (type s3, endpoint {quoted(endpoint.netloc)}, url_style 'path', "
+        f"use_ssl {endpoint.scheme == 'https'}, key_id {quoted(catalog['access_key'])}, "
+        f"secret {quoted(catalog['secret_key'])}, region {quoted(catalog['region'])})"
+    )
+    # Attached anew for every request: nothing that it remembers of the table is older.
+    DUCKDB.sql(
+        f"attach {quoted(catalog['warehouse'])} as lake (type iceberg, endpoint {quoted(catalog['uri'])}, "
+        "authorization_type 'none', access_delegation_mode 'none')"
+    )
+    try:
+        name = ".".join(quoted(part, '"') for part in ("lake", *table.rsplit(".", 1)))
+        yield name, name
+    finally:
+        DUCKDB.sql("detach lake")
+
+
 class DuckDb:
     def __init__(self, request):
-        namespace, _, name = request["table"].rpartition(".")
-        with sqlite3.connect(request["catalog"], timeout=30) as catalog:
-            row = catalog.execute(
-                "select metadata_location from iceberg_tables "
-                "where catalog_name = ? and table_namespace = ? and table_name = ?",
-                ("philotes", namespace, name),
-            ).fetchone()
-        if row is None:
-            raise LookupError(f"no table {request['table']} in the catalog")
-        self.metadata = row[0].replace("'", "''")
+        pass
 
     def rows(self, request):
-        return self.query({"sql": "select * from t"})
+        return self.query(request | {"sql": "select * from t"})
 
     def query(self, request):
-        DUCKDB.sql(f"create or replace temp view t as select * from iceberg_scan('{self.metadata}')")
-        try:
-            return answer_of(DUCKDB.sql(request["sql"]).to_arrow_table())
-        finally:
-            DUCKDB.sql("drop view t")
+        with duckdb_source(request) as (source, _):
+            DUCKDB.sql(f"create or replace temp view t as select * from {source}")
+            try:
+                return answer_of(DUCKDB.sql(request["sql"]).to_arrow_table())
+            finally:
+                DUCKDB.sql("drop view t")
 
     def schema(self, request):
-        described = DUCKDB.sql(f"describe select * from iceberg_scan('{self.metadata}')").fetchall()
+        with duckdb_source(request) as (source, _):
+            described = DUCKDB.sql(f"describe select * from {source}").fetchall()
         return [{"id": 0, "name": d[0], "type": d[1], "required": d[2] == "NO", "identifier": False} for d in described]
 
     def snapshots(self, request):
-        found = DUCKDB.sql(
-            f"select snapshot_id, sequence_number, operation from iceberg_snapshots('{self.metadata}') order by 2"
-        ).fetchall()
+        with duckdb_source(request) as (_, table):
+            found = DUCKDB.sql(
+                f"select snapshot_id, sequence_number, operation from iceberg_snapshots({table}) order by 2"
+            ).fetchall()
         return [{"id": str(f[0]), "parent": None, "sequence": f[1], "timestamp_ms": 0, "operation": f[2], "summary": {}} for f in found]
 
     def files(self, request):
-        found = DUCKDB.sql(
-            "select file_path, manifest_sequence_number, record_count, file_format "
-            f"from iceberg_metadata('{self.metadata}') where status <> 'DELETED' order by 2"
-        ).fetchall()
+        with duckdb_source(request) as (_, table):
+            found = DUCKDB.sql(
+                "select file_path, manifest_sequence_number, record_count, file_format "
+                f"from iceberg_metadata({table}) where status <> 'DELETED' order by 2"
+            ).fetchall()
         return [
             {"path": f[0], "sequence": f[1], "rows": f[2], "bytes": 0, "format": f[3], "partition": []} for f in found
         ]

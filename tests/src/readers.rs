@@ -10,9 +10,11 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
 
 use anyhow::{Context, Result, bail};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::services::iceberg_rest::IcebergRest;
+use crate::services::minio::Minio;
 use crate::{services, target};
 
 /// Who reads.
@@ -27,13 +29,40 @@ pub enum Reader {
 /// Both.
 pub const READERS: [Reader; 2] = [Reader::PyIceberg, Reader::DuckDb];
 
-/// A table of a SQLite catalog.
+/// A table of a catalog.
 #[derive(Clone, Debug)]
 pub struct Table {
-    /// The catalog's file.
-    pub catalog: PathBuf,
+    /// The catalog.
+    pub catalog: Catalog,
     /// Namespace and name, with a dot.
     pub name: String,
+}
+
+/// Where a table is found; `readers/read.py` tells them apart by the form.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum Catalog {
+    /// The file of a SQLite catalog.
+    Sqlite(PathBuf),
+    /// A REST catalog.
+    Rest(Rest),
+}
+
+/// A REST catalog whose tables lie in S3.
+#[derive(Clone, Debug, Serialize)]
+pub struct Rest {
+    /// The catalog's server.
+    pub uri: String,
+    /// Where it puts new tables.
+    pub warehouse: String,
+    /// The storage's server.
+    pub endpoint: String,
+    /// The id of the storage's key.
+    pub access_key: String,
+    /// Its secret.
+    pub secret_key: String,
+    /// What requests to the storage are signed for.
+    pub region: String,
 }
 
 /// Rows as a reader found them: every cell is text, null, or a list of cells; see `readers/read.py` for the forms.
@@ -195,11 +224,32 @@ impl Reader {
     }
 }
 
+impl Rest {
+    /// The catalog of these two servers.
+    #[must_use]
+    pub fn new(rest: &IcebergRest, minio: &Minio) -> Self {
+        Self {
+            uri: rest.uri(),
+            warehouse: IcebergRest::WAREHOUSE.to_owned(),
+            endpoint: minio.endpoint(),
+            access_key: minio.access_key().to_owned(),
+            secret_key: minio.secret_key().to_owned(),
+            region: Minio::REGION.to_owned(),
+        }
+    }
+}
+
 impl Table {
-    /// A table of this catalog.
+    /// A table of a SQLite catalog.
     #[must_use]
     pub fn new(catalog: &Path, name: &str) -> Self {
-        Self { catalog: catalog.to_owned(), name: name.to_owned() }
+        Self { catalog: Catalog::Sqlite(catalog.to_owned()), name: name.to_owned() }
+    }
+
+    /// A table of a REST catalog.
+    #[must_use]
+    pub fn rest(catalog: &Rest, name: &str) -> Self {
+        Self { catalog: Catalog::Rest(catalog.clone()), name: name.to_owned() }
     }
 
     /// The table's properties.
@@ -242,14 +292,28 @@ impl Table {
         Reader::PyIceberg.ask(self, "parquet_field_ids", json!({}))
     }
 
-    /// Creates the table with fields `[name, type, required]`, as somebody else with PyIceberg would.
+    /// Creates the table with fields `[name, type, required]`, as somebody else with PyIceberg would. A SQLite catalog
+    /// has to be told the warehouse's folder, a REST catalog has a warehouse of its own.
     ///
     /// # Errors
     /// What PyIceberg says.
-    pub fn create_as_somebody_else(&self, warehouse: &Path, fields: &[Value]) -> Result<()> {
-        std::fs::create_dir_all(warehouse)?;
-        let warehouse = format!("file://{}", warehouse.display());
+    pub fn create_as_somebody_else(&self, warehouse: Option<&Path>, fields: &[Value]) -> Result<()> {
+        let warehouse = match warehouse {
+            Some(dir) => {
+                std::fs::create_dir_all(dir)?;
+                Some(format!("file://{}", dir.display()))
+            }
+            None => None,
+        };
         Reader::PyIceberg.ask(self, "create", json!({"fields": fields, "warehouse": warehouse}))
+    }
+
+    /// Appends rows, each an object by the columns' names, as somebody else with PyIceberg would.
+    ///
+    /// # Errors
+    /// What PyIceberg says.
+    pub fn append_as_somebody_else(&self, rows: &[Value]) -> Result<()> {
+        Reader::PyIceberg.ask(self, "append", json!({ "rows": rows }))
     }
 
     /// Where the current metadata file lies.
@@ -269,7 +333,7 @@ impl Table {
         match self.metadata_location() {
             Ok(_) => Ok(true),
             Err(error) if error.to_string().contains("NoSuchTableError") => Ok(false),
-            Err(_) if !self.catalog.exists() => Ok(false),
+            Err(_) if matches!(&self.catalog, Catalog::Sqlite(file) if !file.exists()) => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -371,4 +435,45 @@ fn run(command: &mut Command) -> Result<()> {
         bail!("{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A table in the storage, under a REST catalog, outlives both servers' crashes; both readers find the same in it.
+    #[test]
+    fn a_rest_catalog_is_read() {
+        let started = Minio::start().and_then(|minio| Ok((IcebergRest::start(&minio)?, minio)));
+        let (mut rest, mut minio) = match started {
+            Ok(started) => started,
+            Err(error) => return crate::skip(&error),
+        };
+        let table = Table::rest(&Rest::new(&rest, &minio), "cdc.public_t");
+        assert!(!table.exists().unwrap());
+        table.create_as_somebody_else(None, &[json!(["id", "long", true]), json!(["who", "string", false])]).unwrap();
+        assert!(table.exists().unwrap());
+        table.append_as_somebody_else(&[json!({"id": 1, "who": "a"}), json!({"id": 2})]).unwrap();
+        rest.kill9();
+        minio.kill9();
+        assert!(table.exists().is_err() && Reader::DuckDb.rows(&table).is_err());
+        minio.restart().unwrap();
+        rest.restart().unwrap();
+        table.append_as_somebody_else(&[json!({"id": 3, "who": "c"})]).unwrap();
+
+        let expected = [[json!("1"), json!("a")], [json!("2"), json!(null)], [json!("3"), json!("c")]];
+        for reader in READERS {
+            assert_eq!(reader.query(&table, "select id, who from t order by id").unwrap().rows, expected, "{reader}");
+            let names: Vec<String> = reader.schema(&table).unwrap().into_iter().map(|column| column.name).collect();
+            assert_eq!(names, ["id", "who"], "{reader}");
+            assert_eq!(reader.snapshots(&table).unwrap().len(), 2, "{reader}");
+            let files = reader.files(&table).unwrap();
+            assert_eq!(files.iter().map(|file| file.rows).collect::<Vec<_>>(), [2, 1], "{reader}");
+            assert!(files[0].path.starts_with(IcebergRest::WAREHOUSE), "{reader}: {}", files[0].path);
+        }
+        assert_eq!(table.rows_in_order().unwrap().rows, expected);
+        assert_eq!(table.parquet_field_ids().unwrap().len(), 2);
+        table.drop_as_somebody_else().unwrap();
+        assert!(!table.exists().unwrap());
+    }
 }

@@ -190,7 +190,7 @@ fn a_null_never_lands_in_a_required_column() {
         json!(["_cdc_timestamp", "timestamptz", false]),
         json!(["_cdc_lsn", "string", false]),
     ];
-    table.create_as_somebody_else(&connector.dir().join("warehouse"), &fields).unwrap();
+    table.create_as_somebody_else(Some(&connector.dir().join("warehouse")), &fields).unwrap();
 
     session.batch("insert into t values (1, 1, 'fine')").unwrap();
     Host::until_idle(&connector).unwrap();
