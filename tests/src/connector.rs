@@ -1,4 +1,4 @@
-//! A connector of a test: its YAML, its catalog and warehouse in a temporary folder.
+//! A connector of a test: its YAML in a temporary folder, its catalog and warehouse there too or behind a REST server.
 
 use std::path::PathBuf;
 
@@ -6,13 +6,17 @@ use anyhow::Result;
 use tempfile::TempDir;
 
 use crate::host::philotes;
-use crate::readers::Table;
+use crate::readers::{Rest, Table};
+use crate::services::iceberg_rest::IcebergRest;
+use crate::services::minio::Minio;
 
-/// A connector from a PostgreSQL buffer into the embedded catalog.
+/// A connector from a PostgreSQL buffer into the embedded catalog or a REST catalog.
 #[derive(Debug)]
 pub struct Connector {
     dir: TempDir,
     dsn: String,
+    /// Instead of the embedded catalog.
+    rest: Option<Rest>,
     name: String,
     source: Vec<String>,
     sink: Vec<String>,
@@ -28,11 +32,20 @@ impl Connector {
         Ok(Self {
             dir: tempfile::Builder::new().prefix("philotes-").tempdir()?,
             dsn: dsn.to_owned(),
+            rest: None,
             name: "shop".to_owned(),
             source: Vec::new(),
             sink: Vec::new(),
             top: vec!["commit: {interval: 300ms}".to_owned()],
         })
+    }
+
+    /// The same into a REST catalog whose tables lie in MinIO.
+    ///
+    /// # Errors
+    /// When there is no room for its folder.
+    pub fn rest(dsn: &str, rest: &IcebergRest, minio: &Minio) -> Result<Self> {
+        Ok(Self { rest: Some(Rest::new(rest, minio)), ..Self::new(dsn)? })
     }
 
     /// Gives it another name.
@@ -69,18 +82,31 @@ impl Connector {
     #[must_use]
     pub fn yaml(&self) -> String {
         let lines = |lines: &[String]| lines.iter().map(|line| format!("  {line}\n")).collect::<String>();
-        let (warehouse, catalog) = (self.dir.path().join("warehouse"), self.catalog());
         format!(
             "name: {}\n\
              source:\n  plugin: postgres-buffer\n  dsn: \"{}\"\n  source_id: shop\n{}\
-             sink:\n  plugin: iceberg\n  catalog: {{type: sql, uri: \"sqlite://{}\", warehouse: \"file://{}\"}}\n{}{}\n",
+             sink:\n  plugin: iceberg\n{}{}{}\n",
             self.name,
             self.dsn,
             lines(&self.source),
-            catalog.display(),
-            warehouse.display(),
+            self.catalog_yaml(),
             lines(&self.sink),
             self.top.join("\n"),
+        )
+    }
+
+    fn catalog_yaml(&self) -> String {
+        let Some(rest) = &self.rest else {
+            return format!(
+                "  catalog: {{type: sql, uri: \"sqlite://{}\", warehouse: \"file://{}\"}}\n",
+                self.catalog().display(),
+                self.dir.path().join("warehouse").display(),
+            );
+        };
+        format!(
+            "  catalog: {{type: rest, uri: \"{}\"}}\n  storage: {{endpoint: \"{}\", access_key: {}, secret_key: {}, \
+             region: {}, path_style: true}}\n",
+            rest.uri, rest.endpoint, rest.access_key, rest.secret_key, rest.region,
         )
     }
 
@@ -100,7 +126,7 @@ impl Connector {
         self.dir.path()
     }
 
-    /// The SQLite catalog.
+    /// The SQLite catalog; with a REST catalog nothing is there.
     #[must_use]
     pub fn catalog(&self) -> PathBuf {
         self.dir.path().join("catalog.db")
@@ -109,7 +135,10 @@ impl Connector {
     /// A table of its catalog: `cdc.public_orders`.
     #[must_use]
     pub fn table(&self, name: &str) -> Table {
-        Table::new(&self.catalog(), name)
+        match &self.rest {
+            Some(rest) => Table::rest(rest, name),
+            None => Table::new(&self.catalog(), name),
+        }
     }
 
     /// Does an action; gives back what it printed.

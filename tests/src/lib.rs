@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use services::iceberg_rest::IcebergRest;
+use services::minio::Minio;
 use services::postgres::{Options, Postgres};
 
 /// A PostgreSQL for a test. `None` where none can be had and this is not CI: the skip is printed and counted in
@@ -33,6 +35,31 @@ pub fn postgres_or_skip() -> Option<Postgres> {
     }
     #[expect(clippy::panic, reason = "a test cannot go on")]
     Some(Postgres::start(Options::default()).unwrap_or_else(|error| panic!("{error:#}")))
+}
+
+/// The servers of a connector into a REST catalog.
+#[derive(Debug)]
+pub struct Bed {
+    /// The source.
+    pub postgres: Postgres,
+    /// The catalog.
+    pub rest: IcebergRest,
+    /// Where its tables lie.
+    pub minio: Minio,
+}
+
+/// The servers for a test, or a skip as in [`postgres_or_skip`] where one of them cannot be had.
+///
+/// # Panics
+/// In CI (`CI=true`) where one cannot be had.
+#[must_use]
+pub fn bed_or_skip() -> Option<Bed> {
+    let postgres = postgres_or_skip()?;
+    let start = || -> Result<Bed> {
+        let minio = Minio::start()?;
+        Ok(Bed { rest: IcebergRest::start(&minio)?, minio, postgres })
+    };
+    start().inspect_err(skip).ok()
 }
 
 /// Notes that a test was skipped for want of a server.

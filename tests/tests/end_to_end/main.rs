@@ -11,22 +11,29 @@ mod exclusive;
 mod order;
 mod outages;
 mod refusals;
+mod rest;
 
 use std::time::Duration;
 
 use philotes_tests::connector::Connector;
 use philotes_tests::eventually;
 use philotes_tests::readers::{Reader, Table};
+use philotes_tests::services::postgres::Postgres;
 use philotes_tests::sql::Session;
 
 /// How long anything may take that should take a moment: two slow cores run everything at once.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A connector on a captured table `public.t (id bigint primary key, v integer, who text)`.
-fn captured(postgres: &philotes_tests::services::postgres::Postgres) -> (Session, Connector) {
+fn captured(postgres: &Postgres) -> (Session, Connector) {
+    captured_by(postgres, Connector::new(&postgres.dsn()).unwrap())
+}
+
+/// The same by this connector.
+fn captured_by(postgres: &Postgres, connector: Connector) -> (Session, Connector) {
     let session = postgres.session().unwrap();
     session.batch("create table t (id bigint primary key, v integer not null, who text)").unwrap();
-    let connector = Connector::new(&postgres.dsn()).unwrap().source("poll_interval: 100ms");
+    let connector = connector.source("poll_interval: 100ms");
     connector.capture(&["public.t"]).unwrap();
     (session, connector)
 }

@@ -1,0 +1,84 @@
+//! A REST catalog and S3 instead of the embedded catalog and a folder.
+
+use std::time::Duration;
+
+use philotes_tests::connector::Connector;
+use philotes_tests::host::Host;
+use philotes_tests::sql::Session;
+use philotes_tests::{bed_or_skip, eventually};
+
+use crate::{PATIENCE, assert_acknowledged, captured_by, pairs, wait_for_rows};
+
+/// The pairs (id, v) of all changes of `t`, as PostgreSQL's own log has them, in the order of [`pairs`].
+fn pairs_of_log(session: &Session) -> Vec<(i64, i64)> {
+    let rows = session
+        .rows(
+            "select doc ->> 'id', doc ->> 'v' from (select coalesce(after_data, before_data)::jsonb as doc \
+             from philotes.cdc_events where table_name = 't') e order by (doc ->> 'id')::bigint, (doc ->> 'v')::bigint",
+        )
+        .unwrap();
+    let number = |cell: &Option<String>| cell.as_ref().unwrap().parse().unwrap();
+    rows.iter().map(|row| (number(&row[0]), number(&row[1]))).collect()
+}
+
+#[test]
+fn rows_arrive_through_a_rest_catalog_in_s3() {
+    let Some(bed) = bed_or_skip() else { return };
+    let connector = Connector::rest(&bed.postgres.dsn(), &bed.rest, &bed.minio).unwrap();
+    let (session, connector) = captured_by(&bed.postgres, connector);
+    session.batch("insert into t select i, 1 from generate_series(1, 1000) i").unwrap();
+    session.batch("update t set v = 2 where id <= 10; delete from t where id > 990").unwrap();
+    Host::until_idle(&connector).unwrap();
+
+    let table = connector.table("cdc.public_t");
+    let expected = pairs_of_log(&session);
+    assert_eq!(expected.len(), 1020);
+    assert_eq!(pairs(&table), expected);
+    assert_acknowledged(&session);
+
+    Host::until_idle(&connector).unwrap();
+    assert_eq!(pairs(&table), expected);
+}
+
+#[test]
+fn the_catalog_and_the_storage_are_killed_for_ten_seconds() {
+    let Some(mut bed) = bed_or_skip() else { return };
+    let connector = Connector::rest(&bed.postgres.dsn(), &bed.rest, &bed.minio).unwrap();
+    let (session, connector) = captured_by(&bed.postgres, connector);
+    let table = connector.table("cdc.public_t");
+    let insert = |from: i64, to: i64| {
+        session.batch(&format!("insert into t select i, 1 from generate_series({from}, {to}) i")).unwrap();
+    };
+    insert(1, 1000);
+    let mut host = Host::start(&connector, &[]).unwrap();
+    wait_for_rows(&table, 1000);
+
+    bed.rest.kill9();
+    insert(1001, 2000);
+    host.wait_for_log(&["unavailable"], PATIENCE).unwrap();
+    std::thread::sleep(Duration::from_secs(10));
+    assert!(host.is_running().unwrap(), "{}", host.log_tail());
+    bed.rest.restart().unwrap();
+    insert(2001, 3000);
+    wait_for_rows(&table, 3000);
+
+    let reported = lines_with_unavailable(&host);
+    bed.minio.kill9();
+    insert(3001, 4000);
+    let again = eventually(PATIENCE, || Ok(lines_with_unavailable(&host) > reported)).unwrap();
+    assert!(again, "the storage's end is not in the host's log: {}", host.log_tail());
+    std::thread::sleep(Duration::from_secs(10));
+    assert!(host.is_running().unwrap(), "{}", host.log_tail());
+    bed.minio.restart().unwrap();
+    insert(4001, 5000);
+    wait_for_rows(&table, 5000);
+
+    host.terminate().unwrap();
+    let expected: Vec<(i64, i64)> = (1..=5000).map(|id| (id, 1)).collect();
+    assert_eq!(pairs(&table), expected);
+    assert_acknowledged(&session);
+}
+
+fn lines_with_unavailable(host: &Host) -> usize {
+    host.log().to_lowercase().lines().filter(|line| line.contains("unavailable")).count()
+}
