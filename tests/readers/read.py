@@ -19,6 +19,7 @@ import sys
 import uuid
 
 from contextlib import contextmanager
+from functools import cache
 from urllib.parse import urlsplit
 
 import duckdb
@@ -31,8 +32,10 @@ from pyiceberg.schema import Schema
 from pyiceberg.types import NestedField
 
 
-def connect_duckdb(extension_directory):
-    connection = duckdb.connect(config={"extension_directory": extension_directory})
+@cache
+def duckdb_for(storage):
+    """A DuckDB for one storage: what it remembers of a place it would take for true of the same place in another."""
+    connection = duckdb.connect(config={"extension_directory": EXTENSIONS})
     for extension in ("avro", "httpfs", "iceberg"):
         import_extension(extension, con=connection)
         connection.load_extension(extension)
@@ -128,11 +131,11 @@ class PyIceberg:
 
     def query(self, request):
         t = self.table.scan().to_arrow()
-        DUCKDB.register("t", t)
+        duckdb_for(None).register("t", t)
         try:
-            return answer_of(DUCKDB.sql(request["sql"]).to_arrow_table())
+            return answer_of(duckdb_for(None).sql(request["sql"]).to_arrow_table())
         finally:
-            DUCKDB.unregister("t")
+            duckdb_for(None).unregister("t")
 
     def schema(self, request):
         identifiers = set(self.table.schema().identifier_field_ids)
@@ -242,7 +245,7 @@ def sqlite_metadata(catalog, table):
 
 
 @contextmanager
-def duckdb_source(request):
+def duckdb_source(duckdb, request):
     """What DuckDB is to read: the FROM clause, and the argument of its functions about the table."""
     catalog, table = request["catalog"], request["table"]
     if isinstance(catalog, str):
@@ -250,13 +253,13 @@ def duckdb_source(request):
         yield f"iceberg_scan({metadata})", metadata
         return
     endpoint = urlsplit(catalog["endpoint"])
-    DUCKDB.sql(
+    duckdb.sql(
         f"create or replace secret lake (type s3, endpoint {quoted(endpoint.netloc)}, url_style 'path', "
         f"use_ssl {endpoint.scheme == 'https'}, key_id {quoted(catalog['access_key'])}, "
         f"secret {quoted(catalog['secret_key'])}, region {quoted(catalog['region'])})"
     )
     # Attached anew for every request: nothing that it remembers of the table is older.
-    DUCKDB.sql(
+    duckdb.sql(
         f"attach {quoted(catalog['warehouse'])} as lake (type iceberg, endpoint {quoted(catalog['uri'])}, "
         "authorization_type 'none', access_delegation_mode 'none')"
     )
@@ -264,39 +267,40 @@ def duckdb_source(request):
         name = ".".join(quoted(part, '"') for part in ("lake", *table.rsplit(".", 1)))
         yield name, name
     finally:
-        DUCKDB.sql("detach lake")
+        duckdb.sql("detach lake")
 
 
 class DuckDb:
     def __init__(self, request):
-        pass
+        catalog = request["catalog"]
+        self.duckdb = duckdb_for(None if isinstance(catalog, str) else catalog["endpoint"])
 
     def rows(self, request):
         return self.query(request | {"sql": "select * from t"})
 
     def query(self, request):
-        with duckdb_source(request) as (source, _):
-            DUCKDB.sql(f"create or replace temp view t as select * from {source}")
+        with duckdb_source(self.duckdb, request) as (source, _):
+            self.duckdb.sql(f"create or replace temp view t as select * from {source}")
             try:
-                return answer_of(DUCKDB.sql(request["sql"]).to_arrow_table())
+                return answer_of(self.duckdb.sql(request["sql"]).to_arrow_table())
             finally:
-                DUCKDB.sql("drop view t")
+                self.duckdb.sql("drop view t")
 
     def schema(self, request):
-        with duckdb_source(request) as (source, _):
-            described = DUCKDB.sql(f"describe select * from {source}").fetchall()
+        with duckdb_source(self.duckdb, request) as (source, _):
+            described = self.duckdb.sql(f"describe select * from {source}").fetchall()
         return [{"id": 0, "name": d[0], "type": d[1], "required": d[2] == "NO", "identifier": False} for d in described]
 
     def snapshots(self, request):
-        with duckdb_source(request) as (_, table):
-            found = DUCKDB.sql(
+        with duckdb_source(self.duckdb, request) as (_, table):
+            found = self.duckdb.sql(
                 f"select snapshot_id, sequence_number, operation from iceberg_snapshots({table}) order by 2"
             ).fetchall()
         return [{"id": str(f[0]), "parent": None, "sequence": f[1], "timestamp_ms": 0, "operation": f[2], "summary": {}} for f in found]
 
     def files(self, request):
-        with duckdb_source(request) as (_, table):
-            found = DUCKDB.sql(
+        with duckdb_source(self.duckdb, request) as (_, table):
+            found = self.duckdb.sql(
                 "select file_path, manifest_sequence_number, record_count, file_format "
                 f"from iceberg_metadata({table}) where status <> 'DELETED' order by 2"
             ).fetchall()
@@ -320,5 +324,5 @@ def serve():
 
 
 if __name__ == "__main__":
-    DUCKDB = connect_duckdb(sys.argv[1])
+    EXTENSIONS = sys.argv[1]
     serve()

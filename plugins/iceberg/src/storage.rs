@@ -186,13 +186,15 @@ impl S3Access {
                 (false, Some((scheme, host))) => builder.with_endpoint(format!("{scheme}://{bucket}.{host}")),
                 _ => builder.with_endpoint(endpoint),
             };
-            builder = builder.with_allow_http(endpoint.starts_with("http://"));
         }
         let store = builder
             .with_bucket_name(bucket)
             .with_virtual_hosted_style_request(!self.path_style)
             .with_client_options(
-                ClientOptions::new().with_connect_timeout(S3_CONNECT_TIME).with_timeout(S3_REQUEST_TIME),
+                ClientOptions::new()
+                    .with_connect_timeout(S3_CONNECT_TIME)
+                    .with_timeout(S3_REQUEST_TIME)
+                    .with_allow_http(self.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://"))),
             )
             .with_retry(RetryConfig {
                 max_retries: S3_RETRIES,

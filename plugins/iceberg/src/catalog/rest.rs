@@ -304,6 +304,11 @@ impl Catalog for RestCatalog {
             FormatVersion::V3 => "3",
         };
         properties.insert("format-version".to_owned(), version.to_owned());
+        let table = TableIdent::new(namespace.clone(), name.clone());
+        // Bound, because Java's servers do not read a spec without ids.
+        let bound = partition_spec.map(|spec| spec.with_spec_id(0).bind(schema.clone())).transpose();
+        let partition_spec = bound
+            .map_err(|e| CatalogError::new(Kind::Refused, format!("cannot create table {table}")).with_source(e))?;
         let mut body = json!({"name": name, "schema": schema, "stage-create": false, "properties": properties});
         for (key, value) in [
             ("location", location.map(|location| json!(location))),
@@ -314,7 +319,7 @@ impl Catalog for RestCatalog {
                 body.insert(key.to_owned(), value);
             }
         }
-        let doing = format!("cannot create table {}", TableIdent::new(namespace.clone(), name));
+        let doing = format!("cannot create table {table}");
         let request = self.request(Method::POST, &format!("{}/tables", self.namespace_url(namespace))).json(&body);
         match self.answer(request, Effect::Changes, &doing).await {
             Ok(answer) => self.loaded(answer),
