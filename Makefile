@@ -20,7 +20,7 @@ build: tools
 # for another selection of packages, since their features differ.
 test: build
 	$(INSTALL) initdb:postgresql valgrind:valgrind ensurepip:python3-venv \
-	    go:golang java:default-jre-headless mvn:maven
+	    go:golang javac:default-jdk-headless mvn:maven
 	rm -f $(TARGET)/skipped.txt
 	$(CARGO) test --workspace
 	@if [ -s $(TARGET)/skipped.txt ]; then \

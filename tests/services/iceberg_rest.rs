@@ -1,5 +1,5 @@
 //! The Iceberg project's own REST catalog server, the one its compatibility tests run against: a SQLite catalog behind
-//! HTTP, its tables in MinIO's bucket. It listens on all addresses; there is no setting for one.
+//! HTTP, its tables in MinIO's bucket.
 
 use std::path::Path;
 use std::process::Command;
@@ -55,9 +55,8 @@ impl IcebergRest {
         command
             // Small and quick to start: several tests run one each, on few cores.
             .args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", &self.classpath])
-            .arg("org.apache.iceberg.rest.RESTCatalogServer")
-            // It makes properties of these names: two underlines for a hyphen, one for a dot.
-            .env("CATALOG_REST_PORT", self.daemon.port().to_string())
+            .arg(target::repository().join("tests/services/IcebergRest.java"))
+            .arg(self.daemon.port().to_string())
             .env("CATALOG_URI", format!("jdbc:sqlite:{}", self.dir.path().join("catalog.db").display()))
             .env("CATALOG_WAREHOUSE", Self::WAREHOUSE)
             .env("CATALOG_IO__IMPL", "org.apache.iceberg.aws.s3.S3FileIO")
@@ -99,10 +98,10 @@ fn install_classpath() -> Result<String> {
     let is_there = |classpath: &str| std::env::split_paths(classpath).all(|jar| jar.exists());
     let installed = std::fs::read_to_string(&file).unwrap_or_default();
     if std::fs::read_to_string(&stamp).is_ok_and(|stamp| stamp == wanted) && is_there(&installed) {
-        install(&["java:default-jre-headless"])?;
+        install(&["javac:default-jdk-headless"])?;
         return Ok(installed);
     }
-    install(&["java:default-jre-headless", "mvn:maven"])?;
+    install(&["javac:default-jdk-headless", "mvn:maven"])?;
     let output = Command::new("mvn")
         .args(["-q", "-B", "-f"])
         .arg(&pom)
