@@ -60,7 +60,7 @@ async fn read_request(socket: &mut tokio::net::TcpStream) -> String {
     }
 }
 
-fn ok(body: serde_json::Value) -> Scene {
+fn ok(body: &serde_json::Value) -> Scene {
     (Some(200), body.to_string())
 }
 
@@ -70,7 +70,7 @@ fn error(status: u16, r#type: &str) -> Scene {
 
 /// As Lakekeeper answers: the prefix among the defaults.
 fn settings() -> Scene {
-    ok(json!({"overrides": {}, "defaults": {"prefix": "w-1"}, "idempotency-key-lifetime": "PT30M"}))
+    ok(&json!({"overrides": {}, "defaults": {"prefix": "w-1"}, "idempotency-key-lifetime": "PT30M"}))
 }
 
 fn metadata(location: &str) -> TableMetadata {
@@ -105,7 +105,7 @@ async fn open(server: &Scripted) -> Result<RestCatalog> {
 #[tokio::test]
 async fn requests_are_the_specifications() {
     let answer = json!({"metadata-location": "s3://lake/m", "metadata": metadata("s3://lake/t"), "config": null});
-    let server = Scripted::start(vec![settings(), ok(answer)]).await;
+    let server = Scripted::start(vec![settings(), ok(&answer)]).await;
     let catalog = open(&server).await.unwrap();
     catalog.commit_table(&table(), commit()).await.unwrap();
     let asked = server.asked(0);
@@ -154,7 +154,7 @@ async fn what_became_of_a_load() {
         (error(500, "InternalServerError"), Kind::Unavailable),
         ((None, String::new()), Kind::Unavailable),
         ((Some(200), "[]".into()), Kind::Refused),
-        (ok(elsewhere), Kind::Refused),
+        (ok(&elsewhere), Kind::Refused),
     ] {
         let server = Scripted::start(vec![settings(), scene.clone()]).await;
         let found = open(&server).await.unwrap().load_table(&table()).await.unwrap_err();
@@ -190,11 +190,11 @@ async fn a_server_without_a_catalog_says_where_one_could_be() {
 async fn listings_go_to_their_last_page() {
     let server = Scripted::start(vec![
         settings(),
-        ok(json!({"namespaces": [["a"]], "next-page-token": "2"})),
-        ok(json!({"namespaces": [["b"]], "next-page-token": null})),
-        ok(json!({"namespaces": []})),
-        ok(json!({"namespaces": [["a", "c"]]})),
-        ok(json!({"namespaces": []})),
+        ok(&json!({"namespaces": [["a"]], "next-page-token": "2"})),
+        ok(&json!({"namespaces": [["b"]], "next-page-token": null})),
+        ok(&json!({"namespaces": []})),
+        ok(&json!({"namespaces": [["a", "c"]]})),
+        ok(&json!({"namespaces": []})),
     ])
     .await;
     let found = open(&server).await.unwrap().list_namespaces().await.unwrap();
@@ -206,7 +206,7 @@ async fn listings_go_to_their_last_page() {
 
 #[tokio::test]
 async fn the_connectors_keys_win_over_the_catalogs() {
-    let server = Scripted::start(vec![ok(json!({"defaults": {"s3.region": "r-1"}, "overrides": {}}))]).await;
+    let server = Scripted::start(vec![ok(&json!({"defaults": {"s3.region": "r-1"}, "overrides": {}}))]).await;
     let mut catalog = open(&server).await.unwrap();
     let said = [
         ("s3.endpoint", "http://there:9000/"),
