@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
@@ -36,10 +36,6 @@ impl Daemon {
 
     pub(super) fn port(&self) -> u16 {
         self.port
-    }
-
-    pub(super) fn log(&self) -> &Path {
-        &self.log
     }
 
     /// Runs this command and waits until the server answers.

@@ -1,7 +1,6 @@
 //! The Iceberg project's own REST catalog server, the one its compatibility tests run against: a SQLite catalog behind
 //! HTTP, its tables in MinIO's bucket.
 
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -65,11 +64,6 @@ impl IcebergRest {
         self.daemon.start(&command)
     }
 
-    /// Stops the server in an orderly way.
-    pub fn stop(&mut self) {
-        self.daemon.stop();
-    }
-
     /// Kills the server as a crash would.
     pub fn kill9(&mut self) {
         self.daemon.kill9();
@@ -79,12 +73,6 @@ impl IcebergRest {
     #[must_use]
     pub fn uri(&self) -> String {
         format!("http://127.0.0.1:{}", self.daemon.port())
-    }
-
-    /// The server's own log.
-    #[must_use]
-    pub fn log(&self) -> &Path {
-        self.daemon.log()
     }
 }
 

@@ -1,6 +1,6 @@
 //! A private MinIO, the S3 of the tests: its data in a temporary folder, one bucket in it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -62,11 +62,6 @@ impl Minio {
         self.daemon.start(&command)
     }
 
-    /// Stops the server in an orderly way.
-    pub fn stop(&mut self) {
-        self.daemon.stop();
-    }
-
     /// Kills the server as a crash would.
     pub fn kill9(&mut self) {
         self.daemon.kill9();
@@ -88,12 +83,6 @@ impl Minio {
     #[must_use]
     pub fn secret_key(&self) -> &str {
         SECRET_KEY
-    }
-
-    /// The server's own log.
-    #[must_use]
-    pub fn log(&self) -> &Path {
-        self.daemon.log()
     }
 }
 

@@ -284,14 +284,8 @@ pub(crate) fn s3_parts(location: &str) -> Option<(&str, &str)> {
 #[typetag::serde(name = "philotes-object-store")]
 impl StorageFactory for Backend {
     fn build(&self, _: &StorageConfig) -> Result<Arc<dyn Storage>> {
-        Ok(Arc::new(ObjectStorage { backend: self.clone() }))
+        Ok(Arc::new(self.clone()))
     }
-}
-
-/// Iceberg's storage over object stores.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct ObjectStorage {
-    backend: Backend,
 }
 
 /// What an object store reports, as Iceberg's error: `retryable` where trying again can help.
@@ -315,9 +309,9 @@ fn failed(doing: &str, location: &str, error: object_store::Error) -> Error {
 
 #[async_trait]
 #[typetag::serde(name = "philotes-object-store")]
-impl Storage for ObjectStorage {
+impl Storage for Backend {
     async fn exists(&self, location: &str) -> Result<bool> {
-        let (store, path) = self.backend.place(location)?;
+        let (store, path) = self.place(location)?;
         match store.head(&path).await {
             Ok(_) => Ok(true),
             Err(object_store::Error::NotFound { .. }) => Ok(false),
@@ -326,32 +320,32 @@ impl Storage for ObjectStorage {
     }
 
     async fn metadata(&self, location: &str) -> Result<FileMetadata> {
-        let (store, path) = self.backend.place(location)?;
+        let (store, path) = self.place(location)?;
         Ok(FileMetadata { size: store.head(&path).await.map_err(|e| failed("look at", location, e))?.size })
     }
 
     async fn read(&self, location: &str) -> Result<Bytes> {
-        let (store, path) = self.backend.place(location)?;
+        let (store, path) = self.place(location)?;
         let got = store.get(&path).await.map_err(|e| failed("read", location, e))?;
         got.bytes().await.map_err(|e| failed("read", location, e))
     }
 
     async fn reader(&self, location: &str) -> Result<Box<dyn FileRead>> {
-        let (store, path) = self.backend.place(location)?;
+        let (store, path) = self.place(location)?;
         Ok(Box::new(ObjectReader { store, path, location: location.to_owned() }))
     }
 
     async fn write(&self, location: &str, bytes: Bytes) -> Result<()> {
-        let (store, path) = self.backend.place(location)?;
+        let (store, path) = self.place(location)?;
         store.put(&path, bytes.into()).await.map_err(|e| failed("write", location, e))?;
-        self.backend.written(&path);
+        self.written(&path);
         Ok(())
     }
 
     async fn writer(&self, location: &str) -> Result<Box<dyn FileWrite>> {
-        let (store, path) = self.backend.place(location)?;
+        let (store, path) = self.place(location)?;
         Ok(Box::new(ObjectWriter {
-            backend: self.backend.clone(),
+            backend: self.clone(),
             store,
             path,
             location: location.to_owned(),
@@ -360,7 +354,7 @@ impl Storage for ObjectStorage {
     }
 
     async fn delete(&self, location: &str) -> Result<()> {
-        let (store, path) = self.backend.place(location)?;
+        let (store, path) = self.place(location)?;
         match store.delete(&path).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(failed("delete", location, error)),
@@ -368,7 +362,7 @@ impl Storage for ObjectStorage {
     }
 
     async fn delete_prefix(&self, location: &str) -> Result<()> {
-        let (store, prefix) = self.backend.place(location)?;
+        let (store, prefix) = self.place(location)?;
         let mut listed = store.list(Some(&prefix));
         while let Some(object) = listed.next().await {
             let object = object.map_err(|e| failed("list", location, e))?;
@@ -385,12 +379,12 @@ impl Storage for ObjectStorage {
     }
 
     fn new_input(&self, location: &str) -> Result<InputFile> {
-        self.backend.place(location)?;
+        self.place(location)?;
         Ok(InputFile::new(Arc::new(self.clone()), location.to_owned()))
     }
 
     fn new_output(&self, location: &str) -> Result<OutputFile> {
-        self.backend.place(location)?;
+        self.place(location)?;
         Ok(OutputFile::new(Arc::new(self.clone()), location.to_owned()))
     }
 }
@@ -569,7 +563,7 @@ mod tests {
 
     #[test]
     fn storages_serialise_without_secrets_or_state() {
-        let storage: Box<dyn Storage> = Box::new(ObjectStorage { backend: Backend::Local(Written::default()) });
+        let storage: Box<dyn Storage> = Box::new(Backend::Local(Written::default()));
         let json = serde_json::to_string(&storage).unwrap();
         assert!(json.contains("philotes-object-store"), "{json}");
         let back: Box<dyn Storage> = serde_json::from_str(&json).unwrap();
