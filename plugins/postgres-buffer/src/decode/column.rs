@@ -12,7 +12,7 @@ use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{Field, Int64Type};
 use philotes_sdk::batch::{META_INFERRED, META_SOURCE_TYPE, UTC};
 
-use super::json::{Scanner, Value, unescape};
+use super::json::{Scanner, Value};
 use super::{ColumnType, Refusal, scalar};
 
 /// A column: its name, its type, and the values so far.
@@ -24,6 +24,8 @@ pub(crate) struct Column {
     /// The name as a key of JSON, quotes and colon and all, as PostgreSQL prints it.
     pub(crate) token: Vec<u8>,
     values: Values,
+    /// How many values there are.
+    len: usize,
 }
 
 impl Column {
@@ -41,7 +43,7 @@ impl Column {
             }
         }
         token.push_str("\":");
-        Self { name: name.to_owned(), kind, source_type, token: token.into_bytes(), values }
+        Self { name: name.to_owned(), kind, source_type, token: token.into_bytes(), values, len: rows }
     }
 
     pub(crate) fn field(&self) -> Field {
@@ -56,23 +58,28 @@ impl Column {
 
     /// How many values there are.
     pub(crate) fn len(&self) -> usize {
-        self.values.len()
+        self.len
     }
 
     /// Appends a value; one of an inferred column may widen the column's type.
+    #[inline(always)]
     pub(crate) fn append(&mut self, value: Value<'_>) -> Result<(), Refusal> {
-        if self.source_type.is_none() && value != Value::Null {
+        if self.source_type.is_none() && !matches!(value, Value::Null) {
             self.widen(value)?;
         }
-        self.values.append(value)
+        self.values.append(value)?;
+        self.len += 1;
+        Ok(())
     }
 
     pub(crate) fn append_null(&mut self) {
         self.values.append_nulls(1);
+        self.len += 1;
     }
 
     /// Takes the first `rows` values and starts anew.
     pub(crate) fn finish(&mut self, rows: usize) -> ArrayRef {
+        self.len = 0;
         let array = std::mem::replace(&mut self.values, Values::new(&self.kind)).finish();
         if array.len() == rows { array } else { array.slice(0, rows) }
     }
@@ -109,7 +116,7 @@ pub(crate) fn infer(value: Value<'_>) -> Result<Option<ColumnType>, Refusal> {
         Value::Bool(_) => ColumnType::Boolean,
         Value::Number(digits) if digits.parse::<i64>().is_ok() => ColumnType::Int64,
         Value::Number(digits) if survives_double(digits) => ColumnType::Float64,
-        Value::Number(_) | Value::String(_) => ColumnType::Text,
+        Value::Number(_) | Value::String(_) | Value::Escaped(_) => ColumnType::Text,
         Value::Nested(_) => ColumnType::Json,
     }))
 }
@@ -219,7 +226,7 @@ impl Values {
     }
 
     fn append(&mut self, value: Value<'_>) -> Result<(), Refusal> {
-        if value == Value::Null {
+        if matches!(value, Value::Null) {
             self.append_nulls(1);
             return Ok(());
         }
@@ -237,14 +244,14 @@ impl Values {
                 builder.append_value(scalar::decimal(&text_of(value)?, *precision, *scale)?);
             }
             Self::Text(builder) => match value {
-                Value::String(raw) => builder.append_value(unescape(raw)?),
-                Value::Number(text) | Value::Nested(text) => builder.append_value(text),
+                Value::String(text) | Value::Number(text) | Value::Nested(text) => builder.append_value(text),
+                Value::Escaped(_) => builder.append_value(text_of(value)?),
                 Value::Bool(truth) => builder.append_value(if truth { "true" } else { "false" }),
                 Value::Null => builder.append_null(),
             },
             Self::Json(builder) => match value {
                 // A JSON string stays one: the column holds JSON, not its text.
-                Value::String(raw) => {
+                Value::String(raw) | Value::Escaped(raw) => {
                     // Writing to a builder cannot fail.
                     let _ = write!(builder, "\"{raw}\"");
                     builder.append_value("");
@@ -334,6 +341,7 @@ fn printed(array: &ArrayRef, index: usize) -> String {
     }
 }
 
+#[inline(always)]
 fn text_of(value: Value<'_>) -> Result<std::borrow::Cow<'_, str>, Refusal> {
     value.scalar()?.ok_or(Refusal::new("not a value of the type"))
 }

@@ -14,18 +14,22 @@ pub(crate) enum Value<'a> {
     Bool(bool),
     /// Its digits.
     Number(&'a str),
-    /// What stands between the quotes, escapes and all.
+    /// What stands between the quotes: the text itself.
     String(&'a str),
+    /// What stands between the quotes, with escapes in it.
+    Escaped(&'a str),
     /// The text of an object or an array.
     Nested(&'a str),
 }
 
 impl<'a> Value<'a> {
     /// A string's or a number's own text, `None` for everything else.
+    #[inline(always)]
     pub(crate) fn scalar(self) -> Result<Option<Cow<'a, str>>, Refusal> {
         match self {
             Self::Number(digits) => Ok(Some(Cow::Borrowed(digits))),
-            Self::String(raw) => unescape(raw).map(Some),
+            Self::String(text) => Ok(Some(Cow::Borrowed(text))),
+            Self::Escaped(raw) => unescape(raw).map(|text| Some(Cow::Owned(text))),
             Self::Null | Self::Bool(_) | Self::Nested(_) => Ok(None),
         }
     }
@@ -71,6 +75,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Moves on to the next key of the object. `expected` is a key in quotes with its colon.
+    #[inline(always)]
     pub(crate) fn entry(&mut self, expected: &[u8]) -> Result<Entry<'a>, Refusal> {
         self.space();
         if self.peek() == Some(b',') {
@@ -86,7 +91,7 @@ impl<'a> Scanner<'a> {
             Some(b'"') => {}
             _ => return Err(BROKEN),
         }
-        let key = unescape(self.string()?)?;
+        let Some(key) = self.string()?.scalar()? else { return Err(BROKEN) };
         self.space();
         if self.peek() != Some(b':') {
             return Err(BROKEN);
@@ -106,11 +111,12 @@ impl<'a> Scanner<'a> {
     }
 
     /// The value at this point.
+    #[inline(always)]
     pub(crate) fn value(&mut self) -> Result<Value<'a>, Refusal> {
         self.space();
         let start = self.at;
         match self.peek() {
-            Some(b'"') => Ok(Value::String(self.string()?)),
+            Some(b'"') => self.string(),
             Some(b'{' | b'[') => {
                 self.nested()?;
                 Ok(Value::Nested(&self.text[start..self.at]))
@@ -136,21 +142,27 @@ impl<'a> Scanner<'a> {
         Ok(value)
     }
 
-    /// The string at this point, without its quotes.
-    fn string(&mut self) -> Result<&'a str, Refusal> {
+    /// The string at this point.
+    #[inline(always)]
+    fn string(&mut self) -> Result<Value<'a>, Refusal> {
         let start = self.at + 1;
         let bytes = self.text.as_bytes();
         let mut at = start;
+        let mut escapes = false;
         loop {
             at += quote_or_backslash(bytes.get(at..).ok_or(BROKEN)?);
             match bytes.get(at) {
                 Some(b'"') => break,
-                Some(b'\\') => at += 2,
+                Some(b'\\') => {
+                    escapes = true;
+                    at += 2;
+                }
                 _ => return Err(BROKEN),
             }
         }
         self.at = at + 1;
-        self.text.get(start..at).ok_or(BROKEN)
+        let text = self.text.get(start..at).ok_or(BROKEN)?;
+        Ok(if escapes { Value::Escaped(text) } else { Value::String(text) })
     }
 
     /// Skips the object or array at this point.
@@ -193,10 +205,7 @@ fn quote_or_backslash(bytes: &[u8]) -> usize {
 }
 
 /// The text of what stands between quotes.
-pub(crate) fn unescape(raw: &str) -> Result<Cow<'_, str>, Refusal> {
-    if !raw.as_bytes().contains(&b'\\') {
-        return Ok(Cow::Borrowed(raw));
-    }
+fn unescape(raw: &str) -> Result<String, Refusal> {
     let mut text = String::with_capacity(raw.len());
     let mut rest = raw;
     while let Some(at) = rest.find('\\') {
@@ -228,7 +237,7 @@ pub(crate) fn unescape(raw: &str) -> Result<Cow<'_, str>, Refusal> {
         });
     }
     text.push_str(rest);
-    Ok(Cow::Owned(text))
+    Ok(text)
 }
 
 fn hex4(rest: &mut &str) -> Result<u32, Refusal> {
@@ -254,7 +263,7 @@ mod tests {
         assert_eq!(
             found,
             [
-                ("a\"b".to_owned(), Value::String(r"x\\")),
+                ("a\"b".to_owned(), Value::Escaped(r"x\\")),
                 ("nested".to_owned(), Value::Nested(r#"{"s": "}]\"", "l": [1]}"#)),
                 ("t".to_owned(), Value::Bool(true)),
                 ("f".to_owned(), Value::Bool(false)),

@@ -256,41 +256,45 @@ impl StreamDecoder {
 
     fn fill(&mut self, object: &str) -> Result<Appended, Refusal> {
         let mut scanner = Scanner::enter(object, b'{')?;
-        let mut position = 0;
+        let (mut position, mut filled) = (0, 0);
         loop {
             let expected = self.order.get(position).copied();
             let token = expected.map_or(&[][..], |column| &self.columns[column].token);
-            let column = match (scanner.entry(token)?, expected) {
+            let entry = scanner.entry(token)?;
+            if matches!(entry, Entry::End) {
+                break;
+            }
+            let value = scanner.value()?;
+            let column = match (entry, expected) {
                 (Entry::Expected, Some(column)) => column,
-                (Entry::Other(key), _) => match self.index.get(key.as_ref()) {
-                    Some(column) => {
-                        self.order.truncate(position);
-                        self.order.push(*column);
-                        *column
-                    }
-                    None => {
-                        let value = scanner.value()?;
+                (Entry::Other(key), _) => {
+                    let Some(column) = self.index.get(key.as_ref()).copied() else {
+                        let columns = self.columns.len();
                         if self.fill_unknown(&key, value)? == Appended::TypesWanted {
                             return Ok(Appended::TypesWanted);
                         }
+                        filled += self.columns.len() - columns;
                         continue;
-                    }
-                },
+                    };
+                    self.order.truncate(position);
+                    self.order.push(column);
+                    column
+                }
                 _ => break,
             };
-            let value = scanner.value()?;
             self.put(column, value)?;
             position += 1;
+            filled += 1;
         }
-        let rows = self.rows;
-        for column in &mut self.columns {
-            if column.len() == rows {
+        if filled < self.columns.len() {
+            for column in self.columns.iter_mut().filter(|column| column.len() == self.rows) {
                 column.append_null();
             }
         }
         Ok(Appended::Done)
     }
 
+    #[inline(always)]
     fn put(&mut self, column: usize, value: Value<'_>) -> Result<(), Refusal> {
         let column = &mut self.columns[column];
         if column.len() > self.rows {

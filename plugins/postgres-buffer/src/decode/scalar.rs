@@ -57,29 +57,39 @@ pub(crate) fn decimal(text: &str, precision: u8, scale: i8) -> Result<i128, Refu
 /// The same in 64 bits, which is several times as fast: most decimals are short and have no exponent. `None` where one is
 /// not, or does not fit its type; that is told apart by [`decimal`].
 fn short_decimal(text: &[u8], precision: u8, scale: i8) -> Option<i64> {
-    const MOST_DIGITS: u32 = 18;
+    const MOST_DIGITS: usize = 18;
     let (negative, digits) = match text {
         [b'-', rest @ ..] => (true, rest),
         _ => (false, text),
     };
-    let (mut unscaled, mut count, mut places) = (0_i64, 0, None::<u32>);
-    for byte in digits {
-        match byte {
-            b'0'..=b'9' if count < MOST_DIGITS => {
-                unscaled = unscaled * 10 + i64::from(byte - b'0');
-                count += 1;
-                places = places.map(|places| places + 1);
-            }
-            b'.' if places.is_none() => places = Some(0),
-            _ => return None,
+    let mut unscaled = 0_i64;
+    let mut add = |digits: &[u8]| {
+        let count = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        for digit in &digits[..count] {
+            // Beyond 18 digits this wraps, and is not used.
+            unscaled = unscaled.wrapping_mul(10).wrapping_add(i64::from(digit - b'0'));
         }
-    }
-    let up = u32::try_from(scale).ok()?.checked_sub(places.unwrap_or(0))?;
-    if count == 0 || count + up > MOST_DIGITS {
+        count
+    };
+    let whole = add(digits);
+    let scale = usize::try_from(scale).ok()?;
+    let places = match &digits[whole..] {
+        [] => 0,
+        [b'.', fraction @ ..] => {
+            // PostgreSQL's division leaves zeros behind.
+            let (kept, zeros) = fraction.split_at(fraction.len().min(scale));
+            if add(kept) != kept.len() || zeros.iter().any(|byte| *byte != b'0') {
+                return None;
+            }
+            kept.len()
+        }
+        _ => return None,
+    };
+    if whole + places == 0 || whole + scale > MOST_DIGITS {
         return None;
     }
-    unscaled *= 10_i64.pow(up);
-    let fits = u32::from(precision) >= MOST_DIGITS || unscaled < 10_i64.pow(precision.into());
+    unscaled *= 10_i64.pow(u32::try_from(scale - places).ok()?);
+    let fits = usize::from(precision) >= MOST_DIGITS || unscaled < 10_i64.pow(precision.into());
     fits.then_some(if negative { -unscaled } else { unscaled })
 }
 
@@ -107,26 +117,25 @@ struct Reader<'a>(&'a [u8]);
 const BAD_DATE: Refusal = Refusal::new("not a date or time of the years 1 to 9999");
 
 impl Reader<'_> {
-    /// As many digits as there are, at least `least` and at most nine.
-    fn number(&mut self, least: usize) -> Result<(i64, usize), Refusal> {
-        let mut value = 0;
-        let mut count = 0;
-        while let Some(digit @ b'0'..=b'9') = self.0.first().copied() {
-            if count == 9 {
-                return Err(BAD_DATE);
-            }
-            value = value * 10 + i64::from(digit - b'0');
-            count += 1;
-            self.0 = &self.0[1..];
+    /// As many digits as there are, from one to nine.
+    fn number(&mut self) -> Result<(i64, usize), Refusal> {
+        let count = self.0.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        if !(1..=9).contains(&count) {
+            return Err(BAD_DATE);
         }
-        if count < least { Err(BAD_DATE) } else { Ok((value, count)) }
+        let (digits, rest) = self.0.split_at(count);
+        self.0 = rest;
+        Ok((digits.iter().fold(0, |value, digit| value * 10 + i64::from(digit - b'0')), count))
     }
 
+    /// Exactly two digits; no caller lets a third one follow.
     fn two(&mut self, max: i64) -> Result<i64, Refusal> {
-        match self.number(2)? {
-            (value, 2) if value <= max => Ok(value),
-            _ => Err(BAD_DATE),
-        }
+        let Some(([tens @ b'0'..=b'9', ones @ b'0'..=b'9'], rest)) = self.0.split_first_chunk() else {
+            return Err(BAD_DATE);
+        };
+        self.0 = rest;
+        let value = i64::from(tens - b'0') * 10 + i64::from(ones - b'0');
+        if value <= max { Ok(value) } else { Err(BAD_DATE) }
     }
 
     fn take(&mut self, wanted: u8) -> bool {
@@ -143,7 +152,7 @@ impl Reader<'_> {
 
     /// Days since 1970.
     fn date(&mut self) -> Result<i64, Refusal> {
-        let (year, _) = self.number(4)?;
+        let year = self.two(99)? * 100 + self.two(99)?;
         self.expect(b'-')?;
         let month = self.two(12)?;
         self.expect(b'-')?;
@@ -156,7 +165,7 @@ impl Reader<'_> {
             _ => 31,
         };
         // Python and most readers of Iceberg know the years 1 to 9999.
-        if !(1..=9999).contains(&year) || month == 0 || day == 0 || day > length {
+        if year == 0 || month == 0 || day == 0 || day > length {
             return Err(BAD_DATE);
         }
         // Years that begin in March put the leap day at their end.
@@ -174,7 +183,7 @@ impl Reader<'_> {
         if self.take(b':') {
             micros += self.two(59)? * 1_000_000;
             if self.take(b'.') {
-                let (fraction, digits) = self.number(1)?;
+                let (fraction, digits) = self.number()?;
                 let digits = u32::try_from(digits).map_err(|_| BAD_DATE)?;
                 micros += match digits {
                     0..=6 => fraction * 10_i64.pow(6 - digits),

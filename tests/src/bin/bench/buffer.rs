@@ -80,7 +80,7 @@ impl Database {
                  select 'shop', 'public', {table}, 'INSERT', '0/' || upper(to_hex(i)), i / 100, '[\"id\"]', \
                  jsonb_build_object('id', i, 'customer_id', i * 7919 % 100000, \
                    'status', (array['new', 'paid', 'shipped', 'cancelled'])[(i % 4 + 1)::int], \
-                   'total', (i * 31 % 1000000)::numeric / 100 + 0.01, 'quantity', i % 12, \
+                   'total', ((i * 31 % 1000000)::numeric / 100 + 0.01)::numeric(14, 2), 'quantity', i % 12, \
                    'placed_at', to_jsonb(timestamptz '2026-01-01 00:00:00.000001+00' + i * interval '1 second'), \
                    'email', 'customer' || i * 7919 % 100000 || '@example.com', 'note', md5(i::text)), \
                  '{COLUMNS}', now() + i * interval '1 microsecond', {processed_at} \
