@@ -153,6 +153,8 @@ pub(crate) struct S3Access {
     pub(crate) credentials: S3Credentials,
     /// The bucket stands in the path and not in the host's name.
     pub(crate) path_style: bool,
+    /// Nothing is to be deleted: the catalog can bring back a dropped table, and does the deleting itself.
+    pub(crate) keeps_files: bool,
 }
 
 /// What lets requests to S3 in.
@@ -208,6 +210,7 @@ impl S3Access {
         let keys = storage.access_key.clone().zip(storage.secret_key.clone());
         Self {
             path_style: storage.path_style.unwrap_or(endpoint.is_some()),
+            keeps_files: false,
             endpoint,
             region: storage.region.clone(),
             credentials: keys.map_or(S3Credentials::Environment, |(key_id, secret_key)| {
@@ -327,6 +330,10 @@ impl Backend {
         }
     }
 
+    fn keeps_files(&self) -> bool {
+        matches!(self, Self::S3(buckets) if buckets.0.access.keeps_files)
+    }
+
     /// Notes that a file was written.
     fn written(&self, path: &Path) {
         if let Self::Local(written) = self {
@@ -427,6 +434,9 @@ impl Storage for Backend {
 
     async fn delete(&self, location: &str) -> Result<()> {
         let (store, path) = self.place(location)?;
+        if self.keeps_files() {
+            return Ok(());
+        }
         match store.delete(&path).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(failed("delete", location, error)),
@@ -435,6 +445,9 @@ impl Storage for Backend {
 
     async fn delete_prefix(&self, location: &str) -> Result<()> {
         let (store, prefix) = self.place(location)?;
+        if self.keeps_files() {
+            return Ok(());
+        }
         let mut listed = store.list(Some(&prefix));
         while let Some(object) = listed.next().await {
             let object = object.map_err(|e| failed("list", location, e))?;

@@ -237,6 +237,7 @@ impl RestCatalog {
     ) -> (S3Access, Option<Arc<Lender>>, Option<Arc<Signer>>) {
         let said = |key: &str| settings.get(key).or_else(|| self.properties.get(key)).cloned();
         let mut access = S3Access::configured(&self.storage);
+        access.keeps_files = said("s3.delete-enabled").is_some_and(|enabled| enabled == "false");
         access.region = access.region.or_else(|| said("s3.region")).or_else(|| said("client.region"));
         if access.endpoint.is_none() {
             access.endpoint = said("s3.endpoint");

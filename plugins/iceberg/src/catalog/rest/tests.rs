@@ -396,8 +396,13 @@ async fn the_connectors_keys_win_over_the_catalogs() {
         catalog.load_table(&table()).await.unwrap();
         let reached = catalog.reached.lock().await;
         let access = &reached[&table()].access;
-        let expected =
-            S3Access { endpoint: Some(endpoint.into()), region: Some(region.into()), credentials, path_style: true };
+        let expected = S3Access {
+            endpoint: Some(endpoint.into()),
+            region: Some(region.into()),
+            credentials,
+            path_style: true,
+            keeps_files: false,
+        };
         assert!(*access == expected, "{access:?}");
         let delegation = storage.is_none().then_some("vended-credentials,remote-signing");
         assert_eq!(header(&server.asked(0), "x-iceberg-access-delegation"), delegation);
@@ -517,5 +522,103 @@ async fn extra_headers_go_with_every_request() {
     for request in [server.asked(0), server.asked(1)] {
         assert_eq!(header(&request, "x-tenant"), Some("shop"));
         assert_eq!(header(&request, "x-iceberg-access-delegation"), Some("remote-signing"));
+    }
+}
+
+/// What Lakekeeper 0.13 was seen to answer: the metadata without what is empty, settings in the reply to a load, null for them
+/// in the reply to a commit.
+mod lakekeeper {
+    use super::*;
+
+    fn answer(config: &serde_json::Value) -> Scene {
+        let mut metadata = json!(metadata("s3://lake/0198/0199"));
+        let metadata_fields = metadata.as_object_mut().unwrap();
+        for empty in
+            ["snapshots", "current-snapshot-id", "snapshot-log", "metadata-log", "properties", "refs", "statistics"]
+        {
+            metadata_fields.remove(empty);
+        }
+        ok(&json!({
+            "metadata-location": "s3://lake/0198/0199/metadata/00000-1.gz.metadata.json",
+            "metadata": metadata,
+            "config": config,
+        }))
+    }
+
+    #[tokio::test]
+    async fn a_table_is_made_loaded_and_committed_to() {
+        let config = json!({"s3.endpoint": "http://127.0.0.1:9000/", "s3.path-style-access": "true", "s3.region": "local-01",
+            "region": "local-01", "client.region": "local-01", "s3.delete-enabled": "false"});
+        let server = Scripted::start(vec![
+            settings(),
+            error(404, "NoSuchNamespaceException"),
+            ok(&json!({"namespace": ["cdc"], "properties": {"location": "s3://lake/0198", "namespace_id": "0198"}})),
+            answer(&config),
+            answer(&config),
+            answer(&json!(null)),
+        ])
+        .await;
+        let catalog = open(&server).await.unwrap();
+        let namespace = NamespaceIdent::new("cdc".into());
+        assert!(!catalog.namespace_exists(&namespace).await.unwrap());
+        catalog.create_namespace(&namespace).await.unwrap();
+        let creation = TableCreation::builder()
+            .name("orders".into())
+            .schema(metadata("s3://lake/t").current_schema().as_ref().clone())
+            .build();
+        let created = catalog.create_table(&namespace, creation).await.unwrap();
+        assert!(created.metadata.current_snapshot().is_none());
+        let body: serde_json::Value = serde_json::from_str(server.asked(3).split_once("\r\n\r\n").unwrap().1).unwrap();
+        assert_eq!((&body["name"], &body["stage-create"]), (&json!("orders"), &json!(false)));
+        // The warehouse chooses the location.
+        assert_eq!(body.get("location"), None);
+        let table = TableIdent::new(namespace, "orders".into());
+        catalog.load_table(&table).await.unwrap();
+        catalog.commit_table(&table, commit()).await.unwrap();
+        let reached = catalog.reached.lock().await;
+        let access = &reached[&table].access;
+        assert_eq!(access.endpoint.as_deref(), Some("http://127.0.0.1:9000/"));
+        // A soft delete: the server deletes files by itself.
+        assert!(access.keeps_files);
+    }
+
+    #[tokio::test]
+    async fn refusals_are_told_by_their_status_not_their_type() {
+        for (scene, expected) in [
+            (error(409, "CatalogCommitConflicts"), Kind::Conflict),
+            (error(400, "InvalidTableUpdate"), Kind::Refused),
+            (error(400, "IdempotencyKeyReused"), Kind::Refused),
+            (error(404, "NoSuchTableException"), Kind::NotFound),
+            ((Some(422), "Failed to deserialize the JSON body into the target type".into()), Kind::Refused),
+            // A route that it does not know.
+            ((Some(404), String::new()), Kind::NotFound),
+        ] {
+            let server = Scripted::start(vec![settings(), scene.clone()]).await;
+            let found = open(&server).await.unwrap().commit_table(&table(), commit()).await.unwrap_err();
+            assert_eq!(found.kind(), expected, "{scene:?}: {found}");
+        }
+        for (scene, expected) in [
+            (error(400, "GetConfigNoWarehouseProvided"), Kind::Refused),
+            (error(404, "NoSuchWarehouseException"), Kind::NotFound),
+        ] {
+            let server = Scripted::start(vec![scene.clone()]).await;
+            assert_eq!(open(&server).await.unwrap_err().kind(), expected, "{scene:?}");
+        }
+        let creation = || {
+            TableCreation::builder()
+                .name("t".into())
+                .schema(metadata("s3://lake/t").current_schema().as_ref().clone())
+                .build()
+        };
+        for (scene, expected) in [
+            (error(409, "AlreadyExistsException"), Kind::AlreadyExists),
+            (error(400, "InvalidLocation"), Kind::Refused),
+            (error(404, "NoSuchNamespaceException"), Kind::NotFound),
+        ] {
+            let server = Scripted::start(vec![settings(), scene.clone()]).await;
+            let catalog = open(&server).await.unwrap();
+            let found = catalog.create_table(table().namespace(), creation()).await.unwrap_err();
+            assert_eq!(found.kind(), expected, "{scene:?}: {found}");
+        }
     }
 }
