@@ -8,6 +8,7 @@ pub mod kafka;
 mod maven;
 pub mod minio;
 pub mod postgres;
+pub mod proxy;
 
 use std::fs::File;
 use std::io::{Read, Write};
