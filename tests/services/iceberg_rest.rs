@@ -1,24 +1,24 @@
 //! The Iceberg project's own REST catalog server, the one its compatibility tests run against: a SQLite catalog behind
 //! HTTP, its tables in MinIO's bucket.
 
-use std::process::Command;
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
 
-use anyhow::{Context, Result, bail};
-use tempfile::TempDir;
-
-use super::daemon::Daemon;
+use super::daemon::{Daemon, free_port};
+use super::maven::{classpath, java};
 use super::minio::Minio;
-use super::{install, installed_dir, lock};
+use super::{Folder, Life, status};
 use crate::target;
 
 /// A running server, or a killed one that can be started again. Dropping it stops it and removes its catalog.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct IcebergRest {
     // Stopped before its catalog goes.
     daemon: Daemon,
-    dir: TempDir,
+    dir: Folder,
+    port: u16,
     classpath: String,
-    storage: Vec<(&'static str, String)>,
+    storage: Vec<(String, String)>,
 }
 
 impl IcebergRest {
@@ -30,16 +30,26 @@ impl IcebergRest {
     /// # Errors
     /// When Java or the server is missing and cannot be installed, or it does not start; the message names its log.
     pub fn start(minio: &Minio) -> Result<Self> {
+        Self::start_for(Life::Tied, minio)
+    }
+
+    /// The same for another life.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_for(life: Life, minio: &Minio) -> Result<Self> {
+        let storage = [
+            ("CATALOG_S3_ENDPOINT", minio.endpoint()),
+            ("CATALOG_S3_ACCESS__KEY__ID", minio.access_key().to_owned()),
+            ("CATALOG_S3_SECRET__ACCESS__KEY", minio.secret_key().to_owned()),
+            ("CATALOG_CLIENT_REGION", Minio::REGION.to_owned()),
+        ];
         let mut rest = Self {
-            classpath: install_classpath()?,
-            dir: tempfile::Builder::new().prefix("philotes-rest-").tempdir()?,
-            daemon: Daemon::new("iceberg-rest", "/v1/config")?,
-            storage: vec![
-                ("CATALOG_S3_ENDPOINT", minio.endpoint()),
-                ("CATALOG_S3_ACCESS__KEY__ID", minio.access_key().to_owned()),
-                ("CATALOG_S3_SECRET__ACCESS__KEY", minio.secret_key().to_owned()),
-                ("CATALOG_CLIENT_REGION", Minio::REGION.to_owned()),
-            ],
+            classpath: classpath("iceberg-rest")?,
+            daemon: Daemon::new("iceberg-rest", life)?,
+            dir: Folder::new("philotes-rest-")?,
+            port: free_port()?,
+            storage: storage.map(|(key, value)| (key.to_owned(), value)).into(),
         };
         rest.restart()?;
         Ok(rest)
@@ -50,18 +60,16 @@ impl IcebergRest {
     /// # Errors
     /// When it does not answer in time; the message names its log.
     pub fn restart(&mut self) -> Result<()> {
-        let mut command = Command::new("java");
+        let mut command = java(&self.classpath, 256);
         command
-            // Small and quick to start: several tests run one each, on few cores.
-            .args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", &self.classpath])
             .arg(target::repository().join("tests/services/IcebergRest.java"))
-            .arg(self.daemon.port().to_string())
-            .env("CATALOG_URI", format!("jdbc:sqlite:{}", self.dir.path().join("catalog.db").display()))
+            .arg(self.port.to_string())
+            .env("CATALOG_URI", format!("jdbc:sqlite:{}", self.dir.0.join("catalog.db").display()))
             .env("CATALOG_WAREHOUSE", Self::WAREHOUSE)
             .env("CATALOG_IO__IMPL", "org.apache.iceberg.aws.s3.S3FileIO")
             .env("CATALOG_S3_PATH__STYLE__ACCESS", "true")
             .envs(self.storage.iter().cloned());
-        self.daemon.start(&command)
+        self.daemon.start(&command, || status(self.port, "/v1/config") == Some(200))
     }
 
     /// Kills the server as a crash would.
@@ -69,45 +77,27 @@ impl IcebergRest {
         self.daemon.kill9();
     }
 
+    /// Whether it runs.
+    pub fn is_alive(&mut self) -> bool {
+        self.daemon.is_alive()
+    }
+
+    /// The port of 127.0.0.1 that it listens on.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Where it answers: `http://127.0.0.1:PORT`.
     #[must_use]
     pub fn uri(&self) -> String {
-        format!("http://127.0.0.1:{}", self.daemon.port())
+        format!("http://127.0.0.1:{}", self.port)
     }
-}
-
-/// The class path of `iceberg-rest.xml`, which Maven resolves where that has not been done, or its files are gone.
-fn install_classpath() -> Result<String> {
-    let _lock = lock()?;
-    let pom = target::repository().join("tests/services/iceberg-rest.xml");
-    let wanted = std::fs::read_to_string(&pom)?;
-    let dir = installed_dir()?;
-    let (file, stamp) = (dir.join("iceberg-rest.classpath"), dir.join("iceberg-rest.xml"));
-    let is_there = |classpath: &str| std::env::split_paths(classpath).all(|jar| jar.exists());
-    let installed = std::fs::read_to_string(&file).unwrap_or_default();
-    if std::fs::read_to_string(&stamp).is_ok_and(|stamp| stamp == wanted) && is_there(&installed) {
-        install(&["javac:default-jdk-headless"])?;
-        return Ok(installed);
-    }
-    install(&["javac:default-jdk-headless", "mvn:maven"])?;
-    let output = Command::new("mvn")
-        .args(["-q", "-B", "-f"])
-        .arg(&pom)
-        .args(["dependency:build-classpath", &format!("-Dmdep.outputFile={}", file.display())])
-        .output()
-        .context("cannot run mvn")?;
-    if !output.status.success() {
-        // Maven writes its errors to the standard output.
-        bail!("cannot resolve {}: {}", pom.display(), String::from_utf8_lossy(&output.stdout));
-    }
-    std::fs::write(&stamp, wanted)?;
-    Ok(std::fs::read_to_string(&file)?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::services::daemon::status;
     use crate::services::is_alive;
 
     #[test]
@@ -116,7 +106,7 @@ mod tests {
             Ok(rest) => rest,
             Err(error) => return crate::skip(&error),
         };
-        let (port, dir) = (rest.daemon.port(), rest.dir.path().to_owned());
+        let (port, dir) = (rest.port, rest.dir.0.clone());
         assert_eq!(status(port, "/v1/namespaces"), Some(200));
         rest.kill9();
         assert_eq!(status(port, "/v1/config"), None);

@@ -12,6 +12,7 @@ mod order;
 mod outages;
 mod refusals;
 mod rest;
+mod services;
 
 use std::time::Duration;
 
