@@ -5,6 +5,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::daemon::{Daemon, free_port};
+use super::loans::Loans;
 use super::maven::{classpath, java};
 use super::minio::Minio;
 use super::{Folder, Life, status};
@@ -18,6 +19,7 @@ pub struct IcebergRest {
     dir: Folder,
     port: u16,
     classpath: String,
+    /// Variables that say how the storage is reached.
     storage: Vec<(String, String)>,
 }
 
@@ -38,6 +40,21 @@ impl IcebergRest {
     /// # Errors
     /// As [`start`](Self::start).
     pub fn start_for(life: Life, minio: &Minio) -> Result<Self> {
+        Self::start_with(life, minio, None)
+    }
+
+    /// The same, where clients are lent keys to the files of each table they load.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_lending(minio: &Minio, loans: &Loans) -> Result<Self> {
+        Self::start_with(Life::Tied, minio, Some(loans))
+    }
+
+    fn start_with(life: Life, minio: &Minio, loans: Option<&Loans>) -> Result<Self> {
+        let lending = loans.into_iter().flat_map(|loans| {
+            [("LEND_SECONDS", loans.life().as_secs().to_string()), ("LEND_ENDPOINT", loans.endpoint())]
+        });
         let storage = [
             ("CATALOG_S3_ENDPOINT", minio.endpoint()),
             ("CATALOG_S3_ACCESS__KEY__ID", minio.access_key().to_owned()),
@@ -49,7 +66,7 @@ impl IcebergRest {
             daemon: Daemon::new("iceberg-rest", life)?,
             dir: Folder::new("philotes-rest-")?,
             port: free_port()?,
-            storage: storage.map(|(key, value)| (key.to_owned(), value)).into(),
+            storage: storage.into_iter().chain(lending).map(|(key, value)| (key.to_owned(), value)).collect(),
         };
         rest.restart()?;
         Ok(rest)

@@ -68,7 +68,9 @@ impl Minio {
             .env("HOME", &self.dir.0)
             .envs([("MINIO_BROWSER", "off"), ("MINIO_UPDATE", "off")])
             .envs([("MINIO_ROOT_USER", ACCESS_KEY), ("MINIO_ROOT_PASSWORD", SECRET_KEY)]);
-        self.daemon.start(&command, || status(self.port, "/minio/health/ready") == Some(200))
+        // It says that it is ready before it knows its buckets.
+        let bucket = format!("/{}/", Self::BUCKET);
+        self.daemon.start(&command, || status(self.port, &bucket) == Some(403))
     }
 
     /// Kills the server as a crash would.

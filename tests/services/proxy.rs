@@ -85,6 +85,15 @@ impl Rule {
     }
 }
 
+/// Replies to a request of HTTP, given its head, instead of the server, or lets it pass.
+pub(super) struct Guard(pub(super) Box<dyn Fn(&str) -> Option<Vec<u8>> + Send + Sync>);
+
+impl std::fmt::Debug for Guard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Guard")
+    }
+}
+
 /// A proxy that listens. Dropping it closes its connections.
 #[derive(Debug)]
 pub struct Proxy {
@@ -97,6 +106,7 @@ struct Shared {
     port: u16,
     target: u16,
     serve: fn(&TcpStream, &Shared) -> io::Result<()>,
+    guard: Option<Guard>,
     /// `None` while nobody listens.
     listener: Mutex<Option<TcpListener>>,
     rule: Mutex<Option<Rule>>,
@@ -110,7 +120,7 @@ impl Proxy {
     /// # Errors
     /// When there is no port to listen on.
     pub fn tcp(target: u16) -> Result<Self> {
-        Self::start(target, serve_tcp)
+        Self::start(target, serve_tcp, None)
     }
 
     /// In front of an HTTP server that listens on this port of 127.0.0.1.
@@ -118,15 +128,25 @@ impl Proxy {
     /// # Errors
     /// When there is no port to listen on.
     pub fn http(target: u16) -> Result<Self> {
-        Self::start(target, serve_http)
+        Self::start(target, serve_http, None)
     }
 
-    fn start(target: u16, serve: fn(&TcpStream, &Shared) -> io::Result<()>) -> Result<Self> {
+    /// The same with a guard.
+    pub(super) fn guarded(target: u16, guard: Guard) -> Result<Self> {
+        Self::start(target, serve_http, Some(guard))
+    }
+
+    fn start(
+        target: u16,
+        serve: fn(&TcpStream, &Shared) -> io::Result<()>,
+        guard: Option<Guard>,
+    ) -> Result<Self> {
         let port = free_port()?;
         let shared = Arc::new(Shared {
             port,
             target,
             serve,
+            guard,
             listener: Mutex::new(Some(listen(port)?)),
             rule: Mutex::new(None),
             struck: AtomicU32::new(0),
@@ -281,6 +301,9 @@ fn serve_http(mut client: &TcpStream, shared: &Shared) -> io::Result<()> {
         if fault == Some(Fault::Refuse) {
             return Ok(());
         }
+        if let Some(reply) = shared.guard.as_ref().and_then(|Guard(reply)| reply(&line)) {
+            return client.write_all(&reply);
+        }
         let mut reply = exchange(shared, &request, method)?;
         match fault {
             Some(Fault::Delay(delay)) => std::thread::sleep(delay),
@@ -408,7 +431,8 @@ impl Message {
     }
 }
 
-fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+/// The value of a header.
+pub(super) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     head.lines().find_map(|line| {
         let (key, value) = line.split_once(':')?;
         key.eq_ignore_ascii_case(name).then(|| value.trim())
