@@ -3,12 +3,12 @@
 
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use tempfile::TempDir;
 
 use super::daemon::Daemon;
+use super::maven;
 use super::minio::Minio;
-use super::{install, installed_dir, lock};
 use crate::target;
 
 /// A running server, or a killed one that can be started again. Dropping it stops it and removes its catalog.
@@ -31,7 +31,7 @@ impl IcebergRest {
     /// When Java or the server is missing and cannot be installed, or it does not start; the message names its log.
     pub fn start(minio: &Minio) -> Result<Self> {
         let mut rest = Self {
-            classpath: install_classpath()?,
+            classpath: maven::classpath(&target::repository().join("tests/services/iceberg-rest.xml"))?,
             dir: tempfile::Builder::new().prefix("philotes-rest-").tempdir()?,
             daemon: Daemon::new("iceberg-rest", "/v1/config")?,
             storage: vec![
@@ -74,34 +74,6 @@ impl IcebergRest {
     pub fn uri(&self) -> String {
         format!("http://127.0.0.1:{}", self.daemon.port())
     }
-}
-
-/// The class path of `iceberg-rest.xml`, which Maven resolves where that has not been done, or its files are gone.
-fn install_classpath() -> Result<String> {
-    let _lock = lock()?;
-    let pom = target::repository().join("tests/services/iceberg-rest.xml");
-    let wanted = std::fs::read_to_string(&pom)?;
-    let dir = installed_dir()?;
-    let (file, stamp) = (dir.join("iceberg-rest.classpath"), dir.join("iceberg-rest.xml"));
-    let is_there = |classpath: &str| std::env::split_paths(classpath).all(|jar| jar.exists());
-    let installed = std::fs::read_to_string(&file).unwrap_or_default();
-    if std::fs::read_to_string(&stamp).is_ok_and(|stamp| stamp == wanted) && is_there(&installed) {
-        install(&["javac:default-jdk-headless"])?;
-        return Ok(installed);
-    }
-    install(&["javac:default-jdk-headless", "mvn:maven"])?;
-    let output = Command::new("mvn")
-        .args(["-q", "-B", "-f"])
-        .arg(&pom)
-        .args(["dependency:build-classpath", &format!("-Dmdep.outputFile={}", file.display())])
-        .output()
-        .context("cannot run mvn")?;
-    if !output.status.success() {
-        // Maven writes its errors to the standard output.
-        bail!("cannot resolve {}: {}", pom.display(), String::from_utf8_lossy(&output.stdout));
-    }
-    std::fs::write(&stamp, wanted)?;
-    Ok(std::fs::read_to_string(&file)?)
 }
 
 #[cfg(test)]

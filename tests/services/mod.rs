@@ -4,6 +4,7 @@
 
 mod daemon;
 pub mod iceberg_rest;
+pub mod maven;
 pub mod minio;
 pub mod postgres;
 
