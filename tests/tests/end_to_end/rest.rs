@@ -4,22 +4,9 @@ use std::time::Duration;
 
 use philotes_tests::connector::Connector;
 use philotes_tests::host::Host;
-use philotes_tests::sql::Session;
 use philotes_tests::{bed_or_skip, eventually};
 
-use crate::{PATIENCE, assert_acknowledged, captured_by, pairs, wait_for_rows};
-
-/// The pairs (id, v) of all changes of `t`, as PostgreSQL's own log has them, in the order of [`pairs`].
-fn pairs_of_log(session: &Session) -> Vec<(i64, i64)> {
-    let rows = session
-        .rows(
-            "select doc ->> 'id', doc ->> 'v' from (select coalesce(after_data, before_data)::jsonb as doc \
-             from philotes.cdc_events where table_name = 't') e order by (doc ->> 'id')::bigint, (doc ->> 'v')::bigint",
-        )
-        .unwrap();
-    let number = |cell: &Option<String>| cell.as_ref().unwrap().parse().unwrap();
-    rows.iter().map(|row| (number(&row[0]), number(&row[1]))).collect()
-}
+use crate::{PATIENCE, assert_acknowledged, captured_by, pairs, pairs_of_log, wait_for_rows};
 
 #[test]
 fn rows_arrive_through_a_rest_catalog_in_s3() {
