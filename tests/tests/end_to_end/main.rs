@@ -9,10 +9,12 @@ mod control;
 mod crashes;
 mod exclusive;
 mod foreign;
+mod matrix;
 mod order;
 mod outages;
 mod refusals;
 mod rest;
+mod sound;
 
 use std::time::Duration;
 
