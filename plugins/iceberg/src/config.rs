@@ -1,7 +1,9 @@
 //! The sink's configuration and what its structure cannot say.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -76,6 +78,79 @@ pub struct RestCatalogConfig {
     #[serde(default)]
     #[schemars(with = "String", extend("writeOnly" = true))]
     pub token: Option<String>,
+    /// An OAuth2 server that grants the bearer token instead.
+    #[serde(default)]
+    #[schemars(with = "OAuth2Config")]
+    pub oauth2: Option<OAuth2Config>,
+    /// Headers that go with every request, such as those of a proxy in front of the server.
+    #[serde(default)]
+    #[schemars(extend("writeOnly" = true))]
+    pub headers: BTreeMap<String, String>,
+}
+
+/// OAuth2's client credentials, RFC 6749, section 4.4.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OAuth2Config {
+    /// The token endpoint: https://idp.example.com/realms/lake/protocol/openid-connect/token; without it, the catalog's own,
+    /// /v1/oauth/tokens.
+    #[serde(default)]
+    #[schemars(with = "String")]
+    pub uri: Option<String>,
+    /// The client's id.
+    pub client_id: String,
+    /// The client's secret.
+    #[schemars(extend("writeOnly" = true))]
+    pub client_secret: String,
+    /// The scope to ask for; the catalog's own endpoint is asked for `catalog` where none is given.
+    #[serde(default)]
+    #[schemars(with = "String")]
+    pub scope: Option<String>,
+    /// The audience to ask for, where the server wants one.
+    #[serde(default)]
+    #[schemars(with = "String")]
+    pub audience: Option<String>,
+}
+
+impl RestCatalogConfig {
+    /// The headers, as requests take them.
+    pub(crate) fn header_map(&self) -> Result<HeaderMap, String> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &self.headers {
+            let name: HeaderName =
+                name.parse().map_err(|_| format!("catalog.headers: {name:?} is no header's name"))?;
+            let mut value: HeaderValue = value
+                .parse()
+                .map_err(|_| format!("catalog.headers.{name}: its value has characters that headers cannot hold"))?;
+            value.set_sensitive(true);
+            headers.insert(name, value);
+        }
+        Ok(headers)
+    }
+
+    fn faults(&self, faults: &mut Vec<String>) {
+        let mut http = |key: &str, uri: &str| {
+            if !is_http(uri) {
+                faults.push(format!("{key}: {uri:?} is no server; expected http://host:port/path or https://…"));
+            }
+        };
+        http("catalog.uri", &self.uri);
+        if let Some(uri) = self.oauth2.as_ref().and_then(|oauth2| oauth2.uri.as_deref()) {
+            http("catalog.oauth2.uri", uri);
+        }
+        let headers = self.header_map();
+        let authorization = headers.as_ref().is_ok_and(|headers| headers.contains_key(AUTHORIZATION));
+        let ways = [
+            ("catalog.token", self.token.is_some()),
+            ("catalog.oauth2", self.oauth2.is_some()),
+            ("catalog.headers.authorization", authorization),
+        ];
+        let ways: Vec<&str> = ways.into_iter().filter(|(_, used)| *used).map(|(key, _)| key).collect();
+        if let [first, second, ..] = ways[..] {
+            faults.push(format!("{second}: excludes {first}; allowed is one of them"));
+        }
+        faults.extend(headers.err());
+    }
 }
 
 /// How S3, or a server that speaks as S3 does, is reached.
@@ -209,14 +284,7 @@ impl Config {
                     faults.push("catalog.name: must have 1 to 255 characters".to_owned());
                 }
             }
-            CatalogConfig::Rest(catalog) => {
-                if !is_http(&catalog.uri) {
-                    faults.push(format!(
-                        "catalog.uri: {:?} is no server; expected http://host:port/path or https://…",
-                        catalog.uri
-                    ));
-                }
-            }
+            CatalogConfig::Rest(catalog) => catalog.faults(&mut faults),
         }
         if let Some(storage) = &self.storage {
             storage.faults(&mut faults);

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use philotes_sdk::{
-    Action, ActionOutput, ChangeBatch, Error, Flushed, Offset, Plan, Result, Sink, StreamName, StreamPartition,
-    TaskContext,
+    Action, ActionOutput, ChangeBatch, Error, ErrorKind, Flushed, Offset, Plan, Result, Sink, StreamName,
+    StreamPartition, TaskContext,
 };
 
 use crate::actions;
@@ -107,7 +107,11 @@ impl Sink for IcebergSink {
         }
         match warehouse {
             sql::Warehouse::Folder(folder) => check_creatable("catalog.warehouse", &folder),
-            sql::Warehouse::S3 => Ok(()),
+            sql::Warehouse::S3 => catalog::files(&config).check(&embedded.warehouse).await.map_err(|e| {
+                let kind = if e.retryable() { ErrorKind::Unavailable } else { ErrorKind::Config };
+                let message = format!("catalog.warehouse: {} cannot be reached", embedded.warehouse);
+                Error::new(kind, message).with_source(e)
+            }),
         }
     }
 

@@ -28,7 +28,8 @@ use iceberg::io::{
     StorageFactory,
 };
 use iceberg::{Error, ErrorKind, Result};
-use object_store::aws::AmazonS3Builder;
+use object_store::aws::{AmazonS3Builder, AwsCredential, AwsCredentialProvider};
+use object_store::client::{HttpClient, HttpConnector};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig, WriteMultipart};
@@ -55,6 +56,7 @@ const SYNCS_AT_ONCE: usize = 16;
 #[derive(Clone, Debug)]
 pub(crate) struct Files {
     pub(crate) io: FileIO,
+    backend: Backend,
     written: Written,
     /// Whoever syncs waits for the one before, which may have files of both in hand. Holds the folders that are known to
     /// be on disk.
@@ -65,15 +67,27 @@ impl Files {
     /// Files on this machine.
     pub(crate) fn local() -> Self {
         let written = Written::default();
-        let io = FileIOBuilder::new(Arc::new(Backend::Local(written.clone()))).build();
-        Self { io, written, syncing: Arc::default() }
+        Self::new(Backend::Local(written.clone()), written)
     }
 
     /// Files in S3.
     pub(crate) fn s3(access: S3Access) -> Self {
-        let backend = Backend::S3(S3(Arc::new(Buckets { access, stores: Mutex::default() })));
-        let io = FileIOBuilder::new(Arc::new(backend)).build();
-        Self { io, written: Written::default(), syncing: Arc::default() }
+        Self::new(Backend::S3(S3(Arc::new(Buckets { access, stores: Mutex::default() }))), Written::default())
+    }
+
+    fn new(backend: Backend, written: Written) -> Self {
+        let io = FileIOBuilder::new(Arc::new(backend.clone())).build();
+        Self { io, backend, written, syncing: Arc::default() }
+    }
+
+    /// Asks whether files below a folder in S3 can be reached. Who may not list them may still write them.
+    pub(crate) async fn check(&self, folder: &str) -> Result<()> {
+        let (store, prefix) = self.backend.place(folder)?;
+        match store.list(Some(&prefix)).next().await {
+            Some(Err(error)) if error.to_string().contains("<Code>AccessDenied</Code>") => Ok(()),
+            Some(Err(error)) => Err(failed("list", folder, error)),
+            None | Some(Ok(_)) => Ok(()),
+        }
     }
 
     /// Syncs to disk what was written until now, the folders that were made for it included. S3 promises it by itself.
@@ -136,12 +150,48 @@ pub(crate) struct S3Access {
     /// `http://host:port` or `https://…`; AWS where it is not given.
     pub(crate) endpoint: Option<String>,
     pub(crate) region: Option<String>,
-    /// Access key and secret key; without them, what the environment says (`AWS_*`, instance metadata).
-    pub(crate) keys: Option<(String, String)>,
-    /// Goes with keys that are lent for a while.
-    pub(crate) session_token: Option<String>,
+    pub(crate) credentials: S3Credentials,
     /// The bucket stands in the path and not in the host's name.
     pub(crate) path_style: bool,
+    /// Nothing is to be deleted: the catalog can bring back a dropped table, and does the deleting itself.
+    pub(crate) keeps_files: bool,
+}
+
+/// What lets requests to S3 in.
+#[derive(Clone, Default)]
+pub(crate) enum S3Credentials {
+    /// What the environment says: `AWS_*`, instance metadata.
+    #[default]
+    Environment,
+    Keys(Arc<AwsCredential>),
+    /// Keys that change; whoever provides them is asked before every request.
+    Provided(AwsCredentialProvider),
+    /// No keys: requests are signed on their way.
+    Signed(Arc<dyn HttpConnector>),
+}
+
+impl PartialEq for S3Credentials {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Environment, Self::Environment) => true,
+            (Self::Keys(one), Self::Keys(other)) => one == other,
+            (Self::Provided(one), Self::Provided(other)) => Arc::ptr_eq(one, other),
+            (Self::Signed(one), Self::Signed(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+}
+
+impl Eq for S3Credentials {}
+
+/// A connector that several stores share.
+#[derive(Debug)]
+struct SharedConnector(Arc<dyn HttpConnector>);
+
+impl HttpConnector for SharedConnector {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        self.0.connect(options)
+    }
 }
 
 impl fmt::Debug for S3Access {
@@ -157,25 +207,37 @@ impl S3Access {
     /// As the connector says it.
     pub(crate) fn configured(storage: &config::StorageConfig) -> Self {
         let endpoint = storage.endpoint_url();
+        let keys = storage.access_key.clone().zip(storage.secret_key.clone());
         Self {
             path_style: storage.path_style.unwrap_or(endpoint.is_some()),
+            keeps_files: false,
             endpoint,
             region: storage.region.clone(),
-            keys: storage.access_key.clone().zip(storage.secret_key.clone()),
-            session_token: None,
+            credentials: keys.map_or(S3Credentials::Environment, |(key_id, secret_key)| {
+                S3Credentials::Keys(Arc::new(AwsCredential { key_id, secret_key, token: None }))
+            }),
         }
     }
 
     fn bucket(&self, bucket: &str) -> object_store::Result<Arc<dyn ObjectStore>> {
-        let mut builder = match &self.keys {
-            None => AmazonS3Builder::from_env(),
-            Some((access, secret)) => {
-                AmazonS3Builder::new().with_access_key_id(access.as_str()).with_secret_access_key(secret.as_str())
+        let mut builder = match &self.credentials {
+            S3Credentials::Environment => AmazonS3Builder::from_env(),
+            S3Credentials::Keys(keys) => {
+                let builder = AmazonS3Builder::new()
+                    .with_access_key_id(keys.key_id.as_str())
+                    .with_secret_access_key(keys.secret_key.as_str());
+                match &keys.token {
+                    Some(token) => builder.with_token(token.as_str()),
+                    None => builder,
+                }
             }
+            S3Credentials::Provided(provider) => AmazonS3Builder::new().with_credentials(provider.clone()),
+            // Deleting several objects in one request has their names in its body, which signers do not see.
+            S3Credentials::Signed(connector) => AmazonS3Builder::new()
+                .with_skip_signature(true)
+                .with_disable_bulk_delete(true)
+                .with_http_connector(SharedConnector(connector.clone())),
         };
-        if let Some(token) = &self.session_token {
-            builder = builder.with_token(token.as_str());
-        }
         if let Some(region) = &self.region {
             builder = builder.with_region(region.as_str());
         }
@@ -187,6 +249,7 @@ impl S3Access {
                 _ => builder.with_endpoint(endpoint),
             };
         }
+        choose_crypto();
         let store = builder
             .with_bucket_name(bucket)
             .with_virtual_hosted_style_request(!self.path_style)
@@ -204,6 +267,12 @@ impl S3Access {
             .build()?;
         Ok(Arc::new(store))
     }
+}
+
+/// What TLS computes with, for every HTTP client of this library. The first choice of a process stays; whoever made another has
+/// the same in mind.
+pub(crate) fn choose_crypto() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
 /// The buckets that locations have named so far.
@@ -244,13 +313,8 @@ impl Backend {
     fn place(&self, location: &str) -> Result<Place> {
         let invalid = |what: &str| Error::new(ErrorKind::DataInvalid, format!("{location:?} is no location of {what}"));
         match self {
-            // Java writes `file:/path` and others bare paths.
             Self::Local(_) => {
-                let path =
-                    location.strip_prefix("file://").or_else(|| location.strip_prefix("file:")).unwrap_or(location);
-                if !path.starts_with('/') {
-                    return Err(invalid("a local file"));
-                }
+                let path = local_path(location).ok_or_else(|| invalid("a local file"))?;
                 let path = Path::parse(path).map_err(|e| invalid("a file").with_source(e))?;
                 Ok((Arc::new(LocalFileSystem::new()), path))
             }
@@ -266,12 +330,27 @@ impl Backend {
         }
     }
 
+    fn keeps_files(&self) -> bool {
+        matches!(self, Self::S3(buckets) if buckets.0.access.keeps_files)
+    }
+
     /// Notes that a file was written.
     fn written(&self, path: &Path) {
         if let Self::Local(written) = self {
             written.files().push(FilePath::new("/").join(path.as_ref()));
         }
     }
+}
+
+/// The path of a location on this machine; Java writes `file:/path` and others bare paths.
+fn local_path(location: &str) -> Option<&str> {
+    let path = location.strip_prefix("file://").or_else(|| location.strip_prefix("file:")).unwrap_or(location);
+    path.starts_with('/').then_some(path)
+}
+
+/// Whether a location is one of this machine.
+pub(crate) fn is_local(location: &str) -> bool {
+    local_path(location).is_some()
 }
 
 /// Bucket and key of an S3 location; Hadoop's writers call the scheme s3a and s3n.
@@ -355,6 +434,9 @@ impl Storage for Backend {
 
     async fn delete(&self, location: &str) -> Result<()> {
         let (store, path) = self.place(location)?;
+        if self.keeps_files() {
+            return Ok(());
+        }
         match store.delete(&path).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(failed("delete", location, error)),
@@ -363,6 +445,9 @@ impl Storage for Backend {
 
     async fn delete_prefix(&self, location: &str) -> Result<()> {
         let (store, prefix) = self.place(location)?;
+        if self.keeps_files() {
+            return Ok(());
+        }
         let mut listed = store.list(Some(&prefix));
         while let Some(object) = listed.next().await {
             let object = object.map_err(|e| failed("list", location, e))?;

@@ -83,7 +83,7 @@ pub(crate) async fn open_existing(config: &Config) -> Result<Option<Arc<dyn Cata
 }
 
 /// Where the tables of an embedded catalog lie: the warehouse says it.
-fn files(config: &Config) -> Files {
+pub(crate) fn files(config: &Config) -> Files {
     match &config.catalog {
         CatalogConfig::Sql(sql) if s3_parts(&sql.warehouse).is_some() => {
             Files::s3(S3Access::configured(&config.storage.clone().unwrap_or_default()))

@@ -4,43 +4,57 @@
 //! tell apart what did not happen from what may have: a request that could not be connected did not, an answer that never
 //! came, or one that says the server itself is in trouble, may have.
 
+mod http;
+mod lend;
+mod oauth;
+mod sign;
+
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use iceberg::spec::{FormatVersion, TableMetadata};
 use iceberg::{NamespaceIdent, TableCreation, TableIdent, TableRequirement, TableUpdate};
-use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
-use serde::de::DeserializeOwned;
+use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::sync::Mutex;
 
 use super::{Catalog, CatalogError, CatalogErrorKind as Kind, CommitRequest, LoadedTable, Result};
 use crate::config::{RestCatalogConfig, StorageConfig};
-use crate::storage::{Files, S3Access, s3_parts};
+use crate::storage::{Files, S3Access, S3Credentials, is_local, s3_parts};
+use http::{Effect, Http, escape};
+use lend::{Keys, Lender};
+use sign::Signer;
 
-const CONNECT_TIME: Duration = Duration::from_secs(5);
-/// A server may take long to commit; the outcome of one that takes longer is looked up.
-const REQUEST_TIME: Duration = Duration::from_secs(60);
 /// Between the parts of a namespace's name, in paths and queries.
 const UNIT_SEPARATOR: &str = "\u{1f}";
-/// What stands in a message of what a server says.
-const MOST_OF_A_MESSAGE: usize = 500;
+/// What requests to S3 are signed for where nobody says a region.
+const USUAL_REGION: &str = "us-east-1";
 
 /// A catalog behind HTTP.
 pub(crate) struct RestCatalog {
-    client: Client,
-    /// `{uri}/v1/{prefix}`, without a slash at its end.
+    http: Arc<Http>,
+    /// Where the server is, without `/v1`.
+    root: String,
+    /// `{root}/v1/{prefix}`, without a slash at its end.
     base: String,
-    token: Option<String>,
     storage: StorageConfig,
     /// What `/v1/config` says of every table; a table's own answer goes before it.
     properties: HashMap<String, String>,
     honours_idempotency_keys: bool,
-    /// The files of the last answer: while the way to them stays the same, so do the connections.
-    reached: Mutex<Option<(S3Access, Files)>>,
+    /// Files of tables that lie on this machine.
+    local: Files,
+    reached: Mutex<HashMap<TableIdent, Reached>>,
+}
+
+/// How a table's files were reached last: while the way to them stays the same, so do the connections.
+struct Reached {
+    files: Files,
+    access: S3Access,
+    lender: Option<Arc<Lender>>,
+    signer: Option<Arc<Signer>>,
 }
 
 impl fmt::Debug for RestCatalog {
@@ -68,6 +82,35 @@ struct TableAnswer {
     // A commit is answered with null by some.
     #[serde(default)]
     config: Option<HashMap<String, String>>,
+    #[serde(default, rename = "storage-credentials")]
+    storage_credentials: Option<Vec<StorageCredential>>,
+}
+
+/// Settings for the locations that begin with a prefix.
+#[derive(Deserialize)]
+struct StorageCredential {
+    prefix: String,
+    config: HashMap<String, String>,
+}
+
+impl TableAnswer {
+    fn says_nothing(&self) -> bool {
+        self.config.is_none() && self.storage_credentials.is_none()
+    }
+
+    /// What is said of the table's files; what is said of their location goes before what is said of the table.
+    fn settings(&self) -> HashMap<String, String> {
+        let mut settings = self.config.clone().unwrap_or_default();
+        let location = self.metadata.location();
+        let nearest = self
+            .storage_credentials
+            .iter()
+            .flatten()
+            .filter(|of| location.starts_with(&of.prefix))
+            .max_by_key(|of| of.prefix.len());
+        settings.extend(nearest.into_iter().flat_map(|of| of.config.clone()));
+        settings
+    }
 }
 
 #[derive(Deserialize)]
@@ -91,53 +134,32 @@ struct Commit<'a> {
     updates: &'a [TableUpdate],
 }
 
-/// The specification's body of an error.
-#[derive(Deserialize)]
-struct ErrorBody {
-    error: ErrorModel,
-}
-
-#[derive(Deserialize)]
-struct ErrorModel {
-    message: String,
-    r#type: String,
-}
-
-/// Whether a request changes anything, which decides what a lost answer means.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Effect {
-    Reads,
-    Changes,
-}
-
 impl RestCatalog {
     /// Asks the server for its configuration.
     pub(crate) async fn open(config: &RestCatalogConfig, storage: Option<&StorageConfig>) -> Result<Self> {
-        // The first of a process stays; whoever installed another has the same in mind.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder()
-            .connect_timeout(CONNECT_TIME)
-            .timeout(REQUEST_TIME)
-            .user_agent(concat!("philotes-iceberg/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|e| CatalogError::new(Kind::Refused, "the HTTP client cannot be set up").with_source(e))?;
         let root = config.uri.trim_end_matches('/').trim_end_matches("/v1").to_owned();
+        let mut headers = config.header_map().map_err(|message| CatalogError::new(Kind::Refused, message))?;
+        if storage.is_none_or(|storage| storage.access_key.is_none()) {
+            let (name, value) = http::delegation();
+            headers.entry(name).or_insert(value);
+        }
         let mut catalog = Self {
-            client,
+            http: Arc::new(Http::new(config, headers, &format!("{root}/v1/oauth/tokens"))?),
             base: format!("{root}/v1"),
-            token: config.token.clone(),
+            root,
             storage: storage.cloned().unwrap_or_default(),
             properties: HashMap::new(),
             honours_idempotency_keys: false,
+            local: Files::local(),
             reached: Mutex::default(),
         };
-        let asked = format!("{root}/v1/config");
-        let mut request = catalog.request(Method::GET, &asked);
+        let asked = format!("{}/v1/config", catalog.root);
+        let mut request = catalog.http.request(Method::GET, &asked);
         if let Some(warehouse) = &config.warehouse {
             request = request.query(&[("warehouse", warehouse)]);
         }
         let doing = format!("catalog.uri: cannot ask {asked} for its configuration");
-        let server: ServerConfig = match catalog.answer(request, Effect::Reads, &doing).await {
+        let server: ServerConfig = match catalog.http.answer(request, Effect::Reads, &doing).await {
             Err(error) if error.kind() == Kind::NotFound && error.source.is_none() => {
                 // Not the specification's answer: there is no catalog at this path.
                 let hint = "is there a path before /v1, such as /catalog?";
@@ -147,22 +169,16 @@ impl RestCatalog {
         };
         let mut properties = server.defaults;
         properties.extend(server.overrides);
-        let root = properties.get("uri").map_or(root.as_str(), |uri| uri.trim_end_matches('/'));
+        if let Some(uri) = properties.get("uri") {
+            catalog.root = uri.trim_end_matches('/').to_owned();
+        }
         catalog.base = match properties.get("prefix") {
-            Some(prefix) => format!("{root}/v1/{}", prefix.trim_matches('/')),
-            None => format!("{root}/v1"),
+            Some(prefix) => format!("{}/v1/{}", catalog.root, prefix.trim_matches('/')),
+            None => format!("{}/v1", catalog.root),
         };
         catalog.properties = properties;
         catalog.honours_idempotency_keys = server.idempotency_key_lifetime.is_some();
         Ok(catalog)
-    }
-
-    fn request(&self, method: Method, url: &str) -> RequestBuilder {
-        let request = self.client.request(method, url);
-        match &self.token {
-            Some(token) => request.bearer_auth(token),
-            None => request,
-        }
     }
 
     fn namespace_url(&self, namespace: &NamespaceIdent) -> String {
@@ -173,62 +189,99 @@ impl RestCatalog {
         format!("{}/tables/{}", self.namespace_url(table.namespace()), escape(table.name()))
     }
 
-    async fn send(&self, request: RequestBuilder, effect: Effect, doing: &str) -> Result<Response> {
-        let response = request.send().await.map_err(|error| lost(error, effect, doing))?;
-        if response.status().is_success() { Ok(response) } else { Err(refused(response, effect, doing).await) }
-    }
-
-    async fn answer<T: DeserializeOwned>(&self, request: RequestBuilder, effect: Effect, doing: &str) -> Result<T> {
-        let response = self.send(request, effect, doing).await?;
-        let body = response.bytes().await.map_err(|error| lost(error, effect, doing))?;
-        serde_json::from_slice(&body).map_err(|e| {
-            // It was done all the same.
-            let kind = if effect == Effect::Changes { Kind::Unknown } else { Kind::Refused };
-            CatalogError::new(kind, format!("{doing}: the answer is not the specification's")).with_source(e)
-        })
-    }
-
     async fn exists(&self, url: &str, doing: &str) -> Result<bool> {
-        match self.send(self.request(Method::HEAD, url), Effect::Reads, doing).await {
+        match self.http.send(self.http.request(Method::HEAD, url), Effect::Reads, doing).await {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == Kind::NotFound => Ok(false),
             Err(error) => Err(error),
         }
     }
 
-    fn loaded(&self, answer: TableAnswer) -> Result<LoadedTable> {
-        let location = answer.metadata.location();
-        if s3_parts(location).is_none() {
-            return Err(CatalogError::new(
-                Kind::Refused,
-                format!("the catalog put the table at {location:?}; allowed is s3://bucket/path"),
-            ));
-        }
-        let access = self.access(&answer.config.unwrap_or_default());
-        let mut reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
-        let files = match &*reached {
-            Some((last, files)) if *last == access => files.clone(),
-            _ => Files::s3(access.clone()),
-        };
-        *reached = Some((access, files.clone()));
+    async fn loaded(&self, table: &TableIdent, answer: TableAnswer) -> Result<LoadedTable> {
+        let files = self.files(table, &answer).await?;
         Ok(LoadedTable { files: files.io, metadata: Arc::new(answer.metadata) })
     }
 
+    /// The files of a table, where it lies and as it is said how they are reached.
+    async fn files(&self, table: &TableIdent, answer: &TableAnswer) -> Result<Files> {
+        let location = answer.metadata.location();
+        if is_local(location) {
+            return Ok(self.local.clone());
+        }
+        if s3_parts(location).is_none() {
+            return Err(CatalogError::new(
+                Kind::Refused,
+                format!("the catalog put the table at {location:?}; allowed are s3://bucket/path and file:///path"),
+            ));
+        }
+        let mut reached = self.reached.lock().await;
+        let last = reached.get(table);
+        if let Some(last) = last.filter(|_| answer.says_nothing()) {
+            return Ok(last.files.clone());
+        }
+        let (access, lender, signer) = self.access(table, &answer.settings(), last).await;
+        let files = match last {
+            Some(last) if last.access == access => last.files.clone(),
+            _ => Files::s3(access.clone()),
+        };
+        reached.insert(table.clone(), Reached { files: files.clone(), access, lender, signer });
+        Ok(files)
+    }
+
     /// How the files of a table are reached: as the connector says, else as the catalog says of the table or of all.
-    fn access(&self, table: &HashMap<String, String>) -> S3Access {
-        let said = |key: &str| table.get(key).or_else(|| self.properties.get(key)).cloned();
+    async fn access(
+        &self,
+        table: &TableIdent,
+        settings: &HashMap<String, String>,
+        last: Option<&Reached>,
+    ) -> (S3Access, Option<Arc<Lender>>, Option<Arc<Signer>>) {
+        let said = |key: &str| settings.get(key).or_else(|| self.properties.get(key)).cloned();
         let mut access = S3Access::configured(&self.storage);
+        access.keeps_files = said("s3.delete-enabled").is_some_and(|enabled| enabled == "false");
         access.region = access.region.or_else(|| said("s3.region")).or_else(|| said("client.region"));
         if access.endpoint.is_none() {
             access.endpoint = said("s3.endpoint");
             access.path_style =
                 self.storage.path_style.or_else(|| said("s3.path-style-access")?.parse().ok()).unwrap_or(false);
         }
-        if access.keys.is_none() {
-            access.keys = said("s3.access-key-id").zip(said("s3.secret-access-key"));
-            access.session_token = said("s3.session-token");
+        if access.credentials != S3Credentials::Environment {
+            return (access, None, None);
         }
-        access
+        if let Some(keys) = Keys::of(said) {
+            if keys.expires_at.is_none() {
+                access.credentials = S3Credentials::Keys(keys.credential);
+                return (access, None, None);
+            }
+            let lender = match last.and_then(|last| last.lender.clone()) {
+                Some(lender) => {
+                    lender.take(keys).await;
+                    lender
+                }
+                None => Arc::new(Lender::new(self.http.clone(), self.table_url(table), keys)),
+            };
+            access.credentials = S3Credentials::Provided(lender.clone());
+            return (access, Some(lender), None);
+        }
+        if said("s3.remote-signing-enabled").is_some_and(|enabled| enabled == "true") {
+            let url = self.signing_url(said);
+            let region = access.region.clone().unwrap_or_else(|| USUAL_REGION.to_owned());
+            let signer = last.and_then(|last| last.signer.clone()).filter(|signer| signer.is_at(&url, &region));
+            let signer = signer.unwrap_or_else(|| Arc::new(Signer::new(self.http.clone(), url, region)));
+            access.credentials = S3Credentials::Signed(signer.clone());
+            return (access, None, Some(signer));
+        }
+        (access, None, None)
+    }
+
+    /// Where requests to S3 are signed.
+    fn signing_url(&self, said: impl Fn(&str) -> Option<String>) -> String {
+        let either = |key: &str| said(&format!("s3.{key}")).or_else(|| said(key));
+        let endpoint = either("signer.endpoint").unwrap_or_else(|| "v1/aws/s3/sign".to_owned());
+        if endpoint.contains("://") {
+            return endpoint;
+        }
+        let uri = either("signer.uri").unwrap_or_else(|| self.root.clone());
+        format!("{}/{}", uri.trim_end_matches('/'), endpoint.trim_start_matches('/'))
     }
 }
 
@@ -236,8 +289,8 @@ impl RestCatalog {
 impl Catalog for RestCatalog {
     async fn create_namespace(&self, namespace: &NamespaceIdent) -> Result<()> {
         let body = json!({"namespace": namespace, "properties": {}});
-        let request = self.request(Method::POST, &format!("{}/namespaces", self.base)).json(&body);
-        match self.send(request, Effect::Changes, &format!("cannot create namespace {namespace}")).await {
+        let request = self.http.request(Method::POST, &format!("{}/namespaces", self.base)).json(&body);
+        match self.http.send(request, Effect::Changes, &format!("cannot create namespace {namespace}")).await {
             Ok(_) => Ok(()),
             Err(error) if error.kind() == Kind::Conflict => Err(CatalogError { kind: Kind::AlreadyExists, ..error }),
             Err(error) => Err(error),
@@ -258,8 +311,8 @@ impl Catalog for RestCatalog {
                 let mut query: Vec<(&str, String)> = Vec::new();
                 query.extend(parent.as_ref().map(|parent| ("parent", parent.join(UNIT_SEPARATOR))));
                 query.extend(page.map(|token| ("pageToken", token)));
-                let request = self.request(Method::GET, &url).query(&query);
-                let answer: Namespaces = self.answer(request, Effect::Reads, "cannot list namespaces").await?;
+                let request = self.http.request(Method::GET, &url).query(&query);
+                let answer: Namespaces = self.http.answer(request, Effect::Reads, "cannot list namespaces").await?;
                 for parts in answer.namespaces {
                     // Some servers list what lies deeper as well.
                     if let Ok(namespace) = NamespaceIdent::from_vec(parts)
@@ -284,9 +337,9 @@ impl Catalog for RestCatalog {
         let mut found = Vec::new();
         let mut page: Option<String> = None;
         loop {
-            let request = self.request(Method::GET, &url).query(&page.map(|token| [("pageToken", token)]));
+            let request = self.http.request(Method::GET, &url).query(&page.map(|token| [("pageToken", token)]));
             let doing = format!("cannot list the tables of {namespace}");
-            let answer: Tables = self.answer(request, Effect::Reads, &doing).await?;
+            let answer: Tables = self.http.answer(request, Effect::Reads, &doing).await?;
             found.extend(answer.identifiers);
             page = answer.next.filter(|token| !token.is_empty());
             if page.is_none() {
@@ -320,9 +373,9 @@ impl Catalog for RestCatalog {
             }
         }
         let doing = format!("cannot create table {table}");
-        let request = self.request(Method::POST, &format!("{}/tables", self.namespace_url(namespace))).json(&body);
-        match self.answer(request, Effect::Changes, &doing).await {
-            Ok(answer) => self.loaded(answer),
+        let request = self.http.request(Method::POST, &format!("{}/tables", self.namespace_url(namespace))).json(&body);
+        match self.http.answer(request, Effect::Changes, &doing).await {
+            Ok(answer) => self.loaded(&table, answer).await,
             Err(error) if error.kind() == Kind::Conflict => Err(CatalogError { kind: Kind::AlreadyExists, ..error }),
             Err(error) => Err(error),
         }
@@ -333,13 +386,14 @@ impl Catalog for RestCatalog {
     }
 
     async fn load_table(&self, table: &TableIdent) -> Result<LoadedTable> {
-        let request = self.request(Method::GET, &self.table_url(table));
-        self.loaded(self.answer(request, Effect::Reads, &format!("cannot load table {table}")).await?)
+        let request = self.http.request(Method::GET, &self.table_url(table));
+        let answer = self.http.answer(request, Effect::Reads, &format!("cannot load table {table}")).await?;
+        self.loaded(table, answer).await
     }
 
     async fn commit_table(&self, table: &TableIdent, request: CommitRequest) -> Result<LoadedTable> {
         let CommitRequest { id, requirements, updates } = &request;
-        let mut post = self.request(Method::POST, &self.table_url(table)).json(&Commit {
+        let mut post = self.http.request(Method::POST, &self.table_url(table)).json(&Commit {
             identifier: table,
             requirements,
             updates,
@@ -347,55 +401,14 @@ impl Catalog for RestCatalog {
         if self.honours_idempotency_keys {
             post = post.header("Idempotency-Key", id.to_string());
         }
-        self.loaded(self.answer(post, Effect::Changes, &format!("cannot commit to table {table}")).await?)
+        // What the commit names has to be on disk before it; object stores promise it by themselves.
+        self.local
+            .sync()
+            .await
+            .map_err(|e| CatalogError::new(Kind::Refused, "the disk does not keep the table's files").with_source(e))?;
+        let answer = self.http.answer(post, Effect::Changes, &format!("cannot commit to table {table}")).await?;
+        self.loaded(table, answer).await
     }
-}
-
-/// A request without an answer.
-fn lost(error: reqwest::Error, effect: Effect, doing: &str) -> CatalogError {
-    let kind = if effect == Effect::Reads || error.is_connect() || error.is_builder() {
-        Kind::Unavailable
-    } else {
-        Kind::Unknown
-    };
-    CatalogError::new(kind, doing).with_source(error)
-}
-
-/// What an answer means that is no success. Servers name the same thing differently, so the status decides.
-async fn refused(response: Response, effect: Effect, doing: &str) -> CatalogError {
-    let status = response.status();
-    let kind = match status {
-        StatusCode::NOT_FOUND => Kind::NotFound,
-        StatusCode::CONFLICT => Kind::Conflict,
-        StatusCode::TOO_MANY_REQUESTS => Kind::Unavailable,
-        status if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => match effect {
-            Effect::Reads => Kind::Unavailable,
-            Effect::Changes => Kind::Unknown,
-        },
-        _ => Kind::Refused,
-    };
-    let text = response.text().await.unwrap_or_default();
-    match serde_json::from_str::<ErrorBody>(&text) {
-        Ok(ErrorBody { error: ErrorModel { message, r#type } }) => CatalogError::new(
-            kind,
-            format!("{doing}: {status}"),
-        )
-        .with_source(format!("{}: {}", r#type, short(&message))),
-        Err(_) if text.trim().is_empty() => CatalogError::new(kind, format!("{doing}: {status}")),
-        Err(_) => CatalogError::new(kind, format!("{doing}: {status}, {}", short(&text))),
-    }
-}
-
-/// The beginning of a server's words, on one line.
-fn short(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(MOST_OF_A_MESSAGE).collect()
-}
-
-/// A name as one part of a path.
-fn escape(name: &str) -> String {
-    const KEPT: &percent_encoding::AsciiSet =
-        &percent_encoding::NON_ALPHANUMERIC.remove(b'_').remove(b'-').remove(b'.').remove(b'~');
-    percent_encoding::utf8_percent_encode(name, KEPT).to_string()
 }
 
 #[cfg(test)]

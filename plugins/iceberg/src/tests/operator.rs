@@ -171,6 +171,48 @@ fn configurations_are_read_with_their_defaults_and_unknown_keys_refused() {
     }
 }
 
+#[test]
+fn faults_of_a_rest_catalog_name_their_keys() {
+    for (catalog, storage, expected) in [
+        (json!({"uri": "https://lake.example.com/catalog", "token": "t"}), json!({}), &[][..]),
+        (json!({"uri": "lake:8181"}), json!({}), &["catalog.uri: \"lake:8181\" is no server"]),
+        (
+            json!({"uri": "http://lake", "token": "t", "oauth2": {"client_id": "i", "client_secret": "s", "uri": "idp"}}),
+            json!({}),
+            &["catalog.oauth2.uri: \"idp\" is no server", "catalog.oauth2: excludes catalog.token"],
+        ),
+        (
+            json!({"uri": "http://lake", "token": "t", "headers": {"Authorization": "Basic x"}}),
+            json!({}),
+            &["catalog.headers.authorization: excludes catalog.token"],
+        ),
+        (
+            json!({"uri": "http://lake", "headers": {"a b": "x"}}),
+            json!({}),
+            &["catalog.headers: \"a b\" is no header's name"],
+        ),
+        (
+            json!({"uri": "http://lake", "headers": {"X-A": "line\nbreak"}}),
+            json!({}),
+            &["catalog.headers.x-a: its value has characters"],
+        ),
+        (
+            json!({"uri": "http://lake"}),
+            json!({"endpoint": "ftp://there", "access_key": "a"}),
+            &["storage.endpoint: \"ftp://there\" is no server", "storage.secret_key: goes with"],
+        ),
+    ] {
+        let mut catalog = catalog;
+        catalog["type"] = json!("rest");
+        let config: Config = serde_json::from_value(json!({"catalog": catalog, "storage": storage})).unwrap();
+        let faults = config.faults();
+        assert_eq!(faults.len(), expected.len(), "{faults:?}");
+        for (fault, expected) in faults.iter().zip(expected) {
+            assert!(fault.starts_with(expected), "{fault}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn check_reads_only_and_says_what_is_out_of_reach() {
     let lake = Lake::new();

@@ -6,7 +6,8 @@
 //! - none: both ways of acknowledging, all rows wanted and one in ten, the roofline, the ratios; `ROWS` rows (1,000,000)
 //! - `--processed N`: the same rows behind N processed ones; a poll must not cost more
 //! - `--backlog N`: N rows instead of `ROWS`; a poll must not cost more, memory must not grow
-//! - `--commits N`: N commits of ten rows; the last hundred beside the first hundred
+//! - `--commits N`: N commits of ten rows; the last hundred beside the first hundred; `--commits N rest`: through a REST catalog
+//!   into S3
 //! - `--cold-start`: from the start of the process to a commit on an existing table
 
 mod buffer;
@@ -19,6 +20,8 @@ use anyhow::{Context, Result, bail};
 use philotes_tests::connector::Connector;
 use philotes_tests::interrupt;
 use philotes_tests::readers::Reader;
+use philotes_tests::services::iceberg_rest::IcebergRest;
+use philotes_tests::services::minio::Minio;
 use philotes_tests::services::postgres::{Options, Postgres};
 
 use buffer::Wanted;
@@ -41,9 +44,14 @@ fn run(arguments: &[String]) -> Result<()> {
         [] => throughput(rows),
         [option, n] if option == "--processed" => beside_processed(rows, number(n)?),
         [option, n] if option == "--backlog" => backlog(rows, number(n)?),
-        [option, n] if option == "--commits" => commits(number(n)?),
+        [option, n] if option == "--commits" => commits(number(n)?, Connector::new),
+        [option, n, catalog] if option == "--commits" && catalog == "rest" => {
+            let minio = Minio::start()?;
+            let rest = IcebergRest::start(&minio)?;
+            commits(number(n)?, |dsn| Connector::rest(dsn, &rest, &minio))
+        }
         [option] if option == "--cold-start" => cold_start(),
-        _ => bail!("bench [--processed N | --backlog N | --commits N | --cold-start]"),
+        _ => bail!("bench [--processed N | --backlog N | --commits N [rest] | --cold-start]"),
     }
 }
 
@@ -53,11 +61,15 @@ fn server() -> Result<Postgres> {
 }
 
 fn connector(dsn: &str, acknowledge: &str) -> Result<Connector> {
-    Ok(Connector::new(dsn)?
+    Ok(configured(Connector::new(dsn)?, acknowledge))
+}
+
+fn configured(connector: Connector, acknowledge: &str) -> Connector {
+    connector
         .source(&format!("acknowledge: {acknowledge}"))
         .sink("partition_by: [day(_cdc_timestamp) as date]")
         .top("commit: {interval: 10s, max_rows: 1000000, max_bytes: 128MiB}")
-        .top("route: {include: [public.orders]}"))
+        .top("route: {include: [public.orders]}")
 }
 
 /// Runs a connector until it is idle and checks that the table has all rows.
@@ -149,11 +161,11 @@ fn print_change(found: &[Measured]) {
     }
 }
 
-fn commits(commits: u64) -> Result<()> {
+fn commits(commits: u64, into: impl FnOnce(&str) -> Result<Connector>) -> Result<()> {
     let postgres = server()?;
     let database = buffer::database(&postgres, "commits")?;
     database.fill(commits * 10, Wanted::All)?;
-    let connector = connector(database.dsn(), "delete")?
+    let connector = configured(into(database.dsn())?, "delete")
         .source("batch_rows: 10")
         .sink("snapshots: {keep: 20}")
         .top("commit: {interval: 1h, max_rows: 10}");

@@ -1,0 +1,173 @@
+//! Requests to the server and what its answers mean.
+
+use std::time::Duration;
+
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::oauth::Tokens;
+use crate::catalog::{CatalogError, CatalogErrorKind as Kind, Result};
+use crate::config::RestCatalogConfig;
+use crate::storage::choose_crypto;
+
+const CONNECT_TIME: Duration = Duration::from_secs(5);
+/// A server may take long to commit; the outcome of one that takes longer is looked up.
+const REQUEST_TIME: Duration = Duration::from_secs(60);
+/// What stands in a message of what a server says.
+const MOST_OF_A_MESSAGE: usize = 500;
+
+/// Whether a request changes anything, which decides what a lost answer means.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effect {
+    Reads,
+    Changes,
+}
+
+/// The specification's body of an error.
+#[derive(Deserialize)]
+struct ErrorBody {
+    error: ErrorModel,
+}
+
+#[derive(Deserialize)]
+struct ErrorModel {
+    message: String,
+    r#type: String,
+}
+
+/// The client with what goes with every request.
+pub(super) struct Http {
+    client: Client,
+    tokens: Tokens,
+}
+
+impl Http {
+    pub(super) fn new(config: &RestCatalogConfig, headers: HeaderMap, tokens_at: &str) -> Result<Self> {
+        choose_crypto();
+        let client = Client::builder()
+            .connect_timeout(CONNECT_TIME)
+            .timeout(REQUEST_TIME)
+            .user_agent(concat!("philotes-iceberg/", env!("CARGO_PKG_VERSION")))
+            .default_headers(headers)
+            .build()
+            .map_err(|e| CatalogError::new(Kind::Refused, "the HTTP client cannot be set up").with_source(e))?;
+        Ok(Self { tokens: Tokens::new(config, tokens_at), client })
+    }
+
+    pub(super) fn request(&self, method: Method, url: &str) -> RequestBuilder {
+        self.client.request(method, url)
+    }
+
+    /// Sends a request with the token that is valid now. The answer is a success.
+    pub(super) async fn send(&self, request: RequestBuilder, effect: Effect, doing: &str) -> Result<Response> {
+        let again = request.try_clone();
+        let token = self.tokens.current(&self.client).await?;
+        let response = self.send_with(request, token.as_deref(), effect, doing).await?;
+        if response.status() == StatusCode::UNAUTHORIZED
+            && let (Some(again), Some(token)) = (again, token)
+            && let Some(token) = self.tokens.instead_of(&token, &self.client).await?
+        {
+            // Who is not let in has changed nothing, so this is safe for changes as well.
+            let response = self.send_with(again, Some(&token), effect, doing).await?;
+            return success(response, effect, doing).await;
+        }
+        success(response, effect, doing).await
+    }
+
+    async fn send_with(
+        &self,
+        request: RequestBuilder,
+        token: Option<&str>,
+        effect: Effect,
+        doing: &str,
+    ) -> Result<Response> {
+        let request = match token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        };
+        request.send().await.map_err(|error| lost(error, effect, doing))
+    }
+
+    /// Sends a request and reads its answer.
+    pub(super) async fn answer<T: DeserializeOwned>(
+        &self,
+        request: RequestBuilder,
+        effect: Effect,
+        doing: &str,
+    ) -> Result<T> {
+        let response = self.send(request, effect, doing).await?;
+        read(response, effect, doing).await
+    }
+}
+
+async fn success(response: Response, effect: Effect, doing: &str) -> Result<Response> {
+    if response.status().is_success() { Ok(response) } else { Err(refused(response, effect, doing).await) }
+}
+
+/// The body of a success.
+pub(super) async fn read<T: DeserializeOwned>(response: Response, effect: Effect, doing: &str) -> Result<T> {
+    let body = response.bytes().await.map_err(|error| lost(error, effect, doing))?;
+    serde_json::from_slice(&body).map_err(|e| {
+        // It was done all the same.
+        let kind = if effect == Effect::Changes { Kind::Unknown } else { Kind::Refused };
+        CatalogError::new(kind, format!("{doing}: the answer is not the specification's")).with_source(e)
+    })
+}
+
+/// A request without an answer.
+pub(super) fn lost(error: reqwest::Error, effect: Effect, doing: &str) -> CatalogError {
+    let kind = if effect == Effect::Reads || error.is_connect() || error.is_builder() {
+        Kind::Unavailable
+    } else {
+        Kind::Unknown
+    };
+    // Its address may hold a secret, and `doing` says what it was.
+    CatalogError::new(kind, doing).with_source(error.without_url())
+}
+
+/// What an answer means that is no success. Servers name the same thing differently, so the status decides.
+async fn refused(response: Response, effect: Effect, doing: &str) -> CatalogError {
+    let status = response.status();
+    let kind = match status {
+        StatusCode::NOT_FOUND => Kind::NotFound,
+        StatusCode::CONFLICT => Kind::Conflict,
+        StatusCode::TOO_MANY_REQUESTS => Kind::Unavailable,
+        status if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => match effect {
+            Effect::Reads => Kind::Unavailable,
+            Effect::Changes => Kind::Unknown,
+        },
+        _ => Kind::Refused,
+    };
+    let text = response.text().await.unwrap_or_default();
+    match serde_json::from_str::<ErrorBody>(&text) {
+        Ok(ErrorBody { error: ErrorModel { message, r#type } }) => CatalogError::new(
+            kind,
+            format!("{doing}: {status}"),
+        )
+        .with_source(format!("{}: {}", r#type, short(&message))),
+        Err(_) if text.trim().is_empty() => CatalogError::new(kind, format!("{doing}: {status}")),
+        Err(_) => CatalogError::new(kind, format!("{doing}: {status}, {}", short(&text))),
+    }
+}
+
+/// The beginning of a server's words, on one line.
+pub(super) fn short(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(MOST_OF_A_MESSAGE).collect()
+}
+
+/// The header that says which ways to a table's files the client knows, best first.
+pub(super) fn delegation() -> (HeaderName, HeaderValue) {
+    (
+        HeaderName::from_static("x-iceberg-access-delegation"),
+        HeaderValue::from_static("vended-credentials,remote-signing"),
+    )
+}
+
+/// A name as one part of a path.
+pub(super) fn escape(name: &str) -> String {
+    const KEPT: &percent_encoding::AsciiSet =
+        &percent_encoding::NON_ALPHANUMERIC.remove(b'_').remove(b'-').remove(b'.').remove(b'~');
+    percent_encoding::utf8_percent_encode(name, KEPT).to_string()
+}

@@ -1,0 +1,143 @@
+//! The bearer token of the requests: a fixed one, or one that an OAuth2 server grants to the client and that is asked for
+//! anew before it expires.
+
+use std::time::{Duration, Instant};
+
+use reqwest::{Client, StatusCode};
+use serde::Deserialize;
+use tokio::sync::Mutex;
+
+use super::http::{Effect, lost, read, short};
+use crate::catalog::{CatalogError, CatalogErrorKind as Kind, Result};
+use crate::config::{OAuth2Config, RestCatalogConfig};
+
+/// A token is renewed this long before it expires, or after half its life where that is shorter.
+const AHEAD: Duration = Duration::from_secs(60);
+/// The scope that Iceberg's own token endpoint is asked for.
+const CATALOG_SCOPE: &str = "catalog";
+
+/// Where tokens come from.
+pub(super) enum Tokens {
+    None,
+    Fixed(String),
+    Granted(Box<Granted>),
+}
+
+pub(super) struct Granted {
+    config: OAuth2Config,
+    uri: String,
+    scope: Option<String>,
+    /// One request for a token at a time; the others wait for it.
+    grant: Mutex<Option<Grant>>,
+}
+
+struct Grant {
+    token: String,
+    /// `None` where the server does not say how long it lives: until a request is not let in.
+    renew_at: Option<Instant>,
+}
+
+/// The answer of RFC 6749, section 5.1.
+#[derive(Deserialize)]
+struct Answer {
+    access_token: String,
+    #[serde(default)]
+    expires_in: Option<u64>,
+}
+
+/// An error of RFC 6749, section 5.2.
+#[derive(Deserialize)]
+struct Refusal {
+    error: String,
+    #[serde(default)]
+    error_description: String,
+}
+
+impl Tokens {
+    /// `tokens_at` is the catalog's own token endpoint, for clients that name no other.
+    pub(super) fn new(config: &RestCatalogConfig, tokens_at: &str) -> Self {
+        match (&config.oauth2, &config.token) {
+            (Some(oauth2), _) => {
+                let scope = match (&oauth2.scope, &oauth2.uri) {
+                    (None, None) => Some(CATALOG_SCOPE.to_owned()),
+                    (scope, _) => scope.clone(),
+                };
+                Self::Granted(Box::new(Granted {
+                    uri: oauth2.uri.clone().unwrap_or_else(|| tokens_at.to_owned()),
+                    scope,
+                    config: oauth2.clone(),
+                    grant: Mutex::new(None),
+                }))
+            }
+            (None, Some(token)) => Self::Fixed(token.clone()),
+            (None, None) => Self::None,
+        }
+    }
+
+    /// The token that is valid now, if requests take one.
+    pub(super) async fn current(&self, client: &Client) -> Result<Option<String>> {
+        match self {
+            Self::None => Ok(None),
+            Self::Fixed(token) => Ok(Some(token.clone())),
+            Self::Granted(granted) => {
+                let is_good = |grant: &Grant| grant.renew_at.is_none_or(|at| Instant::now() < at);
+                granted.token(is_good, client).await.map(Some)
+            }
+        }
+    }
+
+    /// Another token than this one, with which a request was not let in.
+    pub(super) async fn instead_of(&self, token: &str, client: &Client) -> Result<Option<String>> {
+        match self {
+            Self::None | Self::Fixed(_) => Ok(None),
+            Self::Granted(granted) => granted.token(|grant| grant.token != token, client).await.map(Some),
+        }
+    }
+}
+
+impl Granted {
+    /// The token there is where it is good, else a new one.
+    async fn token(&self, is_good: impl Fn(&Grant) -> bool, client: &Client) -> Result<String> {
+        let mut grant = self.grant.lock().await;
+        if let Some(grant) = grant.as_ref().filter(|grant| is_good(grant)) {
+            return Ok(grant.token.clone());
+        }
+        let granted = self.ask(client).await?;
+        let token = granted.token.clone();
+        *grant = Some(granted);
+        Ok(token)
+    }
+
+    async fn ask(&self, client: &Client) -> Result<Grant> {
+        let doing = format!("catalog.oauth2: cannot get a token from {}", self.uri);
+        let mut form = vec![
+            ("grant_type", "client_credentials"),
+            ("client_id", self.config.client_id.as_str()),
+            ("client_secret", self.config.client_secret.as_str()),
+        ];
+        form.extend(self.scope.as_deref().map(|scope| ("scope", scope)));
+        form.extend(self.config.audience.as_deref().map(|audience| ("audience", audience)));
+        let asked = Instant::now();
+        // Whatever becomes of this, the request that wants the token was not sent.
+        let response = client.post(&self.uri).form(&form).send().await;
+        let response = response.map_err(|error| lost(error, Effect::Reads, &doing))?;
+        let status = response.status();
+        if !status.is_success() {
+            let passes = status.is_server_error()
+                || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
+            let kind = if passes { Kind::Unavailable } else { Kind::Refused };
+            let text = response.text().await.unwrap_or_default();
+            let said = match serde_json::from_str::<Refusal>(&text) {
+                Ok(refusal) => format!("{} {}", refusal.error, refusal.error_description),
+                Err(_) => text,
+            };
+            return Err(CatalogError::new(kind, format!("{doing}: {status}, {}", short(&said))));
+        }
+        let answer: Answer = read(response, Effect::Reads, &doing).await?;
+        let renew_at = answer.expires_in.map(|seconds| {
+            let life = Duration::from_secs(seconds);
+            asked + life.saturating_sub(AHEAD).max(life / 2)
+        });
+        Ok(Grant { token: answer.access_token, renew_at })
+    }
+}
