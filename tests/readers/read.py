@@ -1,20 +1,9 @@
-"""Reads Iceberg tables of a SQLite or a REST catalog as PyIceberg or DuckDB sees them.
+"""Reads Iceberg tables as PyIceberg or DuckDB sees them; protocol.py says how one asks, and in which form cells come.
 
-A line of JSON in is a request, a line of JSON out its answer: {"ok": ...} or {"error": "..."}.
-
-    {"op": "rows", "reader": "pyiceberg", "catalog": "/path/catalog.db", "table": "cdc.public_orders"}
-
-The catalog is a SQLite file's path, or of a REST catalog whose tables lie in S3 an object with `uri`, `warehouse`,
-`endpoint`, `access_key`, `secret_key` and `region`.
-
-Cells are text or null, exact: whole numbers and decimals in decimal digits, float and double as the big-endian bytes of
-the double in hex, date as days, time and timestamps as microseconds since 1970 (UTC where there is a zone), uuid in its
-usual form, binary in hex; lists are JSON arrays and structs JSON objects of such cells.
+The argument: the folder of DuckDB's extensions.
 """
 
-import json
 import sqlite3
-import struct
 import sys
 import uuid
 
@@ -28,8 +17,11 @@ import pyarrow.parquet as pq
 from duckdb_extensions import import_extension
 from pyiceberg.catalog.rest import RestCatalog
 from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.conversions import from_bytes
 from pyiceberg.schema import Schema
-from pyiceberg.types import NestedField
+from pyiceberg.types import NestedField, UUIDType
+
+from protocol import serve, text
 
 
 @cache
@@ -72,18 +64,6 @@ def cells(column):
     return [None if value is None else text(value) for value in column.to_pylist()]
 
 
-def text(value):
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return struct.pack(">d", value).hex()
-    if isinstance(value, (bytes, bytearray)):
-        return value.hex()
-    if isinstance(value, (int, str, uuid.UUID)):
-        return str(value)
-    return f"{value:f}"  # a decimal, never in scientific notation
-
-
 def parquet_ids(fields, prefix=""):
     """The field ids in a Parquet file by the path of the column; 0 where there is none."""
     ids = {}
@@ -98,26 +78,61 @@ def parquet_ids(fields, prefix=""):
     return ids
 
 
+def file_faults(told, file, schema):
+    """What is wrong in what a manifest tells of a Parquet file; the elements of lists may go without metrics."""
+    logical = {file.schema.column(i).path: file.schema.column(i).logical_type.type for i in range(len(file.schema))}
+    if told.record_count != file.metadata.num_rows:
+        yield f"{told.record_count} rows are told, {file.metadata.num_rows} are there"
+    for field in schema.fields:
+        if not field.field_type.is_primitive:
+            continue
+        if isinstance(field.field_type, UUIDType) and logical[field.name] != "UUID":
+            yield f"{field.name} is no UUID but {logical[field.name]}"
+        # As numbers where bounds are numbers, as bytes where they are bytes.
+        column = file.read([field.name]).column(0).combine_chunks()
+        if isinstance(column, pa.ExtensionArray):
+            column = column.storage
+        if pa.types.is_temporal(column.type):
+            column = column.cast(pa.int32() if pa.types.is_date32(column.type) else pa.int64())
+        values = [value for value in column.to_pylist() if value is not None]
+        for name, counts, there in (
+            ("values", told.value_counts, len(column)), ("nulls", told.null_value_counts, column.null_count)
+        ):
+            if (counts or {}).get(field.field_id) != there:
+                yield f"{field.name}: {(counts or {}).get(field.field_id)} {name} are told, {there} are there"
+        if not values:
+            continue
+        bounds = [(bounds or {}).get(field.field_id) for bounds in (told.lower_bounds, told.upper_bounds)]
+        if None in bounds:
+            yield f"{field.name} has no bounds"
+            continue
+        lower, upper = (from_bytes(field.field_type, bound) for bound in bounds)
+        if isinstance(lower, uuid.UUID):
+            lower, upper = lower.bytes, upper.bytes
+        if min(values) < lower or max(values) > upper:
+            yield f"{field.name}: the bounds {lower!r} and {upper!r} do not hold for {min(values)!r} and {max(values)!r}"
+
+
 def answer_of(table):
     columns = [cells(table.column(i)) for i in range(table.num_columns)]
     return {"columns": table.column_names, "rows": [list(row) for row in zip(*columns)]}
 
 
 def pyiceberg_catalog(request):
-    catalog = request["catalog"]
-    if isinstance(catalog, str):
-        return SqlCatalog("philotes", uri="sqlite:///" + catalog, warehouse=request.get("warehouse") or "")
-    properties = {
-        "uri": catalog["uri"],
-        "warehouse": catalog["warehouse"],
-        "py-io-impl": "pyiceberg.io.pyarrow.PyArrowFileIO",
-        "s3.endpoint": catalog["endpoint"],
-        "s3.access-key-id": catalog["access_key"],
-        "s3.secret-access-key": catalog["secret_key"],
-        "s3.region": catalog["region"],
-        "s3.force-virtual-addressing": "false",
-    }
-    return RestCatalog("philotes", **properties)
+    catalog, properties = request["catalog"], {}
+    if catalog["storage"]:
+        properties = {
+            "py-io-impl": "pyiceberg.io.pyarrow.PyArrowFileIO",
+            "s3.endpoint": catalog["storage"]["endpoint"],
+            "s3.access-key-id": catalog["storage"]["access_key"],
+            "s3.secret-access-key": catalog["storage"]["secret_key"],
+            "s3.region": catalog["storage"]["region"],
+            "s3.force-virtual-addressing": "false",
+        }
+    if catalog["type"] == "sqlite":
+        uri, warehouse = "sqlite:///" + catalog["file"], request.get("warehouse") or ""
+        return SqlCatalog("philotes", uri=uri, warehouse=warehouse, **properties)
+    return RestCatalog("philotes", uri=catalog["uri"], warehouse=catalog["warehouse"], **properties)
 
 
 class PyIceberg:
@@ -157,20 +172,22 @@ class PyIceberg:
             for s in sorted(self.table.snapshots(), key=lambda s: s.sequence_number)
         ]
 
-    def files(self, request):
-        """The live data files in the order in which they were committed."""
+    def entries(self):
+        """What the manifests say of the live data files, in the order in which they were committed."""
         snapshot = self.table.current_snapshot()
         entries = [
             entry
             for manifest in (snapshot.manifests(self.table.io) if snapshot else [])
             for entry in manifest.fetch_manifest_entry(self.table.io)
         ]
-        entries.sort(key=lambda e: e.sequence_number)
+        return sorted(entries, key=lambda e: e.sequence_number)
+
+    def files(self, request):
         return [
             {"path": e.data_file.file_path, "sequence": e.sequence_number, "rows": e.data_file.record_count,
              "bytes": e.data_file.file_size_in_bytes, "format": e.data_file.file_format.value,
              "partition": [str(v) for v in e.data_file.partition]}
-            for e in entries
+            for e in self.entries()
         ]
 
     def rows_in_order(self, request):
@@ -185,7 +202,7 @@ class PyIceberg:
         return self.table.properties
 
     def location(self, request):
-        return {"metadata": self.table.metadata_location, "uuid": str(self.table.metadata.table_uuid)}
+        return {"table": self.table.location(), "metadata": self.table.metadata_location, "uuid": str(self.table.metadata.table_uuid)}
 
     def field_ids(self, request):
         """The field id of every column, nested ones by their path."""
@@ -199,6 +216,16 @@ class PyIceberg:
             with self.open(file["path"]) as data:
                 ids[file["path"]] = parquet_ids(pq.read_schema(data))
         return ids
+
+    def file_faults(self, request):
+        """What the manifests say of each live data file and its columns, against what the file holds: a line a fault."""
+        faults = []
+        for entry in self.entries():
+            with self.open(entry.data_file.file_path) as data:
+                file = pq.ParquetFile(data)
+                told = file_faults(entry.data_file, file, self.table.schema())
+                faults += [f"{entry.data_file.file_path}: {fault}" for fault in told]
+        return faults
 
     def open(self, path):
         """A data file, wherever it lies."""
@@ -248,16 +275,18 @@ def sqlite_metadata(catalog, table):
 def duckdb_source(duckdb, request):
     """What DuckDB is to read: the FROM clause, and the argument of its functions about the table."""
     catalog, table = request["catalog"], request["table"]
-    if isinstance(catalog, str):
-        metadata = quoted(sqlite_metadata(catalog, table))
+    storage = catalog["storage"]
+    if storage:
+        endpoint = urlsplit(storage["endpoint"])
+        duckdb.sql(
+            f"create or replace secret lake (type s3, endpoint {quoted(endpoint.netloc)}, url_style 'path', "
+            f"use_ssl {endpoint.scheme == 'https'}, key_id {quoted(storage['access_key'])}, "
+            f"secret {quoted(storage['secret_key'])}, region {quoted(storage['region'])})"
+        )
+    if catalog["type"] == "sqlite":
+        metadata = quoted(sqlite_metadata(catalog["file"], table))
         yield f"iceberg_scan({metadata})", metadata
         return
-    endpoint = urlsplit(catalog["endpoint"])
-    duckdb.sql(
-        f"create or replace secret lake (type s3, endpoint {quoted(endpoint.netloc)}, url_style 'path', "
-        f"use_ssl {endpoint.scheme == 'https'}, key_id {quoted(catalog['access_key'])}, "
-        f"secret {quoted(catalog['secret_key'])}, region {quoted(catalog['region'])})"
-    )
     # Attached anew for every request: nothing that it remembers of the table is older.
     duckdb.sql(
         f"attach {quoted(catalog['warehouse'])} as lake (type iceberg, endpoint {quoted(catalog['uri'])}, "
@@ -272,8 +301,8 @@ def duckdb_source(duckdb, request):
 
 class DuckDb:
     def __init__(self, request):
-        catalog = request["catalog"]
-        self.duckdb = duckdb_for(None if isinstance(catalog, str) else catalog["endpoint"])
+        storage = request["catalog"]["storage"]
+        self.duckdb = duckdb_for(storage and storage["endpoint"])
 
     def rows(self, request):
         return self.query(request | {"sql": "select * from t"})
@@ -309,20 +338,6 @@ class DuckDb:
         ]
 
 
-READERS = {"pyiceberg": PyIceberg, "duckdb": DuckDb}
-
-
-def serve():
-    for line in sys.stdin:
-        try:
-            request = json.loads(line)
-            reader = READERS[request["reader"]](request)
-            answer = {"ok": getattr(reader, request["op"])(request)}
-        except Exception as error:  # whatever a reader says is the test's to judge
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), flush=True)
-
-
 if __name__ == "__main__":
     EXTENSIONS = sys.argv[1]
-    serve()
+    serve({"pyiceberg": PyIceberg, "duckdb": DuckDb})

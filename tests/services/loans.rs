@@ -44,7 +44,9 @@ impl Loans {
             let body = "<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>";
             let body = if head.starts_with("HEAD ") { "" } else { body };
             let length = body.len();
-            Some(format!("HTTP/1.1 403 Forbidden\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}").into())
+            Some(
+                format!("HTTP/1.1 403 Forbidden\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}").into(),
+            )
         }));
         Ok(Self { proxy: Proxy::guarded(minio.port(), guard)?, life, seen })
     }

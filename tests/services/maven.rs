@@ -1,5 +1,6 @@
-//! What Java servers run with: the dependencies of a `NAME.xml` in this folder, as Maven resolves them.
+//! Java's class paths, as Maven resolves them from a pom with pinned versions.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -7,13 +8,21 @@ use anyhow::{Context, Result, bail};
 use super::{install, installed_dir, lock};
 use crate::target;
 
-/// The class path of `NAME.xml`, which Maven resolves where that has not been done, or its files are gone.
+/// The class path of `NAME.xml` in this folder.
 pub(super) fn classpath(name: &str) -> Result<String> {
+    classpath_of(&target::repository().join(format!("tests/services/{name}.xml")))
+}
+
+/// The class path of a pom's dependencies, resolved where that has not been done, or its files are gone. Java is there
+/// afterwards as well.
+///
+/// # Errors
+/// When Java or Maven cannot be installed, or Maven does not find the dependencies.
+pub fn classpath_of(pom: &Path) -> Result<String> {
     let _lock = lock()?;
-    let pom = target::repository().join(format!("tests/services/{name}.xml"));
-    let wanted = std::fs::read_to_string(&pom)?;
-    let dir = installed_dir()?;
-    let (file, stamp) = (dir.join(format!("{name}.classpath")), dir.join(format!("{name}.xml")));
+    let wanted = std::fs::read_to_string(pom)?;
+    let stamp = installed_dir()?.join(pom.file_name().context("a pom without a name")?);
+    let file = stamp.with_extension("classpath");
     let is_there = |classpath: &str| std::env::split_paths(classpath).all(|jar| jar.exists());
     let installed = std::fs::read_to_string(&file).unwrap_or_default();
     if std::fs::read_to_string(&stamp).is_ok_and(|stamp| stamp == wanted) && is_there(&installed) {
@@ -23,7 +32,7 @@ pub(super) fn classpath(name: &str) -> Result<String> {
     install(&["javac:default-jdk-headless", "mvn:maven"])?;
     let output = Command::new("mvn")
         .args(["-q", "-B", "-f"])
-        .arg(&pom)
+        .arg(pom)
         .args(["dependency:build-classpath", &format!("-Dmdep.outputFile={}", file.display())])
         .output()
         .context("cannot run mvn")?;

@@ -6,7 +6,7 @@ mod daemon;
 pub mod iceberg_rest;
 pub mod kafka;
 pub mod loans;
-mod maven;
+pub mod maven;
 pub mod minio;
 pub mod postgres;
 pub mod proxy;

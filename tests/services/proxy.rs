@@ -136,11 +136,7 @@ impl Proxy {
         Self::start(target, serve_http, Some(guard))
     }
 
-    fn start(
-        target: u16,
-        serve: fn(&TcpStream, &Shared) -> io::Result<()>,
-        guard: Option<Guard>,
-    ) -> Result<Self> {
+    fn start(target: u16, serve: fn(&TcpStream, &Shared) -> io::Result<()>, guard: Option<Guard>) -> Result<Self> {
         let port = free_port()?;
         let shared = Arc::new(Shared {
             port,

@@ -6,7 +6,7 @@ use anyhow::Result;
 use tempfile::TempDir;
 
 use crate::host::philotes;
-use crate::readers::{Rest, Table};
+use crate::readers::{Catalog, Rest, Sqlite, Storage, Table};
 use crate::services::iceberg_rest::IcebergRest;
 use crate::services::minio::Minio;
 
@@ -15,8 +15,9 @@ use crate::services::minio::Minio;
 pub struct Connector {
     dir: TempDir,
     dsn: String,
-    /// Instead of the embedded catalog.
-    rest: Option<Rest>,
+    catalog: Catalog,
+    /// Whether the connector has keys of its own to the tables' storage.
+    has_keys: bool,
     name: String,
     source: Vec<String>,
     sink: Vec<String>,
@@ -29,10 +30,12 @@ impl Connector {
     /// # Errors
     /// When there is no room for its folder.
     pub fn new(dsn: &str) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("philotes-").tempdir()?;
         Ok(Self {
-            dir: tempfile::Builder::new().prefix("philotes-").tempdir()?,
+            catalog: Catalog::Sqlite(Sqlite { file: dir.path().join("catalog.db"), storage: None }),
+            dir,
+            has_keys: true,
             dsn: dsn.to_owned(),
-            rest: None,
             name: "shop".to_owned(),
             source: Vec::new(),
             sink: Vec::new(),
@@ -45,7 +48,24 @@ impl Connector {
     /// # Errors
     /// When there is no room for its folder.
     pub fn rest(dsn: &str, rest: &IcebergRest, minio: &Minio) -> Result<Self> {
-        Ok(Self { rest: Some(Rest::new(rest, minio)), ..Self::new(dsn)? })
+        Ok(Self { catalog: Catalog::Rest(Rest::new(rest, minio)), ..Self::new(dsn)? })
+    }
+
+    /// The same into the embedded catalog, whose tables lie in MinIO.
+    ///
+    /// # Errors
+    /// When there is no room for its folder.
+    pub fn in_s3(dsn: &str, minio: &Minio) -> Result<Self> {
+        let connector = Self::new(dsn)?;
+        let sqlite = Sqlite { file: connector.dir.path().join("catalog.db"), storage: Some(Storage::new(minio)) };
+        Ok(Self { catalog: Catalog::Sqlite(sqlite), ..connector })
+    }
+
+    /// Leaves it without keys to the tables' storage: the catalog has to lend some.
+    #[must_use]
+    pub fn without_keys(mut self) -> Self {
+        self.has_keys = false;
+        self
     }
 
     /// Gives it another name.
@@ -96,18 +116,24 @@ impl Connector {
     }
 
     fn catalog_yaml(&self) -> String {
-        let Some(rest) = &self.rest else {
-            return format!(
-                "  catalog: {{type: sql, uri: \"sqlite://{}\", warehouse: \"file://{}\"}}\n",
-                self.catalog().display(),
-                self.dir.path().join("warehouse").display(),
-            );
+        let (catalog, storage) = match &self.catalog {
+            Catalog::Rest(rest) => (format!("type: rest, uri: \"{}\"", rest.uri), Some(&rest.storage)),
+            Catalog::Sqlite(Sqlite { file, storage }) => {
+                let warehouse = match storage {
+                    None => format!("file://{}", self.dir.path().join("warehouse").display()),
+                    Some(_) => format!("s3://{}/warehouse", Minio::BUCKET),
+                };
+                let uri = file.display();
+                (format!("type: sql, uri: \"sqlite://{uri}\", warehouse: \"{warehouse}\""), storage.as_ref())
+            }
         };
-        format!(
-            "  catalog: {{type: rest, uri: \"{}\"}}\n  storage: {{endpoint: \"{}\", access_key: {}, secret_key: {}, \
-             region: {}, path_style: true}}\n",
-            rest.uri, rest.endpoint, rest.access_key, rest.secret_key, rest.region,
-        )
+        let storage = storage.filter(|_| self.has_keys).map(|s| {
+            format!(
+                "  storage: {{endpoint: \"{}\", access_key: {}, secret_key: {}, region: {}, path_style: true}}\n",
+                s.endpoint, s.access_key, s.secret_key, s.region,
+            )
+        });
+        format!("  catalog: {{{catalog}}}\n{}", storage.unwrap_or_default())
     }
 
     /// Writes the YAML file and says where.
@@ -126,19 +152,10 @@ impl Connector {
         self.dir.path()
     }
 
-    /// The SQLite catalog; with a REST catalog nothing is there.
-    #[must_use]
-    pub fn catalog(&self) -> PathBuf {
-        self.dir.path().join("catalog.db")
-    }
-
     /// A table of its catalog: `cdc.public_orders`.
     #[must_use]
     pub fn table(&self, name: &str) -> Table {
-        match &self.rest {
-            Some(rest) => Table::rest(rest, name),
-            None => Table::new(&self.catalog(), name),
-        }
+        Table { catalog: self.catalog.clone(), name: name.to_owned() }
     }
 
     /// Does an action; gives back what it printed.

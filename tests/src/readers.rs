@@ -1,13 +1,13 @@
-//! Foreign readers: the tables as PyIceberg and DuckDB see them, through `readers/read.py`.
+//! Foreign readers: the tables as PyIceberg and DuckDB see them, through `readers/read.py`, and Spark, through
+//! `readers/spark.py`.
 //!
 //! Nothing here shares code with the sink; that is the point of it.
 
+mod process;
+
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::Mutex;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,8 @@ use serde_json::{Map, Value, json};
 
 use crate::services::iceberg_rest::IcebergRest;
 use crate::services::minio::Minio;
-use crate::{services, target};
+
+pub use process::install;
 
 /// Who reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,10 +25,15 @@ pub enum Reader {
     PyIceberg,
     /// DuckDB's own Iceberg extension.
     DuckDb,
+    /// Spark, with the Iceberg project's own Java.
+    Spark,
 }
 
-/// Both.
+/// Those that start in a moment: all but Spark, whose Java takes seconds, so that few tests ask it.
 pub const READERS: [Reader; 2] = [Reader::PyIceberg, Reader::DuckDb];
+
+/// All of them.
+pub const READERS_WITH_SPARK: [Reader; 3] = [Reader::PyIceberg, Reader::DuckDb, Reader::Spark];
 
 /// A table of a catalog.
 #[derive(Clone, Debug)]
@@ -38,14 +44,23 @@ pub struct Table {
     pub name: String,
 }
 
-/// Where a table is found; `readers/read.py` tells them apart by the form.
+/// Where a table is found; `readers/protocol.py` has the forms.
 #[derive(Clone, Debug, Serialize)]
-#[serde(untagged)]
+#[serde(tag = "type", rename_all = "lowercase")]
 pub enum Catalog {
-    /// The file of a SQLite catalog.
-    Sqlite(PathBuf),
+    /// A SQLite catalog.
+    Sqlite(Sqlite),
     /// A REST catalog.
     Rest(Rest),
+}
+
+/// A SQLite catalog, whose tables lie in a folder of this machine or in S3.
+#[derive(Clone, Debug, Serialize)]
+pub struct Sqlite {
+    /// Its file.
+    pub file: PathBuf,
+    /// Where the tables lie, if not in a folder.
+    pub storage: Option<Storage>,
 }
 
 /// A REST catalog whose tables lie in S3.
@@ -55,17 +70,24 @@ pub struct Rest {
     pub uri: String,
     /// Where it puts new tables.
     pub warehouse: String,
-    /// The storage's server.
+    /// Where the tables lie.
+    pub storage: Storage,
+}
+
+/// An S3.
+#[derive(Clone, Debug, Serialize)]
+pub struct Storage {
+    /// The server.
     pub endpoint: String,
-    /// The id of the storage's key.
+    /// The id of the key.
     pub access_key: String,
     /// Its secret.
     pub secret_key: String,
-    /// What requests to the storage are signed for.
+    /// What requests are signed for.
     pub region: String,
 }
 
-/// Rows as a reader found them: every cell is text, null, or a list of cells; see `readers/read.py` for the forms.
+/// Rows as a reader found them: every cell is text, null, or a list of cells; see `readers/protocol.py` for the forms.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Rows {
     /// The columns' names.
@@ -95,15 +117,15 @@ pub struct Column {
 pub struct Snapshot {
     /// Its id.
     pub id: String,
-    /// Its parent's id.
+    /// Its parent's id; not from DuckDB.
     pub parent: Option<String>,
-    /// Its sequence number.
+    /// Its sequence number; not from Spark.
     pub sequence: i64,
-    /// When it was made, in milliseconds since 1970 UTC; PyIceberg only.
+    /// When it was made, in milliseconds since 1970 UTC; not from DuckDB.
     pub timestamp_ms: f64,
     /// `append`, …
     pub operation: String,
-    /// Its summary; PyIceberg only.
+    /// Its summary; not from DuckDB.
     pub summary: Map<String, Value>,
 }
 
@@ -116,9 +138,9 @@ pub struct DataFile {
     pub sequence: i64,
     /// Its rows.
     pub rows: u64,
-    /// Its size in bytes; PyIceberg only.
+    /// Its size in bytes; not from DuckDB.
     pub bytes: u64,
-    /// Its partition values, printed; PyIceberg only.
+    /// Its partition values, printed by the reader; not from DuckDB.
     pub partition: Vec<String>,
 }
 
@@ -152,6 +174,7 @@ impl fmt::Display for Reader {
         f.write_str(match self {
             Self::PyIceberg => "PyIceberg",
             Self::DuckDb => "DuckDB",
+            Self::Spark => "Spark",
         })
     }
 }
@@ -208,15 +231,16 @@ impl Reader {
     }
 
     fn ask<T: for<'a> Deserialize<'a>>(self, table: &Table, op: &str, arguments: Value) -> Result<T> {
-        let reader = match self {
-            Self::PyIceberg => "pyiceberg",
-            Self::DuckDb => "duckdb",
+        let (process, reader) = match self {
+            Self::PyIceberg => (&process::READ, "pyiceberg"),
+            Self::DuckDb => (&process::READ, "duckdb"),
+            Self::Spark => (&process::SPARK, "spark"),
         };
         let mut request = json!({"op": op, "reader": reader, "catalog": table.catalog, "table": table.name});
         if let (Value::Object(request), Value::Object(arguments)) = (&mut request, arguments) {
             request.extend(arguments);
         }
-        let answer = Process::ask(&request)?;
+        let answer = process.ask(&request)?;
         if let Some(error) = answer.get("error") {
             bail!("{self}, {op} of {}: {}", table.name, error.as_str().unwrap_or_default());
         }
@@ -228,9 +252,15 @@ impl Rest {
     /// The catalog of these two servers.
     #[must_use]
     pub fn new(rest: &IcebergRest, minio: &Minio) -> Self {
+        Self { uri: rest.uri(), warehouse: IcebergRest::WAREHOUSE.to_owned(), storage: Storage::new(minio) }
+    }
+}
+
+impl Storage {
+    /// This server.
+    #[must_use]
+    pub fn new(minio: &Minio) -> Self {
         Self {
-            uri: rest.uri(),
-            warehouse: IcebergRest::WAREHOUSE.to_owned(),
             endpoint: minio.endpoint(),
             access_key: minio.access_key().to_owned(),
             secret_key: minio.secret_key().to_owned(),
@@ -240,10 +270,11 @@ impl Rest {
 }
 
 impl Table {
-    /// A table of a SQLite catalog.
+    /// A table of a SQLite catalog that lies in a folder.
     #[must_use]
     pub fn new(catalog: &Path, name: &str) -> Self {
-        Self { catalog: Catalog::Sqlite(catalog.to_owned()), name: name.to_owned() }
+        let sqlite = Sqlite { file: catalog.to_owned(), storage: None };
+        Self { catalog: Catalog::Sqlite(sqlite), name: name.to_owned() }
     }
 
     /// A table of a REST catalog.
@@ -252,10 +283,31 @@ impl Table {
         Self { catalog: Catalog::Rest(catalog.clone()), name: name.to_owned() }
     }
 
+    /// Where the table lies.
+    ///
+    /// # Errors
+    /// What PyIceberg says; the same holds for everything below that does not say another reader.
+    pub fn location(&self) -> Result<String> {
+        self.locations("table")
+    }
+
+    /// Where the current metadata file lies.
+    ///
+    /// # Errors
+    /// What PyIceberg says.
+    pub fn metadata_location(&self) -> Result<String> {
+        self.locations("metadata")
+    }
+
+    fn locations(&self, of: &str) -> Result<String> {
+        let location: Value = Reader::PyIceberg.ask(self, "location", json!({}))?;
+        Ok(location[of].as_str().unwrap_or_default().to_owned())
+    }
+
     /// The table's properties.
     ///
     /// # Errors
-    /// What PyIceberg says; the same holds for everything below.
+    /// What PyIceberg says.
     pub fn properties(&self) -> Result<BTreeMap<String, String>> {
         Reader::PyIceberg.ask(self, "properties", json!({}))
     }
@@ -292,6 +344,15 @@ impl Table {
         Reader::PyIceberg.ask(self, "parquet_field_ids", json!({}))
     }
 
+    /// What is wrong in what the manifests tell of the live data files, against what the files hold: their rows, each
+    /// column's values, nulls and bounds, and whether a uuid says that it is one.
+    ///
+    /// # Errors
+    /// What PyIceberg says, or pyarrow of a file.
+    pub fn file_faults(&self) -> Result<Vec<String>> {
+        Reader::PyIceberg.ask(self, "file_faults", json!({}))
+    }
+
     /// Creates the table with fields `[name, type, required]`, as somebody else with PyIceberg would. A SQLite catalog
     /// has to be told the warehouse's folder, a REST catalog has a warehouse of its own.
     ///
@@ -308,21 +369,13 @@ impl Table {
         Reader::PyIceberg.ask(self, "create", json!({"fields": fields, "warehouse": warehouse}))
     }
 
-    /// Appends rows, each an object by the columns' names, as somebody else with PyIceberg would.
+    /// Appends rows, each an object by the columns' names, as somebody else with PyIceberg or Spark would. Times are
+    /// microseconds since 1970 UTC.
     ///
     /// # Errors
-    /// What PyIceberg says.
-    pub fn append_as_somebody_else(&self, rows: &[Value]) -> Result<()> {
-        Reader::PyIceberg.ask(self, "append", json!({ "rows": rows }))
-    }
-
-    /// Where the current metadata file lies.
-    ///
-    /// # Errors
-    /// What PyIceberg says.
-    pub fn metadata_location(&self) -> Result<String> {
-        let location: Value = Reader::PyIceberg.ask(self, "location", json!({}))?;
-        Ok(location["metadata"].as_str().unwrap_or_default().to_owned())
+    /// What the writer says; DuckDB is none.
+    pub fn append_as_somebody_else(&self, writer: Reader, rows: &[Value]) -> Result<()> {
+        writer.ask(self, "append", json!({ "rows": rows }))
     }
 
     /// Whether the catalog has the table.
@@ -333,7 +386,7 @@ impl Table {
         match self.metadata_location() {
             Ok(_) => Ok(true),
             Err(error) if error.to_string().contains("NoSuchTableError") => Ok(false),
-            Err(_) if matches!(&self.catalog, Catalog::Sqlite(file) if !file.exists()) => Ok(false),
+            Err(_) if matches!(&self.catalog, Catalog::Sqlite(sqlite) if !sqlite.file.exists()) => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -355,88 +408,6 @@ impl Table {
     }
 }
 
-/// The Python process; one for all tests of this process, started at the first request. Its end of input ends it.
-struct Process {
-    _child: Child,
-    requests: ChildStdin,
-    answers: BufReader<ChildStdout>,
-}
-
-impl Process {
-    fn ask(request: &Value) -> Result<Value> {
-        static PROCESS: Mutex<Option<Process>> = Mutex::new(None);
-        let mut guard = PROCESS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if guard.is_none() {
-            *guard = Some(Self::start()?);
-        }
-        let Some(process) = guard.as_mut() else { bail!("no reader") };
-        let answer = process.exchange(request);
-        if answer.is_err() {
-            *guard = None;
-        }
-        answer
-    }
-
-    fn start() -> Result<Self> {
-        let python = install()?;
-        let script = target::repository().join("tests/readers/read.py");
-        let mut child = Command::new(python)
-            .arg(script)
-            .arg(target::root().join("readers/duckdb"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("cannot run the readers' Python")?;
-        let (Some(requests), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
-            bail!("the reader has no pipes");
-        };
-        Ok(Self { _child: child, requests, answers: BufReader::new(answers) })
-    }
-
-    fn exchange(&mut self, request: &Value) -> Result<Value> {
-        writeln!(self.requests, "{request}")?;
-        self.requests.flush()?;
-        let mut line = String::new();
-        self.answers.read_line(&mut line)?;
-        serde_json::from_str(&line).with_context(|| format!("the reader said {line:?} to {request}"))
-    }
-}
-
-/// The Python of a virtual environment under `target/` that holds the pinned readers; made where it is missing or out of
-/// date.
-///
-/// # Errors
-/// When Python or the packages cannot be installed.
-pub fn install() -> Result<PathBuf> {
-    let dir = target::root().join("readers");
-    std::fs::create_dir_all(&dir)?;
-    // Several test processes may come here at once.
-    let lock = std::fs::File::create(dir.join("lock"))?;
-    lock.lock()?;
-    let (venv, stamp) = (dir.join("venv"), dir.join("installed.txt"));
-    let requirements = target::repository().join("tests/readers/requirements.txt");
-    let wanted = std::fs::read_to_string(&requirements)?;
-    let python = venv.join("bin/python");
-    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) && python.exists() {
-        return Ok(python);
-    }
-    services::install(&["ensurepip:python3-venv"])?;
-    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
-    run(Command::new(&python)
-        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"])
-        .arg(&requirements))?;
-    std::fs::write(&stamp, wanted)?;
-    Ok(python)
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
-    if !output.status.success() {
-        bail!("{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -453,13 +424,13 @@ mod tests {
         assert!(!table.exists().unwrap());
         table.create_as_somebody_else(None, &[json!(["id", "long", true]), json!(["who", "string", false])]).unwrap();
         assert!(table.exists().unwrap());
-        table.append_as_somebody_else(&[json!({"id": 1, "who": "a"}), json!({"id": 2})]).unwrap();
+        table.append_as_somebody_else(Reader::PyIceberg, &[json!({"id": 1, "who": "a"}), json!({"id": 2})]).unwrap();
         rest.kill9();
         minio.kill9();
         assert!(table.exists().is_err() && Reader::DuckDb.rows(&table).is_err());
         minio.restart().unwrap();
         rest.restart().unwrap();
-        table.append_as_somebody_else(&[json!({"id": 3, "who": "c"})]).unwrap();
+        table.append_as_somebody_else(Reader::PyIceberg, &[json!({"id": 3, "who": "c"})]).unwrap();
 
         let expected = [[json!("1"), json!("a")], [json!("2"), json!(null)], [json!("3"), json!("c")]];
         for reader in READERS {

@@ -1,6 +1,6 @@
 //! The log of changes, replayed: what a table of changes says that its source table must hold now, cell by cell.
 //!
-//! Both sides are brought into the form of `readers/read.py`: here by SQL in PostgreSQL, so that no code is shared.
+//! Both sides are brought into the form of `readers/protocol.py`: here by SQL in PostgreSQL, so that no code is shared.
 
 use std::collections::BTreeMap;
 
@@ -103,7 +103,7 @@ pub fn position(lsn: &Value) -> Result<u64> {
     lsn.as_str().and_then(parse).with_context(|| format!("{lsn} is no position in PostgreSQL's log"))
 }
 
-/// SQL for one cell in the form of `readers/read.py`.
+/// SQL for one cell in the form of `readers/protocol.py`.
 fn cell(value: &str, kind: &str) -> String {
     if let Some(element) = kind.strip_suffix("[]") {
         let element = cell("e", element);

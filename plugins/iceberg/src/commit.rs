@@ -12,6 +12,7 @@ use std::time::Instant;
 use iceberg::spec::TableMetadata;
 use philotes_sdk::{Committed, Error, Offset, Result, StreamOffset, StreamPartition};
 
+use crate::catalog::CatalogError;
 use crate::manifests::AddedFile;
 use crate::snapshot::{self, Attempt, Changes};
 use crate::table::{ROUNDS, Table};
@@ -128,6 +129,7 @@ impl Table {
 
     /// Commits the payload, if there is one.
     async fn resolve(&mut self) -> Result<()> {
+        let mut last = None;
         for _ in 0..ROUNDS {
             let Some(payload) = &self.payload else { return Ok(()) };
             if !payload.attempts.is_empty() {
@@ -137,16 +139,20 @@ impl Table {
                     return Ok(());
                 }
             }
-            self.attempt().await?;
+            last = self.attempt().await?.or(last);
         }
         if self.payload.is_none() {
             return Ok(());
         }
-        Err(Error::unavailable(format!("table {} is committed to by others all the time", self.name)))
+        let error = Error::unavailable(format!("table {}: none of {ROUNDS} commits in a row came about", self.name));
+        Err(match last {
+            Some(last) => error.with_source(last),
+            None => error,
+        })
     }
 
-    /// Sends the payload once. Without an error it has succeeded, or the outcome must be looked up.
-    async fn attempt(&mut self) -> Result<()> {
+    /// Sends the payload once. Without an error it has succeeded, or the outcome must be looked up, because of what is given back.
+    async fn attempt(&mut self) -> Result<Option<CatalogError>> {
         let (Some(base), Some(payload)) = (&mut self.base, &mut self.payload) else {
             return Err(Error::internal("a payload for a table that does not exist"));
         };
@@ -167,14 +173,15 @@ impl Table {
                 let table = self.name.to_string();
                 let labels = [("table", table.as_str())];
                 context.observe("philotes_iceberg_commit_seconds", began.elapsed().as_secs_f64(), &labels);
-                self.adopt(loaded)
+                self.adopt(loaded)?;
+                Ok(None)
             }
             // A reply that does not show the commit proves nothing: a catalog may replay an older one.
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(None),
             Err(error) if error.calls_for_a_look() => {
                 tracing::debug!(table = %self.name, commit = %attempt.commit_id, %error, "looking for the commit");
                 context.count("philotes_iceberg_conflicts_total", 1, &[("table", &self.name.to_string())]);
-                Ok(())
+                Ok(Some(error))
             }
             Err(error) => Err(error.into()),
         }

@@ -2,11 +2,12 @@
 
 use philotes_tests::connector::Connector;
 use philotes_tests::host::Host;
-use philotes_tests::readers::{READERS, Reader, Table};
+use philotes_tests::postgres_or_skip;
+use philotes_tests::readers::{READERS, Reader};
 use philotes_tests::replay::{columns, difference, state_of_log, state_of_source};
-use philotes_tests::{postgres_or_skip, shop};
 use serde_json::json;
 
+use crate::sound::assert_sound;
 use crate::{PATIENCE, captured, wait_for_rows};
 
 #[test]
@@ -23,64 +24,6 @@ fn one_row_arrives() {
     assert_eq!(cell("v"), json!("42"));
     assert_eq!(cell("who"), json!("somebody"));
     assert_eq!(cell("_cdc_operation"), json!("INSERT"));
-}
-
-#[test]
-fn the_shop_is_equal_cell_by_cell() {
-    let Some(postgres) = postgres_or_skip() else { return };
-    let session = postgres.session().unwrap();
-    shop::create(&session).unwrap();
-    let connector = Connector::new(&postgres.dsn())
-        .unwrap()
-        .source("poll_interval: 100ms")
-        .sink("partition_by: [day(_cdc_timestamp) as date]");
-    connector.capture(&shop::TABLES).unwrap();
-
-    // Some of it while the host runs, some before a second start.
-    shop::trade(&session, 0, 500).unwrap();
-    let host = Host::start(&connector, &[]).unwrap();
-    shop::trade(&session, 1, 500).unwrap();
-    host.terminate().unwrap();
-    shop::trade(&session, 2, 500).unwrap();
-    Host::until_idle(&connector).unwrap();
-    assert_eq!(session.number("select count(*) from philotes.cdc_events where processed_at is null").unwrap(), 0);
-
-    for name in shop::TABLES {
-        let table = connector.table(&format!("cdc.{}", name.replace('.', "_")));
-        let columns = columns(&session, name).unwrap();
-        let expected = state_of_source(&session, name, shop::key(name)).unwrap();
-        assert!(expected.len() > 1000, "{name}: the shop is empty");
-        let short = name.trim_start_matches("public.");
-        let changes = "select operation, count(*) from philotes.cdc_events where table_name = ";
-        let changes = session.rows(&format!("{changes}'{short}' group by 1 order by 1")).unwrap();
-        for reader in READERS {
-            let log = reader.rows(&table).unwrap();
-            let found = state_of_log(&log, &columns, shop::key(name)).unwrap();
-            assert_eq!(difference(&expected, &found), None, "{name} as {reader} sees it");
-            let operations = "select _cdc_operation, count(*) from t group by 1 order by 1";
-            let found: Vec<Vec<Option<String>>> = reader
-                .query(&table, operations)
-                .unwrap()
-                .rows
-                .iter()
-                .map(|row| row.iter().map(|cell| cell.as_str().map(str::to_owned)).collect())
-                .collect();
-            assert_eq!(found, changes, "{name}: changes by operation as {reader} sees them");
-        }
-        assert_field_ids(&table);
-        assert_eq!(table.partitions().unwrap(), ["day(_cdc_timestamp) as date"]);
-    }
-}
-
-/// Every column of every data file carries the field id that the schema gives it, lists' elements included.
-fn assert_field_ids(table: &Table) {
-    let expected = table.field_ids().unwrap();
-    assert!(expected.values().all(|id| *id > 0), "{expected:?}");
-    let files = table.parquet_field_ids().unwrap();
-    assert!(!files.is_empty());
-    for (file, found) in files {
-        assert_eq!(found, expected, "{}: {file}", table.name);
-    }
 }
 
 #[test]
@@ -154,7 +97,7 @@ fn exact_numbers_and_times_at_their_limits() {
         ("_cdc_lsn", "string"),
     ];
     assert_eq!(types, expected);
-    assert_field_ids(&table);
+    assert_sound(&table);
 }
 
 /// The token stands in the very commit that brought the rows: it names the snapshot that is the head.

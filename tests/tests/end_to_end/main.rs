@@ -8,11 +8,14 @@ mod command_line;
 mod control;
 mod crashes;
 mod exclusive;
+mod foreign;
+mod matrix;
 mod order;
 mod outages;
 mod refusals;
 mod rest;
 mod services;
+mod sound;
 
 use std::time::Duration;
 
@@ -53,14 +56,28 @@ fn wait_for_rows(table: &Table, rows: i64) {
 
 /// The pairs (id, v) of a table of `t`, sorted, as both readers find them.
 fn pairs(table: &Table) -> Vec<(i64, i64)> {
-    let read = |reader: Reader| -> Vec<(i64, i64)> {
-        let rows = reader.query(table, "select id, v from t order by 1, 2").unwrap();
-        let number = |cell: &serde_json::Value| cell.as_str().unwrap().parse().unwrap();
-        rows.rows.iter().map(|row| (number(&row[0]), number(&row[1]))).collect()
-    };
-    let found = read(Reader::DuckDb);
-    assert_eq!(found, read(Reader::PyIceberg), "the readers differ");
+    let found = pairs_by(Reader::DuckDb, table);
+    assert_eq!(found, pairs_by(Reader::PyIceberg, table), "the readers differ");
     found
+}
+
+/// The pairs (id, v) of a table of `t`, sorted, as one reader finds them.
+fn pairs_by(reader: Reader, table: &Table) -> Vec<(i64, i64)> {
+    let rows = reader.query(table, "select id, v from t order by 1, 2").unwrap();
+    let number = |cell: &serde_json::Value| cell.as_str().unwrap().parse().unwrap();
+    rows.rows.iter().map(|row| (number(&row[0]), number(&row[1]))).collect()
+}
+
+/// The pairs (id, v) of all changes of `t`, as PostgreSQL's own log has them, in the order of [`pairs`].
+fn pairs_of_log(session: &Session) -> Vec<(i64, i64)> {
+    let rows = session
+        .rows(
+            "select doc ->> 'id', doc ->> 'v' from (select coalesce(after_data, before_data)::jsonb as doc \
+             from philotes.cdc_events where table_name = 't') e order by (doc ->> 'id')::bigint, (doc ->> 'v')::bigint",
+        )
+        .unwrap();
+    let number = |cell: &Option<String>| cell.as_ref().unwrap().parse().unwrap();
+    rows.iter().map(|row| (number(&row[0]), number(&row[1]))).collect()
 }
 
 /// Asserts that every row of the buffer has been acknowledged, within a moment.

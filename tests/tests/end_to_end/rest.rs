@@ -1,25 +1,15 @@
 //! A REST catalog and S3 instead of the embedded catalog and a folder.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use philotes_tests::connector::Connector;
 use philotes_tests::host::Host;
-use philotes_tests::sql::Session;
-use philotes_tests::{bed_or_skip, eventually};
+use philotes_tests::services::iceberg_rest::IcebergRest;
+use philotes_tests::services::loans::Loans;
+use philotes_tests::services::minio::Minio;
+use philotes_tests::{bed_or_skip, eventually, postgres_or_skip, skip};
 
-use crate::{PATIENCE, assert_acknowledged, captured_by, pairs, wait_for_rows};
-
-/// The pairs (id, v) of all changes of `t`, as PostgreSQL's own log has them, in the order of [`pairs`].
-fn pairs_of_log(session: &Session) -> Vec<(i64, i64)> {
-    let rows = session
-        .rows(
-            "select doc ->> 'id', doc ->> 'v' from (select coalesce(after_data, before_data)::jsonb as doc \
-             from philotes.cdc_events where table_name = 't') e order by (doc ->> 'id')::bigint, (doc ->> 'v')::bigint",
-        )
-        .unwrap();
-    let number = |cell: &Option<String>| cell.as_ref().unwrap().parse().unwrap();
-    rows.iter().map(|row| (number(&row[0]), number(&row[1]))).collect()
-}
+use crate::{PATIENCE, assert_acknowledged, captured_by, pairs, pairs_of_log, wait_for_rows};
 
 #[test]
 fn rows_arrive_through_a_rest_catalog_in_s3() {
@@ -81,4 +71,45 @@ fn the_catalog_and_the_storage_are_killed_for_ten_seconds() {
 
 fn lines_with_unavailable(host: &Host) -> usize {
     host.log().to_lowercase().lines().filter(|line| line.contains("unavailable")).count()
+}
+
+/// Keys that live for three seconds, lent once at the start; the run takes many times as long. `PHILOTES_LOAN_SECONDS` and
+/// `PHILOTES_LOAN_RUN_SECONDS` say other times.
+#[test]
+fn keys_that_are_lent_end_during_a_run() {
+    let seconds = |variable: &str, usual: u64| {
+        Duration::from_secs(std::env::var(variable).map_or(usual, |seconds| seconds.parse().unwrap()))
+    };
+    let (life, run) = (seconds("PHILOTES_LOAN_SECONDS", 3), seconds("PHILOTES_LOAN_RUN_SECONDS", 12));
+    let Some(postgres) = postgres_or_skip() else { return };
+    let start = || {
+        let minio = Minio::start()?;
+        let loans = Loans::new(&minio, life)?;
+        Ok((IcebergRest::start_lending(&minio, &loans)?, loans, minio))
+    };
+    let (rest, loans, minio) = match start() {
+        Ok(servers) => servers,
+        Err(error) => return skip(&error),
+    };
+    let connector = Connector::rest(&postgres.dsn(), &rest, &minio).unwrap().without_keys();
+    let (session, connector) = captured_by(&postgres, connector);
+    let host = Host::start(&connector, &[]).unwrap();
+    let (started, mut rows) = (Instant::now(), 0);
+    while started.elapsed() < run {
+        session.batch(&format!("insert into t values ({rows}, 1)")).unwrap();
+        rows += 1;
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let table = connector.table("cdc.public_t");
+    wait_for_rows(&table, rows);
+    assert_eq!(lines_with_unavailable(&host), 0, "{}", host.log_tail());
+    host.terminate().unwrap();
+
+    let expected: Vec<(i64, i64)> = (0..rows).map(|id| (id, 1)).collect();
+    assert_eq!(pairs(&table), expected);
+    assert_acknowledged(&session);
+    let (lent, refused) = loans.seen();
+    println!("{lent} loans of {life:?} in {run:?}, {refused} requests with one that had ended");
+    assert_eq!(refused, 0);
+    assert!(lent as u64 >= run.as_secs() / life.as_secs(), "{lent} loans");
 }

@@ -1,0 +1,94 @@
+//! Others write into the same tables: PyIceberg, and Spark with Java's own JdbcCatalog.
+
+use std::collections::BTreeMap;
+
+use philotes_tests::host::Host;
+use philotes_tests::postgres_or_skip;
+use philotes_tests::readers::{READERS_WITH_SPARK, Reader, Table};
+use serde_json::json;
+
+use crate::{assert_acknowledged, captured, pairs_by, pairs_of_log, wait_for_rows};
+
+/// A row that is none of ours.
+fn append(table: &Table, writer: Reader, id: i64) {
+    let row = json!({
+        "id": id, "v": 0, "who": writer.to_string(),
+        "_cdc_operation": "INSERT", "_cdc_timestamp": 1_700_000_000_123_456_i64, "_cdc_lsn": "0/0",
+    });
+    table.append_as_somebody_else(writer, &[row]).unwrap();
+}
+
+/// A host that runs goes on after every foreign commit: its own changes are there once each, and the foreign rows too.
+#[test]
+fn others_append_to_the_table_between_our_commits() {
+    let Some(postgres) = postgres_or_skip() else { return };
+    let (session, connector) = captured(&postgres);
+    let table = connector.table("cdc.public_t");
+    let change = |from: i64, to: i64| {
+        session
+            .batch(&format!(
+                "insert into t select i, 1, 'ours' from generate_series({from}, {to}) i; \
+                 update t set v = 2 where id = {from}; delete from t where id = {to}"
+            ))
+            .unwrap();
+    };
+    change(1, 10);
+    let host = Host::start(&connector, &[]).unwrap();
+    wait_for_rows(&table, 12);
+    append(&table, Reader::PyIceberg, 1001);
+    change(11, 20);
+    wait_for_rows(&table, 25);
+    append(&table, Reader::Spark, 1002);
+    change(21, 30);
+    wait_for_rows(&table, 38);
+    host.terminate().unwrap();
+    // And with nothing remembered.
+    change(31, 40);
+    Host::until_idle(&connector).unwrap();
+
+    let mut expected = pairs_of_log(&session);
+    assert_eq!(expected.len(), 48);
+    expected.extend([(1001, 0), (1002, 0)]);
+    for reader in READERS_WITH_SPARK {
+        assert_eq!(pairs_by(reader, &table), expected, "as {reader} sees it");
+        let foreign =
+            reader.query(&table, "select id, who, _cdc_timestamp from t where id > 1000 order by id").unwrap();
+        let time = "1700000000123456";
+        assert_eq!(
+            foreign.rows,
+            [["1001", "PyIceberg", time], ["1002", "Spark", time]].map(|row| row.map(|c| json!(c)))
+        );
+    }
+    assert_acknowledged(&session);
+
+    let parents = |reader: Reader| -> BTreeMap<String, Option<String>> {
+        reader.snapshots(&table).unwrap().into_iter().map(|snapshot| (snapshot.id, snapshot.parent)).collect()
+    };
+    let found = parents(Reader::Spark);
+    assert_eq!(found, parents(Reader::PyIceberg));
+    assert_eq!(found.values().filter(|parent| parent.is_none()).count(), 1, "{found:?}");
+}
+
+/// What Spark cannot do is an error here, not a value that looks like one.
+#[test]
+fn spark_refuses_what_spark_refuses() {
+    let dir = tempfile::tempdir().unwrap();
+    let table = |name: &str, kind: &str| {
+        let table = Table::new(&dir.path().join("catalog.db"), name);
+        let fields = [json!(["id", "long", true]), json!(["v", kind, false])];
+        table.create_as_somebody_else(Some(&dir.path().join("warehouse")), &fields).unwrap();
+        table
+    };
+    let times = table("cdc.times", "time");
+    let error = Reader::Spark.rows(&times).unwrap_err().to_string();
+    assert!(error.contains("time"), "{error}");
+
+    let texts = table("cdc.texts", "string");
+    texts.append_as_somebody_else(Reader::Spark, &[json!({"id": 1, "v": "a"})]).unwrap();
+    assert!(texts.append_as_somebody_else(Reader::Spark, &[json!({"v": "b"})]).is_err(), "id is required");
+    for reader in READERS_WITH_SPARK {
+        assert_eq!(reader.rows(&texts).unwrap().rows, [[json!("1"), json!("a")]], "{reader}");
+        let names: Vec<String> = reader.schema(&texts).unwrap().into_iter().map(|column| column.name).collect();
+        assert_eq!(names, ["id", "v"], "{reader}");
+    }
+}

@@ -1,0 +1,121 @@
+//! The quickstart's shop through every kind of catalog and storage: what each reader finds is what PostgreSQL holds, cell by
+//! cell, and the tables are what the Iceberg specification says.
+
+use std::io::Write;
+
+use philotes_tests::connector::Connector;
+use philotes_tests::host::Host;
+use philotes_tests::readers::{READERS, READERS_WITH_SPARK, Reader, Table};
+use philotes_tests::replay::{SourceColumn, State, columns, difference, state_of_log, state_of_source};
+use philotes_tests::services::minio::Minio;
+use philotes_tests::services::postgres::Postgres;
+use philotes_tests::sql::{Row, Session};
+use philotes_tests::{bed_or_skip, postgres_or_skip, shop, skip};
+
+use crate::sound::assert_sound;
+
+#[test]
+fn sqlite_and_a_folder() {
+    let Some(postgres) = postgres_or_skip() else { return };
+    shop_through("sqlite + file", &postgres, Connector::new(&postgres.dsn()).unwrap(), &READERS);
+}
+
+#[test]
+fn sqlite_and_minio() {
+    let Some(postgres) = postgres_or_skip() else { return };
+    let minio = match Minio::start() {
+        Ok(minio) => minio,
+        Err(error) => return skip(&error),
+    };
+    shop_through("sqlite + MinIO", &postgres, Connector::in_s3(&postgres.dsn(), &minio).unwrap(), &READERS);
+}
+
+#[test]
+fn reference_rest_and_minio() {
+    let Some(bed) = bed_or_skip() else { return };
+    let connector = Connector::rest(&bed.postgres.dsn(), &bed.rest, &bed.minio).unwrap();
+    shop_through("reference REST + MinIO", &bed.postgres, connector, &READERS_WITH_SPARK);
+}
+
+/// Writes the shop through this connector and compares what these readers find.
+fn shop_through(lake: &str, postgres: &Postgres, connector: Connector, readers: &[Reader]) {
+    let session = postgres.session().unwrap();
+    shop::create(&session).unwrap();
+    let connector = connector.source("poll_interval: 100ms").sink("partition_by: [day(_cdc_timestamp) as date]");
+    connector.capture(&shop::TABLES).unwrap();
+
+    // Some of it while the host runs, some before a second start.
+    shop::trade(&session, 0, 500).unwrap();
+    let host = Host::start(&connector, &[]).unwrap();
+    shop::trade(&session, 1, 500).unwrap();
+    host.terminate().unwrap();
+    shop::trade(&session, 2, 500).unwrap();
+    Host::until_idle(&connector).unwrap();
+    assert_eq!(session.number("select count(*) from philotes.cdc_events where processed_at is null").unwrap(), 0);
+
+    let sources: Vec<Source> = shop::TABLES.iter().map(|name| Source::of(&session, &connector, name)).collect();
+    for source in &sources {
+        assert_sound(&source.table);
+        assert_eq!(source.table.partitions().unwrap(), ["day(_cdc_timestamp) as date"]);
+        assert!(Reader::PyIceberg.snapshots(&source.table).unwrap().len() > 1, "{}: one commit only", source.name);
+    }
+    for reader in readers {
+        let rows: usize = sources.iter().map(|source| source.assert_found_by(*reader)).sum();
+        // Past the harness, which shows what a test prints only where the test fails.
+        writeln!(std::io::stderr(), "matrix: {lake}, {reader}: {} tables, {rows} rows equal", sources.len()).unwrap();
+    }
+}
+
+/// A table of the shop, as PostgreSQL has it.
+struct Source {
+    name: &'static str,
+    /// Where its changes are.
+    table: Table,
+    columns: Vec<SourceColumn>,
+    state: State,
+    /// How many changes of each kind there were.
+    operations: Vec<Row>,
+}
+
+impl Source {
+    fn of(session: &Session, connector: &Connector, name: &'static str) -> Self {
+        let state = state_of_source(session, name, shop::key(name)).unwrap();
+        assert!(state.len() > 1000, "{name}: the shop is empty");
+        let short = name.trim_start_matches("public.");
+        let operations = session
+            .rows(&format!(
+                "select operation, count(*) from philotes.cdc_events where table_name = '{short}' group by 1 order by 1"
+            ))
+            .unwrap();
+        Self {
+            name,
+            table: connector.table(&format!("cdc.{}", name.replace('.', "_"))),
+            columns: columns(session, name).unwrap(),
+            state,
+            operations,
+        }
+    }
+
+    /// Compares every cell, the number of changes, and the files that the reader takes for live with PyIceberg's; gives back
+    /// how many rows there are.
+    fn assert_found_by(&self, reader: Reader) -> usize {
+        let log = reader.rows(&self.table).unwrap();
+        let found = state_of_log(&log, &self.columns, shop::key(self.name)).unwrap();
+        assert_eq!(difference(&self.state, &found), None, "{} as {reader} sees it", self.name);
+
+        let operations = "select _cdc_operation, count(*) from t group by 1 order by 1";
+        let found = reader.query(&self.table, operations).unwrap().rows;
+        let found: Vec<Row> =
+            found.iter().map(|row| row.iter().map(|cell| cell.as_str().map(str::to_owned)).collect()).collect();
+        assert_eq!(found, self.operations, "{}: changes by operation as {reader} sees them", self.name);
+
+        let files = |reader: Reader| {
+            let files = reader.files(&self.table).unwrap().into_iter();
+            let mut files: Vec<(String, u64)> = files.map(|file| (file.path, file.rows)).collect();
+            files.sort();
+            files
+        };
+        assert_eq!(files(reader), files(Reader::PyIceberg), "{}: files as {reader} sees them", self.name);
+        log.rows.len()
+    }
+}
