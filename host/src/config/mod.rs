@@ -109,6 +109,8 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, Fault> {
         .into_iter()
         .map(|entry| entry.path())
         .filter(|file| file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml"))
+        // What starts the servers may lie beside the connectors.
+        .filter(|file| !file.file_stem().is_some_and(|name| name == "compose" || name == "docker-compose"))
         .collect();
     files.sort();
     if files.is_empty() {

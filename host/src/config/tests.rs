@@ -128,6 +128,8 @@ fn all_faults_of_all_files_are_collected() {
         ("c.yaml", "name: X\nsource: {plugin: none}\nsink: {plugin: memory-sink, dsn: 5}\ntasks: -1\n"),
         ("d.yaml", ""),
         ("ignored.txt", "nonsense"),
+        ("compose.yaml", "services: {}"),
+        ("docker-compose.yml", "services: {}"),
     ]);
     assert_eq!(connectors.len(), 1);
     assert_eq!(faults.len(), 6, "{faults:?}");

@@ -348,7 +348,13 @@ impl Backend {
             _ => true,
         };
         let kind = if retryable { ErrorKind::Unexpected } else { ErrorKind::DataInvalid };
-        Error::new(kind, format!("cannot {doing} {location}")).with_retryable(retryable).with_source(error)
+        let by = match self {
+            Self::S3(buckets) if buckets.0.access.credentials == S3Credentials::Environment => {
+                " with the environment's keys, since neither storage.access_key nor the catalog says any"
+            }
+            _ => "",
+        };
+        Error::new(kind, format!("cannot {doing} {location}{by}")).with_retryable(retryable).with_source(error)
     }
 
     fn keeps_files(&self) -> bool {

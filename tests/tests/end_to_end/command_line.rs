@@ -163,7 +163,7 @@ fn every_connector_that_we_ship_is_valid() {
     let mut found = 0;
     for entry in std::fs::read_dir(dir).unwrap() {
         let file = entry.unwrap().path();
-        if file.extension().is_some_and(|extension| extension == "yaml") {
+        if file.extension().is_some_and(|extension| extension == "yaml") && !file.ends_with("compose.yaml") {
             let finished = validate(&file, &[]);
             assert_eq!(finished.code, 0, "{}: {finished:?}", file.display());
             found += 1;

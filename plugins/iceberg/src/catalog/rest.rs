@@ -176,8 +176,10 @@ impl RestCatalog {
             Some(prefix) => format!("{}/v1/{}", catalog.root, prefix.trim_matches('/')),
             None => format!("{}/v1", catalog.root),
         };
+        // The specification has it beside the properties, Lakekeeper among them.
+        let honours = server.idempotency_key_lifetime.is_some() || properties.contains_key("idempotency-key-lifetime");
         catalog.properties = properties;
-        catalog.honours_idempotency_keys = server.idempotency_key_lifetime.is_some();
+        catalog.honours_idempotency_keys = honours;
         Ok(catalog)
     }
 

@@ -548,15 +548,18 @@ mod lakekeeper {
     async fn a_table_is_made_loaded_and_committed_to() {
         let config = json!({"s3.endpoint": "http://127.0.0.1:9000/", "s3.path-style-access": "true", "s3.region": "local-01",
             "region": "local-01", "client.region": "local-01", "s3.delete-enabled": "false"});
-        let server = Scripted::start(vec![
-            settings(),
+        let overrides = json!({"uri": "", "idempotency-key-lifetime": "PT30M"});
+        let server = Scripted::bind().await.play(|uri| {
+            let mut overrides = overrides;
+            overrides["uri"] = json!(uri);
+            vec![
+            ok(&json!({"overrides": overrides, "defaults": {"prefix": "w-1", "rest-page-size": "100"}})),
             error(404, "NoSuchNamespaceException"),
             ok(&json!({"namespace": ["cdc"], "properties": {"location": "s3://lake/0198", "namespace_id": "0198"}})),
             answer(&config),
             answer(&config),
             answer(&json!(null)),
-        ])
-        .await;
+        ]});
         let catalog = open(&server).await.unwrap();
         let namespace = NamespaceIdent::new("cdc".into());
         assert!(!catalog.namespace_exists(&namespace).await.unwrap());
@@ -574,6 +577,7 @@ mod lakekeeper {
         let table = TableIdent::new(namespace, "orders".into());
         catalog.load_table(&table).await.unwrap();
         catalog.commit_table(&table, commit()).await.unwrap();
+        assert_eq!(header(&server.asked(5), "idempotency-key"), Some(Uuid::nil().to_string().as_str()));
         let reached = catalog.reached();
         let access = &reached[&table].access;
         assert_eq!(access.endpoint.as_deref(), Some("http://127.0.0.1:9000/"));

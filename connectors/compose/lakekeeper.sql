@@ -1,0 +1,2 @@
+-- Lakekeeper's store, on the same server.
+create database lakekeeper;
