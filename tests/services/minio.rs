@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::daemon::{Daemon, free_port};
-use super::{Folder, Life, install, installed_dir, lock, status};
+use super::{Folder, Life, install, installed_dir, lock, run, status};
 
 /// RELEASE.2025-09-07T16-13-09Z, by the version that Go gives it.
 const PACKAGE: &str = "github.com/minio/minio@v0.0.0-20250907161309-07c3a429bfed";
@@ -115,10 +115,7 @@ fn install_minio() -> Result<PathBuf> {
         return Ok(program);
     }
     eprintln!("building MinIO, which takes some minutes, once");
-    let output = Command::new(go()?).args(["install", PACKAGE]).env("GOBIN", &bin).output().context("cannot run go")?;
-    if !output.status.success() {
-        bail!("cannot build {PACKAGE}: {}", String::from_utf8_lossy(&output.stderr));
-    }
+    run(Command::new(go()?).args(["install", PACKAGE]).env("GOBIN", &bin))?;
     Ok(program)
 }
 

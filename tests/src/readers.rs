@@ -408,33 +408,7 @@ impl Process {
 /// # Errors
 /// When Python or the packages cannot be installed.
 pub fn install() -> Result<PathBuf> {
-    let dir = target::root().join("readers");
-    std::fs::create_dir_all(&dir)?;
-    // Several test processes may come here at once.
-    let lock = std::fs::File::create(dir.join("lock"))?;
-    lock.lock()?;
-    let (venv, stamp) = (dir.join("venv"), dir.join("installed.txt"));
-    let requirements = target::repository().join("tests/readers/requirements.txt");
-    let wanted = std::fs::read_to_string(&requirements)?;
-    let python = venv.join("bin/python");
-    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) && python.exists() {
-        return Ok(python);
-    }
-    services::install(&["ensurepip:python3-venv"])?;
-    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
-    run(Command::new(&python)
-        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"])
-        .arg(&requirements))?;
-    std::fs::write(&stamp, wanted)?;
-    Ok(python)
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
-    if !output.status.success() {
-        bail!("{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(())
+    services::venv(&target::root().join("readers"), &target::repository().join("tests/readers/requirements.txt"))
 }
 
 #[cfg(test)]
