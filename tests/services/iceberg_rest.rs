@@ -5,7 +5,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::daemon::{Daemon, free_port};
-use super::maven::{classpath, java};
+use super::java::{classpath, java};
 use super::minio::Minio;
 use super::{Folder, Life, status};
 use crate::target;

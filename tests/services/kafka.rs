@@ -8,7 +8,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::daemon::{Daemon, free_port};
-use super::maven::{classpath, java};
+use super::java::{classpath, java};
 use super::{Folder, Life, run};
 
 /// Sixteen bytes in base64, as Kafka wants them.

@@ -4,8 +4,8 @@
 
 mod daemon;
 pub mod iceberg_rest;
+mod java;
 pub mod kafka;
-mod maven;
 pub mod minio;
 pub mod nessie;
 pub mod postgres;

@@ -7,7 +7,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::daemon::{Daemon, free_port};
-use super::maven::{classpath, java_21};
+use super::java::{classpath, java_21};
 use super::minio::Minio;
 use super::{Folder, Life, status};
 
