@@ -5,8 +5,8 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::daemon::{Daemon, free_port};
+use super::java::{classpath, java};
 use super::loans::Loans;
-use super::maven::{classpath, java};
 use super::minio::Minio;
 use super::{Folder, Life, status};
 use crate::target;

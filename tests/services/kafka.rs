@@ -4,12 +4,12 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::daemon::{Daemon, free_port};
-use super::maven::{classpath, java};
-use super::{Folder, Life};
+use super::java::{classpath, java};
+use super::{Folder, Life, run};
 
 /// Sixteen bytes in base64, as Kafka wants them.
 const CLUSTER: &str = "cGhpbG90ZXMtY29ubmVjdA";
@@ -74,14 +74,9 @@ impl Kafka {
         );
         let file = self.dir.0.join("server.properties");
         std::fs::write(&file, properties)?;
-        let output = java(&self.classpath, 128)
+        run(java(&self.classpath, 128)
             .args(["kafka.tools.StorageTool", "format", "--cluster-id", CLUSTER, "--config"])
-            .arg(&file)
-            .output()
-            .context("cannot run java")?;
-        if !output.status.success() {
-            bail!("cannot format Kafka's storage: {}", String::from_utf8_lossy(&output.stderr));
-        }
+            .arg(&file))?;
         Ok(())
     }
 

@@ -4,10 +4,11 @@
 
 mod daemon;
 pub mod iceberg_rest;
+pub mod java;
 pub mod kafka;
 pub mod loans;
-pub mod maven;
 pub mod minio;
+pub mod nessie;
 pub mod postgres;
 pub mod proxy;
 
@@ -62,6 +63,42 @@ pub fn install(pairs: &[&str]) -> Result<()> {
         bail!("cannot install {}", pairs.join(" "));
     }
     Ok(())
+}
+
+/// The Python of a virtual environment in this folder that holds these pinned packages; made where it is missing or out of
+/// date.
+///
+/// # Errors
+/// When Python or the packages cannot be installed.
+pub fn venv(dir: &Path, requirements: &Path) -> Result<PathBuf> {
+    std::fs::create_dir_all(dir)?;
+    // Several test processes may come here at once.
+    let lock = File::create(dir.join("lock"))?;
+    lock.lock()?;
+    let (venv, stamp) = (dir.join("venv"), dir.join("installed.txt"));
+    let wanted = std::fs::read_to_string(requirements)?;
+    let python = venv.join("bin/python");
+    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) && python.exists() {
+        return Ok(python);
+    }
+    install(&["ensurepip:python3-venv"])?;
+    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
+    run(Command::new(&python)
+        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"])
+        .arg(requirements))?;
+    std::fs::write(&stamp, wanted)?;
+    Ok(python)
+}
+
+/// Runs a command to its end; what it printed.
+fn run(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        // Maven writes its errors to the standard output.
+        bail!("{command:?}: {}{printed}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(printed)
 }
 
 /// Where a service puts what is not Debian's, made if it is not there.

@@ -5,11 +5,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::daemon::{Daemon, as_user, through_setpriv};
-use super::{Folder, Life, install, is_root};
+use super::{Folder, Life, install, is_root, run};
 use crate::sql::Session;
 
 const USER: &str = "postgres";
@@ -56,20 +56,14 @@ impl Postgres {
     fn init(&self) -> Result<()> {
         let dir = &self.dir.0;
         if is_root() {
-            let status = Command::new("chown").arg(format!("{USER}:")).arg(dir).status().context("cannot run chown")?;
-            if !status.success() {
-                bail!("cannot give {} to the user {USER}", dir.display());
-            }
+            run(Command::new("chown").arg(format!("{USER}:")).arg(dir))?;
         }
         let mut command = Command::new(program("initdb")?);
         command
             .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "-D"])
             .arg(self.data())
             .current_dir(dir);
-        let output = through_setpriv(&as_user(USER), &command).output().context("cannot run initdb")?;
-        if !output.status.success() {
-            bail!("initdb failed: {}", String::from_utf8_lossy(&output.stderr));
-        }
+        run(&mut through_setpriv(&as_user(USER), &command))?;
         Ok(())
     }
 
@@ -127,15 +121,9 @@ impl Postgres {
     /// # Errors
     /// When psql fails; the message is what it said.
     pub fn psql(&self, arguments: &[&str]) -> Result<String> {
-        let output = Command::new(program("psql")?)
+        run(Command::new(program("psql")?)
             .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", &self.dsn()])
-            .args(arguments)
-            .output()
-            .context("cannot run psql")?;
-        if !output.status.success() {
-            bail!("psql: {}", String::from_utf8_lossy(&output.stderr));
-        }
-        Ok(String::from_utf8(output.stdout)?)
+            .args(arguments))
     }
 
     /// The server's own log.

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::services::maven;
+use crate::services::java;
 use crate::{services, target};
 
 /// PyIceberg and DuckDB.
@@ -79,8 +79,8 @@ fn read() -> Result<Command> {
 
 fn spark() -> Result<Command> {
     // Java, too.
-    let classpath = maven::classpath_of(&source("spark.xml"))?;
-    let python = virtual_environment(&target::root().join("readers/spark"), &source("requirements-spark.txt"))?;
+    let classpath = java::classpath_of(&source("spark.xml"))?;
+    let python = services::venv(&target::root().join("readers/spark"), &source("requirements-spark.txt"))?;
     let mut command = script(&python, "spark.py");
     let log = services::logs_dir()?.join(format!("spark-{}.log", std::process::id()));
     command.arg(classpath).stderr(std::fs::File::create(log)?);
@@ -107,34 +107,5 @@ fn source(name: &str) -> PathBuf {
 /// # Errors
 /// When Python or the packages cannot be installed.
 pub fn install() -> Result<PathBuf> {
-    virtual_environment(&target::root().join("readers"), &source("requirements.txt"))
-}
-
-/// The Python of a virtual environment below this folder that holds these pinned packages.
-fn virtual_environment(dir: &Path, requirements: &Path) -> Result<PathBuf> {
-    std::fs::create_dir_all(dir)?;
-    // Several test processes may come here at once.
-    let lock = std::fs::File::create(dir.join("lock"))?;
-    lock.lock()?;
-    let (venv, stamp) = (dir.join("venv"), dir.join("installed.txt"));
-    let wanted = std::fs::read_to_string(requirements)?;
-    let python = venv.join("bin/python");
-    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) && python.exists() {
-        return Ok(python);
-    }
-    services::install(&["ensurepip:python3-venv"])?;
-    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
-    run(Command::new(&python)
-        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"])
-        .arg(requirements))?;
-    std::fs::write(&stamp, wanted)?;
-    Ok(python)
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
-    if !output.status.success() {
-        bail!("{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(())
+    services::venv(&target::root().join("readers"), &source("requirements.txt"))
 }

@@ -7,9 +7,11 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 use philotes_tests::services::{is_alive, signal};
-use philotes_tests::skip;
 use philotes_tests::sql::Session;
+use philotes_tests::{eventually, skip};
 use serde_json::Value;
+
+use crate::PATIENCE;
 
 const SERVERS: [&str; 4] = ["rest", "kafka", "minio", "postgres"];
 
@@ -75,6 +77,7 @@ fn services_outlive_their_program_until_they_are_put_down() {
     assert_eq!(remembered(&state), first);
     let minio = first[2].0;
     signal(minio, "KILL");
+    assert!(eventually(PATIENCE, || Ok(!is_alive(minio))).unwrap());
     assert_eq!(services("up", &state).unwrap(), printed);
     let second = remembered(&state);
     assert_eq!(SERVERS.map(|name| name == "minio"), std::array::from_fn(|at| first[at].0 != second[at].0));

