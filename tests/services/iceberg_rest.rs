@@ -58,6 +58,9 @@ impl IcebergRest {
             .arg(self.daemon.port().to_string())
             .env("CATALOG_URI", format!("jdbc:sqlite:{}", self.dir.path().join("catalog.db").display()))
             .env("CATALOG_WAREHOUSE", Self::WAREHOUSE)
+            // JdbcCatalog never ends its look whether its tables are there, which locks the file against all connections but its
+            // own: there must be no second one.
+            .env("CATALOG_CLIENTS", "1")
             .env("CATALOG_IO__IMPL", "org.apache.iceberg.aws.s3.S3FileIO")
             .env("CATALOG_S3_PATH__STYLE__ACCESS", "true")
             .envs(self.storage.iter().cloned());
