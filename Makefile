@@ -34,7 +34,7 @@ bench: tools
 	$(CARGO) build --release --quiet --workspace
 	$(TARGET)/release/bench $(BENCH)
 
-# A PostgreSQL to work with; prints the environment that connectors/*.yaml read.
+# PostgreSQL, MinIO, an Iceberg REST catalog and Kafka to work with; prints the environment that connectors/*.yaml read.
 services-up: build
 	@$(TARGET)/debug/services up
 

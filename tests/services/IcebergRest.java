@@ -26,8 +26,8 @@ import software.amazon.awssdk.services.sts.StsClient;
 /**
  * The Iceberg project's reference server, on 127.0.0.1 alone: the project's own main class, RESTCatalogServer, puts the same
  * servlet on every address of the machine. The argument is the port; variables CATALOG_… are the catalog's properties, with
- * two underlines for a hyphen and one for a dot. With LEND_SECONDS it lends keys to the files of each table that it answers
- * with, as catalogs in a cloud do: real ones of the storage's STS, which are said to live for so long, and are reached at
+ * two underlines for a hyphen and one for a dot. With LEND_SECONDS it lends keys to the files of each table that is loaded,
+ * as catalogs in a cloud do: real ones of the storage's STS, which are said to live for so long, and are reached at
  * LEND_ENDPOINT.
  */
 class IcebergRest {
@@ -81,10 +81,12 @@ class Lending extends RESTCatalogAdapter {
       Consumer<ErrorResponse> errors,
       Consumer<Map<String, String>> headers) {
     T answer = super.execute(request, type, errors, headers);
-    if (!(answer instanceof LoadTableResponse loaded)) {
+    // As at Lakekeeper, a commit is answered without.
+    boolean lends = request.method() == HTTPRequest.HTTPMethod.GET || request.path().endsWith("/tables");
+    if (!lends || !(answer instanceof LoadTableResponse loaded)) {
       return answer;
     }
-    // MinIO lends for a quarter of an hour at least. Who made the storage's proxy end them earlier says so here.
+    // MinIO lends for a quarter of an hour at least; that they end earlier is the matter of what stands in front of it.
     var lent =
         sts.assumeRole(role -> role.roleArn("arn:aws:iam::0:role/any").roleSessionName("lent").durationSeconds(900))
             .credentials();

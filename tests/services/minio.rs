@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use tempfile::TempDir;
+use serde::{Deserialize, Serialize};
 
-use super::daemon::Daemon;
-use super::{install, installed_dir, lock};
+use super::daemon::{Daemon, free_port};
+use super::{Folder, Life, install, installed_dir, lock, status};
 
 /// RELEASE.2025-09-07T16-13-09Z, by the version that Go gives it.
 const PACKAGE: &str = "github.com/minio/minio@v0.0.0-20250907161309-07c3a429bfed";
@@ -16,11 +16,12 @@ const ACCESS_KEY: &str = "philotes";
 const SECRET_KEY: &str = "philotes-secret";
 
 /// A running server, or a killed one that can be started again. Dropping it stops it and removes its data.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Minio {
     // Stopped before its data goes.
     daemon: Daemon,
-    dir: TempDir,
+    dir: Folder,
+    port: u16,
     program: PathBuf,
 }
 
@@ -36,11 +37,19 @@ impl Minio {
     /// # Errors
     /// When MinIO is missing and cannot be built, or does not start; the message names its log.
     pub fn start() -> Result<Self> {
+        Self::start_for(Life::Tied)
+    }
+
+    /// The same for another life.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_for(life: Life) -> Result<Self> {
         let program = install_minio()?;
-        let dir = tempfile::Builder::new().prefix("philotes-minio-").tempdir()?;
+        let dir = Folder::new("philotes-minio-")?;
         // A folder is a bucket to MinIO.
-        std::fs::create_dir_all(dir.path().join("data").join(Self::BUCKET))?;
-        let mut minio = Self { daemon: Daemon::new("minio", "/minio/health/ready")?, dir, program };
+        std::fs::create_dir_all(dir.0.join("data").join(Self::BUCKET))?;
+        let mut minio = Self { daemon: Daemon::new("minio", life)?, dir, port: free_port()?, program };
         minio.restart()?;
         Ok(minio)
     }
@@ -53,13 +62,15 @@ impl Minio {
         let mut command = Command::new(&self.program);
         command
             .arg("server")
-            .arg(self.dir.path().join("data"))
-            .args(["--address", &format!("127.0.0.1:{}", self.daemon.port())])
+            .arg(self.dir.0.join("data"))
+            .args(["--address", &format!("127.0.0.1:{}", self.port)])
             // Nothing of the user's own settings, no console on another port, no question for a newer version.
-            .env("HOME", self.dir.path())
+            .env("HOME", &self.dir.0)
             .envs([("MINIO_BROWSER", "off"), ("MINIO_UPDATE", "off")])
             .envs([("MINIO_ROOT_USER", ACCESS_KEY), ("MINIO_ROOT_PASSWORD", SECRET_KEY)]);
-        self.daemon.start(&command)
+        // It says that it is ready before it knows its buckets.
+        let bucket = format!("/{}/", Self::BUCKET);
+        self.daemon.start(&command, || status(self.port, &bucket) == Some(403))
     }
 
     /// Kills the server as a crash would.
@@ -67,10 +78,21 @@ impl Minio {
         self.daemon.kill9();
     }
 
+    /// Whether it runs.
+    pub fn is_alive(&mut self) -> bool {
+        self.daemon.is_alive()
+    }
+
+    /// The port of 127.0.0.1 that it listens on.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Where it answers: `http://127.0.0.1:PORT`.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.daemon.port())
+        format!("http://127.0.0.1:{}", self.port)
     }
 
     /// The id of the key that may do everything.
@@ -119,7 +141,6 @@ fn go() -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::services::daemon::status;
     use crate::services::is_alive;
 
     #[test]
@@ -128,7 +149,7 @@ mod tests {
             Ok(minio) => minio,
             Err(error) => return crate::skip(&error),
         };
-        let (port, dir) = (minio.daemon.port(), minio.dir.path().to_owned());
+        let (port, dir) = (minio.port, minio.dir.0.clone());
         // Nothing is told to a request without a signature.
         assert_eq!(status(port, "/lake/"), Some(403));
         minio.kill9();

@@ -4,15 +4,52 @@
 
 mod daemon;
 pub mod iceberg_rest;
-pub mod maven;
+pub mod kafka;
+pub mod loans;
+pub(crate) mod maven;
 pub mod minio;
 pub mod postgres;
+pub mod proxy;
 
 use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+/// How long a server lives, unless it is stopped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Life {
+    /// As long as the thread that starts it, whatever becomes of that.
+    #[default]
+    Tied,
+    /// On, also when this program has ended. The server's value is to be serialised for the program that stops it, and then
+    /// to be forgotten: dropping it stops the server here as well.
+    Detached,
+}
+
+/// A folder of a server's own. Dropping it removes it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(prefix: &str) -> Result<Self> {
+        // A PostgreSQL socket's path may have 107 bytes at most, so never below a folder that the caller chooses.
+        let dir = tempfile::Builder::new().prefix(prefix).tempdir_in("/tmp").context("cannot make a folder in /tmp")?;
+        Ok(Self(dir.keep()))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
 
 /// Installs Debian packages whose command is missing: `COMMAND:PACKAGE` pairs.
 ///
@@ -80,4 +117,19 @@ pub fn logs_dir() -> Result<PathBuf> {
     let dir = crate::target::root().join("services-logs");
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     Ok(dir)
+}
+
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
+}
+
+/// The status of the answer to a GET on a port of 127.0.0.1; `None` where none comes.
+fn status(port: u16, path: &str) -> Option<u16> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n").ok()?;
+    // "HTTP/1.1 200"
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).ok()?;
+    std::str::from_utf8(&answer[9..]).ok()?.parse().ok()
 }

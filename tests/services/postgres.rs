@@ -2,54 +2,40 @@
 //!
 //! PostgreSQL refuses to run as root: there it runs as the user `postgres` of Debian's package.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::{children, install, is_alive, logs_dir, signal};
+use super::daemon::{Daemon, as_user, through_setpriv};
+use super::{Folder, Life, install, is_root};
 use crate::sql::Session;
 
-/// How long a start or a stop may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const USER: &str = "postgres";
 
 /// How a server is started.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Commits reach the disk. What tests of delivery need: without it a killed server may lose what it has promised.
     pub fsync: bool,
-    /// The server outlives the process that started it.
-    pub detached: bool,
+    /// How long it lives.
+    pub life: Life,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { fsync: true, detached: false }
+        Self { fsync: true, life: Life::Tied }
     }
 }
 
 /// A running server, or a killed one that can be started again. Dropping it stops it and removes its data.
-#[derive(Debug)]
-pub struct Postgres {
-    dir: PathBuf,
-    log: PathBuf,
-    options: Options,
-    server: Option<Child>,
-}
-
-/// What is needed to find a detached server again.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Detached {
-    /// The postmaster.
-    pub pid: u32,
-    /// Its folder.
-    pub dir: PathBuf,
-    /// How to connect.
-    pub dsn: String,
+pub struct Postgres {
+    // Stopped before its data goes.
+    daemon: Daemon,
+    dir: Folder,
+    fsync: bool,
 }
 
 impl Postgres {
@@ -59,31 +45,28 @@ impl Postgres {
     /// When PostgreSQL is missing and cannot be installed, or does not start; the message names its log.
     pub fn start(options: Options) -> Result<Self> {
         install(&["initdb:postgresql"])?;
-        // A socket's path may have 107 bytes at most, so never below a folder that the caller chooses.
-        let dir =
-            tempfile::Builder::new().prefix("ph").tempdir_in("/tmp").context("cannot make a folder in /tmp")?.keep();
-        static SERVERS: AtomicU32 = AtomicU32::new(0);
-        let number = SERVERS.fetch_add(1, Ordering::Relaxed);
-        let log = logs_dir()?.join(format!("postgres-{}-{number}.log", std::process::id()));
-        let mut postgres = Self { dir, log, options, server: None };
+        // INT ends sessions too; TERM would wait for them.
+        let daemon = Daemon::new("postgres", options.life)?.run_by(USER).stopped_by("INT");
+        let mut postgres = Self { daemon, dir: Folder::new("ph")?, fsync: options.fsync };
         postgres.init()?;
         postgres.restart()?;
         Ok(postgres)
     }
 
     fn init(&self) -> Result<()> {
+        let dir = &self.dir.0;
         if is_root() {
-            let status = Command::new("chown").arg("postgres:").arg(&self.dir).status().context("cannot run chown")?;
+            let status = Command::new("chown").arg(format!("{USER}:")).arg(dir).status().context("cannot run chown")?;
             if !status.success() {
-                bail!("cannot give {} to the user postgres", self.dir.display());
+                bail!("cannot give {} to the user {USER}", dir.display());
             }
         }
-        let output = as_server_user(&program("initdb")?)
+        let mut command = Command::new(program("initdb")?);
+        command
             .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "-D"])
             .arg(self.data())
-            .current_dir(&self.dir)
-            .output()
-            .context("cannot run initdb")?;
+            .current_dir(dir);
+        let output = through_setpriv(&as_user(USER), &command).output().context("cannot run initdb")?;
         if !output.status.success() {
             bail!("initdb failed: {}", String::from_utf8_lossy(&output.stderr));
         }
@@ -95,96 +78,40 @@ impl Postgres {
     /// # Errors
     /// When it does not answer in time; the message names its log.
     pub fn restart(&mut self) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            self.spawn()?;
-            if self.answers_before(deadline) {
-                return Ok(());
-            }
-            // After a kill -9 the children of the dead server may hold its memory for another moment.
-            self.stop();
-            if Instant::now() > deadline {
-                bail!("PostgreSQL did not start; see {}", self.log.display());
-            }
-            std::thread::sleep(Duration::from_millis(200));
-        }
-    }
-
-    fn spawn(&mut self) -> Result<()> {
-        let log = File::options().create(true).append(true).open(&self.log)?;
-        let mut command = as_server_user(&program("postgres")?);
-        if !self.options.detached {
-            // Goes with the thread that started it, whatever becomes of that.
-            command = with_parent_death_signal(&command);
-        }
-        let (fsync, level) = if self.options.fsync { ("on", "on") } else { ("off", "off") };
+        let fsync = if self.fsync { "on" } else { "off" };
+        let mut command = Command::new(program("postgres")?);
         command
             .arg("-D")
             .arg(self.data())
             .arg("-k")
-            .arg(&self.dir)
+            .arg(&self.dir.0)
             .args(["-c", "listen_addresses=", "-c", "max_connections=60", "-c", "timezone=UTC"])
-            .args(["-c", &format!("fsync={fsync}"), "-c", &format!("full_page_writes={level}")])
+            .args(["-c", &format!("fsync={fsync}"), "-c", &format!("full_page_writes={fsync}")])
             .args(["-c", "max_wal_size=4GB", "-c", "shared_buffers=256MB"])
-            .current_dir(&self.dir)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log);
-        if self.options.detached {
-            use std::os::unix::process::CommandExt;
-            // A Ctrl-C in the terminal is not meant for it.
-            command.process_group(0);
-        }
-        self.server = Some(command.spawn().context("cannot run postgres")?);
-        Ok(())
-    }
-
-    fn answers_before(&mut self, deadline: Instant) -> bool {
-        while Instant::now() < deadline {
-            if Session::connect(&self.dsn()).is_ok() {
-                return true;
-            }
-            match self.server.as_mut().map(Child::try_wait) {
-                Some(Ok(None)) => std::thread::sleep(Duration::from_millis(50)),
-                _ => return false,
-            }
-        }
-        false
+            .current_dir(&self.dir.0);
+        let dsn = self.dsn();
+        self.daemon.start(&command, || Session::connect(&dsn).is_ok())
     }
 
     /// Stops the server in an orderly way: sessions are ended, what is committed is kept.
     pub fn stop(&mut self) {
-        let Some(mut server) = self.server.take() else { return };
-        signal(server.id(), "INT");
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
-            if !matches!(server.try_wait(), Ok(None)) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let _ = server.kill();
-        let _ = server.wait();
+        self.daemon.stop();
     }
 
     /// Kills the server and its sessions as a crash would.
     pub fn kill9(&mut self) {
-        let Some(mut server) = self.server.take() else { return };
-        let children = children(server.id());
-        signal(server.id(), "KILL");
-        let _ = server.wait();
-        for child in &children {
-            signal(*child, "KILL");
-        }
-        while children.iter().any(|child| is_alive(*child)) {
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        self.daemon.kill9();
+    }
+
+    /// Whether it runs.
+    pub fn is_alive(&mut self) -> bool {
+        self.daemon.is_alive()
     }
 
     /// How to connect, as `key=value` words.
     #[must_use]
     pub fn dsn(&self) -> String {
-        format!("host={} user=postgres dbname=postgres", self.dir.display())
+        format!("host={} user=postgres dbname=postgres", self.dir.0.display())
     }
 
     /// A session.
@@ -214,50 +141,12 @@ impl Postgres {
     /// The server's own log.
     #[must_use]
     pub fn log(&self) -> &Path {
-        &self.log
-    }
-
-    /// Lets the server go on by itself; [`Detached::stop`] ends it.
-    #[must_use]
-    pub fn detach(mut self) -> Detached {
-        let pid = self.server.take().map_or(0, |server| server.id());
-        let detached = Detached { pid, dir: std::mem::take(&mut self.dir), dsn: String::new() };
-        Detached { dsn: format!("host={} user=postgres dbname=postgres", detached.dir.display()), ..detached }
+        self.daemon.log()
     }
 
     fn data(&self) -> PathBuf {
-        self.dir.join("data")
+        self.dir.0.join("data")
     }
-}
-
-impl Drop for Postgres {
-    fn drop(&mut self) {
-        self.stop();
-        if !self.dir.as_os_str().is_empty() {
-            let _ = std::fs::remove_dir_all(&self.dir);
-        }
-    }
-}
-
-impl Detached {
-    /// Stops the server and removes its data, if the process is still that server.
-    pub fn stop(&self) {
-        let is_ours = std::fs::read(format!("/proc/{}/cmdline", self.pid))
-            .is_ok_and(|line| String::from_utf8_lossy(&line).contains(&*self.dir.to_string_lossy()));
-        if is_ours {
-            signal(self.pid, "INT");
-            let deadline = Instant::now() + PATIENCE;
-            while is_alive(self.pid) && Instant::now() < deadline {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-        }
-        let _ = std::fs::remove_dir_all(&self.dir);
-    }
-}
-
-fn is_root() -> bool {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
 }
 
 /// A program of PostgreSQL: from the PATH, or the newest of Debian's folders.
@@ -281,38 +170,22 @@ fn program(name: &str) -> Result<PathBuf> {
         .with_context(|| format!("PostgreSQL's {name} is not installed"))
 }
 
-/// `setpriv` is in every Debian; after it the process is the program itself, under the same id.
-fn as_server_user(program: &Path) -> Command {
-    let mut command = Command::new("setpriv");
-    if is_root() {
-        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
-    }
-    command.arg("--").arg(program);
-    command
-}
-
-fn with_parent_death_signal(command: &Command) -> Command {
-    let mut wrapped = Command::new("setpriv");
-    wrapped.arg("--pdeathsig=INT");
-    wrapped.args(command.get_args());
-    wrapped
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::services::is_alive;
 
     #[test]
     fn survives_a_crash_and_leaves_nothing() {
         let mut postgres = Postgres::start(Options::default()).unwrap();
-        let dir = postgres.dir.clone();
+        let dir = postgres.dir.0.clone();
         postgres.session().unwrap().batch("create table kept (a int); insert into kept values (7)").unwrap();
         postgres.kill9();
         assert!(postgres.session().is_err());
         postgres.restart().unwrap();
         assert_eq!(postgres.session().unwrap().one("select a from kept").unwrap(), "7");
         assert_eq!(postgres.psql(&["-c", "select a + 1 from kept"]).unwrap(), "8\n");
-        let pid = postgres.server.as_ref().unwrap().id();
+        let pid = postgres.daemon.pid().unwrap();
         drop(postgres);
         assert!(!is_alive(pid) && !dir.exists());
     }

@@ -85,7 +85,7 @@ impl Files {
         let (store, prefix) = self.backend.place(folder)?;
         match store.list(Some(&prefix)).next().await {
             Some(Err(error)) if error.to_string().contains("<Code>AccessDenied</Code>") => Ok(()),
-            Some(Err(error)) => Err(failed("list", folder, error)),
+            Some(Err(error)) => Err(self.backend.failed("list", folder, error)),
             None | Some(Ok(_)) => Ok(()),
         }
     }
@@ -330,6 +330,27 @@ impl Backend {
         }
     }
 
+    /// What an object store reports, as Iceberg's error: `retryable` where trying again can help. Whom keys that change do not let
+    /// in, they may let in the next time.
+    fn failed(&self, doing: &str, location: &str, error: object_store::Error) -> Error {
+        use object_store::Error as E;
+        let retryable = match &error {
+            E::Generic { .. } => true,
+            E::PermissionDenied { .. } | E::Unauthenticated { .. } => {
+                matches!(self, Self::S3(buckets) if matches!(buckets.0.access.credentials, S3Credentials::Provided(_)))
+            }
+            E::NotFound { .. }
+            | E::InvalidPath { .. }
+            | E::NotSupported { .. }
+            | E::NotImplemented { .. }
+            | E::AlreadyExists { .. }
+            | E::UnknownConfigurationKey { .. } => false,
+            _ => true,
+        };
+        let kind = if retryable { ErrorKind::Unexpected } else { ErrorKind::DataInvalid };
+        Error::new(kind, format!("cannot {doing} {location}")).with_retryable(retryable).with_source(error)
+    }
+
     fn keeps_files(&self) -> bool {
         matches!(self, Self::S3(buckets) if buckets.0.access.keeps_files)
     }
@@ -367,25 +388,6 @@ impl StorageFactory for Backend {
     }
 }
 
-/// What an object store reports, as Iceberg's error: `retryable` where trying again can help.
-fn failed(doing: &str, location: &str, error: object_store::Error) -> Error {
-    use object_store::Error as E;
-    let retryable = match &error {
-        E::Generic { .. } => true,
-        E::NotFound { .. }
-        | E::InvalidPath { .. }
-        | E::NotSupported { .. }
-        | E::NotImplemented { .. }
-        | E::AlreadyExists { .. }
-        | E::PermissionDenied { .. }
-        | E::Unauthenticated { .. }
-        | E::UnknownConfigurationKey { .. } => false,
-        _ => true,
-    };
-    let kind = if retryable { ErrorKind::Unexpected } else { ErrorKind::DataInvalid };
-    Error::new(kind, format!("cannot {doing} {location}")).with_retryable(retryable).with_source(error)
-}
-
 #[async_trait]
 #[typetag::serde(name = "philotes-object-store")]
 impl Storage for Backend {
@@ -394,29 +396,29 @@ impl Storage for Backend {
         match store.head(&path).await {
             Ok(_) => Ok(true),
             Err(object_store::Error::NotFound { .. }) => Ok(false),
-            Err(error) => Err(failed("look for", location, error)),
+            Err(error) => Err(self.failed("look for", location, error)),
         }
     }
 
     async fn metadata(&self, location: &str) -> Result<FileMetadata> {
         let (store, path) = self.place(location)?;
-        Ok(FileMetadata { size: store.head(&path).await.map_err(|e| failed("look at", location, e))?.size })
+        Ok(FileMetadata { size: store.head(&path).await.map_err(|e| self.failed("look at", location, e))?.size })
     }
 
     async fn read(&self, location: &str) -> Result<Bytes> {
         let (store, path) = self.place(location)?;
-        let got = store.get(&path).await.map_err(|e| failed("read", location, e))?;
-        got.bytes().await.map_err(|e| failed("read", location, e))
+        let got = store.get(&path).await.map_err(|e| self.failed("read", location, e))?;
+        got.bytes().await.map_err(|e| self.failed("read", location, e))
     }
 
     async fn reader(&self, location: &str) -> Result<Box<dyn FileRead>> {
         let (store, path) = self.place(location)?;
-        Ok(Box::new(ObjectReader { store, path, location: location.to_owned() }))
+        Ok(Box::new(ObjectReader { backend: self.clone(), store, path, location: location.to_owned() }))
     }
 
     async fn write(&self, location: &str, bytes: Bytes) -> Result<()> {
         let (store, path) = self.place(location)?;
-        store.put(&path, bytes.into()).await.map_err(|e| failed("write", location, e))?;
+        store.put(&path, bytes.into()).await.map_err(|e| self.failed("write", location, e))?;
         self.written(&path);
         Ok(())
     }
@@ -439,7 +441,7 @@ impl Storage for Backend {
         }
         match store.delete(&path).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(failed("delete", location, error)),
+            Err(error) => Err(self.failed("delete", location, error)),
         }
     }
 
@@ -450,8 +452,8 @@ impl Storage for Backend {
         }
         let mut listed = store.list(Some(&prefix));
         while let Some(object) = listed.next().await {
-            let object = object.map_err(|e| failed("list", location, e))?;
-            store.delete(&object.location).await.map_err(|e| failed("delete below", location, e))?;
+            let object = object.map_err(|e| self.failed("list", location, e))?;
+            store.delete(&object.location).await.map_err(|e| self.failed("delete below", location, e))?;
         }
         Ok(())
     }
@@ -475,6 +477,7 @@ impl Storage for Backend {
 }
 
 struct ObjectReader {
+    backend: Backend,
     store: Arc<dyn ObjectStore>,
     path: Path,
     location: String,
@@ -483,7 +486,7 @@ struct ObjectReader {
 #[async_trait]
 impl FileRead for ObjectReader {
     async fn read(&self, range: Range<u64>) -> Result<Bytes> {
-        self.store.get_range(&self.path, range).await.map_err(|e| failed("read", &self.location, e))
+        self.store.get_range(&self.path, range).await.map_err(|e| self.backend.failed("read", &self.location, e))
     }
 }
 
@@ -516,7 +519,7 @@ impl FileWrite for ObjectWriter {
             }
             let gathered = std::mem::take(chunks);
             let started = self.store.put_multipart(&self.path).await;
-            let upload = started.map_err(|e| failed("write", &self.location, e))?;
+            let upload = started.map_err(|e| self.backend.failed("write", &self.location, e))?;
             let mut parts = WriteMultipart::new_with_chunk_size(upload, PART_BYTES);
             gathered.into_iter().for_each(|chunk| parts.put(chunk));
             self.upload = Upload::Parts(parts);
@@ -525,7 +528,7 @@ impl FileWrite for ObjectWriter {
         match &mut self.upload {
             Upload::Parts(parts) => {
                 let ready = parts.wait_for_capacity(PARTS_UNDER_WAY).await;
-                ready.map_err(|e| failed("write", &self.location, e))?;
+                ready.map_err(|e| self.backend.failed("write", &self.location, e))?;
                 parts.put(chunk);
                 Ok(())
             }
@@ -541,7 +544,7 @@ impl FileWrite for ObjectWriter {
                 return Err(Error::new(ErrorKind::Unexpected, format!("{} is closed", self.location)));
             }
         };
-        result.map_err(|e| failed("write", &self.location, e))?;
+        result.map_err(|e| self.backend.failed("write", &self.location, e))?;
         self.backend.written(&self.path);
         Ok(())
     }

@@ -79,7 +79,7 @@ fn read() -> Result<Command> {
 
 fn spark() -> Result<Command> {
     // Java, too.
-    let classpath = maven::classpath(&source("spark.xml"))?;
+    let classpath = maven::classpath("spark")?;
     let python = virtual_environment(&target::root().join("readers/spark"), &source("requirements-spark.txt"))?;
     let mut command = script(&python, "spark.py");
     let log = services::logs_dir()?.join(format!("spark-{}.log", std::process::id()));

@@ -14,6 +14,7 @@ mod order;
 mod outages;
 mod refusals;
 mod rest;
+mod services;
 mod sound;
 
 use std::time::Duration;

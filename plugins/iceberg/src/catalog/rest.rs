@@ -11,7 +11,7 @@ mod sign;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use iceberg::spec::{FormatVersion, TableMetadata};
@@ -19,7 +19,6 @@ use iceberg::{NamespaceIdent, TableCreation, TableIdent, TableRequirement, Table
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::sync::Mutex;
 
 use super::{Catalog, CatalogError, CatalogErrorKind as Kind, CommitRequest, LoadedTable, Result};
 use crate::config::{RestCatalogConfig, StorageConfig};
@@ -50,6 +49,7 @@ pub(crate) struct RestCatalog {
 }
 
 /// How a table's files were reached last: while the way to them stays the same, so do the connections.
+#[derive(Clone)]
 struct Reached {
     files: Files,
     access: S3Access,
@@ -202,6 +202,10 @@ impl RestCatalog {
         Ok(LoadedTable { files: files.io, metadata: Arc::new(answer.metadata) })
     }
 
+    fn reached(&self) -> MutexGuard<'_, HashMap<TableIdent, Reached>> {
+        self.reached.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The files of a table, where it lies and as it is said how they are reached.
     async fn files(&self, table: &TableIdent, answer: &TableAnswer) -> Result<Files> {
         let location = answer.metadata.location();
@@ -214,17 +218,16 @@ impl RestCatalog {
                 format!("the catalog put the table at {location:?}; allowed are s3://bucket/path and file:///path"),
             ));
         }
-        let mut reached = self.reached.lock().await;
-        let last = reached.get(table);
-        if let Some(last) = last.filter(|_| answer.says_nothing()) {
+        let last = self.reached().get(table).cloned();
+        if let Some(last) = last.as_ref().filter(|_| answer.says_nothing()) {
             return Ok(last.files.clone());
         }
-        let (access, lender, signer) = self.access(table, &answer.settings(), last).await;
+        let (access, lender, signer) = self.access(table, &answer.settings(), last.as_ref()).await;
         let files = match last {
-            Some(last) if last.access == access => last.files.clone(),
+            Some(last) if last.access == access => last.files,
             _ => Files::s3(access.clone()),
         };
-        reached.insert(table.clone(), Reached { files: files.clone(), access, lender, signer });
+        self.reached().insert(table.clone(), Reached { files: files.clone(), access, lender, signer });
         Ok(files)
     }
 

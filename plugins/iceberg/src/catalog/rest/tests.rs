@@ -8,7 +8,6 @@ use uuid::Uuid;
 use crate::config::OAuth2Config;
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 
 use super::*;
 
@@ -394,7 +393,7 @@ async fn the_connectors_keys_win_over_the_catalogs() {
         let server = Scripted::start(vec![settings, loaded(&base, &json!(null))]).await;
         let catalog = RestCatalog::open(&config(&server), storage).await.unwrap();
         catalog.load_table(&table()).await.unwrap();
-        let reached = catalog.reached.lock().await;
+        let reached = catalog.reached();
         let access = &reached[&table()].access;
         let expected = S3Access {
             endpoint: Some(endpoint.into()),
@@ -575,7 +574,7 @@ mod lakekeeper {
         let table = TableIdent::new(namespace, "orders".into());
         catalog.load_table(&table).await.unwrap();
         catalog.commit_table(&table, commit()).await.unwrap();
-        let reached = catalog.reached.lock().await;
+        let reached = catalog.reached();
         let access = &reached[&table].access;
         assert_eq!(access.endpoint.as_deref(), Some("http://127.0.0.1:9000/"));
         // A soft delete: the server deletes files by itself.

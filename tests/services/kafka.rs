@@ -1,0 +1,166 @@
+//! One Kafka broker that is its own controller (KRaft), without authentication, its topics in a temporary folder.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use super::daemon::{Daemon, free_port};
+use super::maven::{classpath, java};
+use super::{Folder, Life};
+
+/// Sixteen bytes in base64, as Kafka wants them.
+const CLUSTER: &str = "cGhpbG90ZXMtY29ubmVjdA";
+
+/// A running broker, or a killed one that can be started again. Dropping it stops it and removes its data.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Kafka {
+    // Stopped before its data goes.
+    daemon: Daemon,
+    dir: Folder,
+    port: u16,
+    classpath: String,
+}
+
+impl Kafka {
+    /// A new broker that answers, without topics.
+    ///
+    /// # Errors
+    /// When Java or Kafka is missing and cannot be installed, or it does not start; the message names its log.
+    pub fn start() -> Result<Self> {
+        Self::start_for(Life::Tied)
+    }
+
+    /// The same for another life.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_for(life: Life) -> Result<Self> {
+        let mut kafka = Self {
+            classpath: classpath("kafka")?,
+            daemon: Daemon::new("kafka", life)?,
+            dir: Folder::new("philotes-kafka-")?,
+            port: free_port()?,
+        };
+        kafka.format()?;
+        kafka.restart()?;
+        Ok(kafka)
+    }
+
+    fn format(&self) -> Result<()> {
+        let (port, controller) = (self.port, free_port()?);
+        let properties = format!(
+            "process.roles=broker,controller\n\
+             node.id=1\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
+             controller.listener.names=CONTROLLER\n\
+             controller.quorum.voters=1@127.0.0.1:{controller}\n\
+             log.dirs={}\n\
+             # Of one broker, and small.\n\
+             offsets.topic.replication.factor=1\n\
+             offsets.topic.num.partitions=1\n\
+             transaction.state.log.replication.factor=1\n\
+             transaction.state.log.min.isr=1\n\
+             transaction.state.log.num.partitions=1\n\
+             share.coordinator.state.topic.replication.factor=1\n\
+             share.coordinator.state.topic.min.isr=1\n\
+             share.coordinator.state.topic.num.partitions=1\n\
+             log.cleaner.dedupe.buffer.size=4194304\n\
+             # Nobody joins a group of these tests late.\n\
+             group.initial.rebalance.delay.ms=0\n",
+            self.dir.0.join("data").display(),
+        );
+        let file = self.dir.0.join("server.properties");
+        std::fs::write(&file, properties)?;
+        let output = java(&self.classpath, 128)
+            .args(["kafka.tools.StorageTool", "format", "--cluster-id", CLUSTER, "--config"])
+            .arg(&file)
+            .output()
+            .context("cannot run java")?;
+        if !output.status.success() {
+            bail!("cannot format Kafka's storage: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(())
+    }
+
+    /// Starts the broker on the data that is there, on the same port, and waits until it answers.
+    ///
+    /// # Errors
+    /// When it does not answer in time; the message names its log.
+    pub fn restart(&mut self) -> Result<()> {
+        let mut command = java(&self.classpath, 256);
+        command
+            // What it unpacks goes with the rest.
+            .arg(format!("-Djava.io.tmpdir={}", self.dir.0.display()))
+            .arg("kafka.Kafka")
+            .arg(self.dir.0.join("server.properties"));
+        self.daemon.start(&command, || answers(self.port).is_some())
+    }
+
+    /// Stops the broker in an orderly way.
+    pub fn stop(&mut self) {
+        self.daemon.stop();
+    }
+
+    /// Kills the broker as a crash would.
+    pub fn kill9(&mut self) {
+        self.daemon.kill9();
+    }
+
+    /// Whether it runs.
+    pub fn is_alive(&mut self) -> bool {
+        self.daemon.is_alive()
+    }
+
+    /// The port of 127.0.0.1 that it listens on.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Where clients begin: `127.0.0.1:PORT`.
+    #[must_use]
+    pub fn bootstrap(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+}
+
+/// Asks which versions of which requests the broker knows; nothing unless it answers without an error.
+fn answers(port: u16) -> Option<()> {
+    // Length, ApiVersions, version 0, an id, no client's name.
+    const REQUEST: [u8; 14] = [0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 7, 0xff, 0xff];
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    stream.write_all(&REQUEST).ok()?;
+    // Length, the id, an error's code.
+    let mut answer = [0; 10];
+    stream.read_exact(&mut answer).ok()?;
+    (answer[4..] == [0, 0, 0, 7, 0, 0]).then_some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::services::is_alive;
+
+    #[test]
+    fn survives_a_crash_and_leaves_nothing() {
+        let mut kafka = match Kafka::start() {
+            Ok(kafka) => kafka,
+            Err(error) => return crate::skip(&error),
+        };
+        let (port, dir) = (kafka.port, kafka.dir.0.clone());
+        kafka.kill9();
+        assert!(answers(port).is_none());
+        kafka.restart().unwrap();
+        kafka.stop();
+        assert!(answers(port).is_none());
+        kafka.restart().unwrap();
+        assert!(answers(port).is_some());
+        let pid = kafka.daemon.pid().unwrap();
+        drop(kafka);
+        assert!(!is_alive(pid) && !dir.exists());
+    }
+}
