@@ -83,7 +83,8 @@ impl IcebergRest {
             .arg(self.port.to_string())
             .env("CATALOG_URI", format!("jdbc:sqlite:{}", self.dir.0.join("catalog.db").display()))
             .env("CATALOG_WAREHOUSE", Self::WAREHOUSE)
-            // One connection: with two, one of them can leave the database locked for the other, for good.
+            // JdbcCatalog never ends its look whether its tables are there, which locks the file against all connections but its
+            // own: there must be no second one.
             .env("CATALOG_CLIENTS", "1")
             .env("CATALOG_IO__IMPL", "org.apache.iceberg.aws.s3.S3FileIO")
             .env("CATALOG_S3_PATH__STYLE__ACCESS", "true")

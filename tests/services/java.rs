@@ -1,27 +1,19 @@
-//! What Java servers and readers run with: the dependencies of a pom with pinned versions, as Maven resolves them, and a Java.
+//! What Java servers and readers run with: the dependencies of a `NAME.xml` in this folder, as Maven resolves them, and a Java.
 
-use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::{install, installed_dir, lock, run, venv};
 use crate::target;
 
-/// The class path of `NAME.xml` in this folder.
-pub(super) fn classpath(name: &str) -> Result<String> {
-    classpath_of(&target::repository().join(format!("tests/services/{name}.xml")))
-}
-
-/// The class path of a pom's dependencies, resolved where that has not been done, or its files are gone. Java is there
+/// The class path of `NAME.xml` in this folder, resolved where that has not been done, or its files are gone. Java is there
 /// afterwards as well.
-///
-/// # Errors
-/// When Java or Maven cannot be installed, or Maven does not find the dependencies.
-pub fn classpath_of(pom: &Path) -> Result<String> {
+pub(crate) fn classpath(name: &str) -> Result<String> {
     let _lock = lock()?;
-    let wanted = std::fs::read_to_string(pom)?;
-    let stamp = installed_dir()?.join(pom.file_name().context("a pom without a name")?);
+    let pom = target::repository().join(format!("tests/services/{name}.xml"));
+    let wanted = std::fs::read_to_string(&pom)?;
+    let stamp = installed_dir()?.join(format!("{name}.xml"));
     let file = stamp.with_extension("classpath");
     let is_there = |classpath: &str| std::env::split_paths(classpath).all(|jar| jar.exists());
     let installed = std::fs::read_to_string(&file).unwrap_or_default();
@@ -32,7 +24,7 @@ pub fn classpath_of(pom: &Path) -> Result<String> {
     install(&["javac:default-jdk-headless", "mvn:maven"])?;
     run(Command::new("mvn")
         .args(["-q", "-B", "-f"])
-        .arg(pom)
+        .arg(&pom)
         .args(["dependency:build-classpath", &format!("-Dmdep.outputFile={}", file.display())]))?;
     std::fs::write(&stamp, wanted)?;
     Ok(std::fs::read_to_string(&file)?)

@@ -4,7 +4,7 @@
 
 mod daemon;
 pub mod iceberg_rest;
-pub mod java;
+pub(crate) mod java;
 pub mod kafka;
 pub mod loans;
 pub mod minio;

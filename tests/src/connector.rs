@@ -48,7 +48,15 @@ impl Connector {
     /// # Errors
     /// When there is no room for its folder.
     pub fn rest(dsn: &str, rest: &IcebergRest, minio: &Minio) -> Result<Self> {
-        Ok(Self { catalog: Catalog::Rest(Rest::new(rest, minio)), ..Self::new(dsn)? })
+        Self::rest_at(dsn, Rest::new(rest, minio))
+    }
+
+    /// The same into any REST catalog.
+    ///
+    /// # Errors
+    /// When there is no room for its folder.
+    pub fn rest_at(dsn: &str, rest: Rest) -> Result<Self> {
+        Ok(Self { catalog: Catalog::Rest(rest), ..Self::new(dsn)? })
     }
 
     /// The same into the embedded catalog, whose tables lie in MinIO.

@@ -252,7 +252,13 @@ impl Rest {
     /// The catalog of these two servers.
     #[must_use]
     pub fn new(rest: &IcebergRest, minio: &Minio) -> Self {
-        Self { uri: rest.uri(), warehouse: IcebergRest::WAREHOUSE.to_owned(), storage: Storage::new(minio) }
+        Self::at(&rest.uri(), IcebergRest::WAREHOUSE, minio)
+    }
+
+    /// The catalog of any server whose tables lie in MinIO.
+    #[must_use]
+    pub fn at(uri: &str, warehouse: &str, minio: &Minio) -> Self {
+        Self { uri: uri.to_owned(), warehouse: warehouse.to_owned(), storage: Storage::new(minio) }
     }
 }
 

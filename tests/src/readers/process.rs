@@ -79,7 +79,7 @@ fn read() -> Result<Command> {
 
 fn spark() -> Result<Command> {
     // Java, too.
-    let classpath = java::classpath_of(&source("spark.xml"))?;
+    let classpath = java::classpath("spark")?;
     let python = services::venv(&target::root().join("readers/spark"), &source("requirements-spark.txt"))?;
     let mut command = script(&python, "spark.py");
     let log = services::logs_dir()?.join(format!("spark-{}.log", std::process::id()));
