@@ -94,10 +94,6 @@ struct StorageCredential {
 }
 
 impl TableAnswer {
-    fn says_nothing(&self) -> bool {
-        self.config.is_none() && self.storage_credentials.is_none()
-    }
-
     /// What is said of the table's files; what is said of their location goes before what is said of the table.
     fn settings(&self) -> HashMap<String, String> {
         let mut settings = self.config.clone().unwrap_or_default();
@@ -221,9 +217,6 @@ impl RestCatalog {
             ));
         }
         let last = self.reached().get(table).cloned();
-        if let Some(last) = last.as_ref().filter(|_| answer.says_nothing()) {
-            return Ok(last.files.clone());
-        }
         let (access, lender, signer) = self.access(table, &answer.settings(), last.as_ref()).await;
         let files = match last {
             Some(last) if last.access == access => last.files,
@@ -411,8 +404,14 @@ impl Catalog for RestCatalog {
             .sync()
             .await
             .map_err(|e| CatalogError::new(Kind::Refused, "the disk does not keep the table's files").with_source(e))?;
-        let answer = self.http.answer(post, Effect::Changes, &format!("cannot commit to table {table}")).await?;
-        self.loaded(table, answer).await
+        let answer: TableAnswer =
+            self.http.answer(post, Effect::Changes, &format!("cannot commit to table {table}")).await?;
+        // The way to the files stays: not every server says it again with a commit.
+        let last = self.reached().get(table).map(|last| last.files.clone());
+        match last {
+            Some(files) => Ok(LoadedTable { files: files.io, metadata: Arc::new(answer.metadata) }),
+            None => self.loaded(table, answer).await,
+        }
     }
 }
 

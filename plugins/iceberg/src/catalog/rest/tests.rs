@@ -409,21 +409,23 @@ async fn the_connectors_keys_win_over_the_catalogs() {
 }
 
 #[tokio::test]
-async fn a_commit_that_says_nothing_of_the_files_leaves_the_way_to_them() {
-    let server = Scripted::bind().await;
-    let server = server.play(|uri| {
-        vec![
-            settings(),
-            loaded(&lent(uri, "first", 60_000), &json!(null)),
-            ok(&json!({"metadata": metadata("s3://lake/t"), "config": null})),
-            (Some(200), String::new()),
-        ]
-    });
-    let catalog = open(&server).await.unwrap();
-    catalog.load_table(&table()).await.unwrap();
-    let committed = catalog.commit_table(&table(), commit()).await.unwrap();
-    put(&committed).await.unwrap();
-    assert_eq!(header(&server.asked(3), "x-amz-security-token"), Some("first"));
+async fn a_commit_leaves_the_way_to_the_files() {
+    for config in [json!(null), json!({"s3.endpoint": "http://elsewhere"})] {
+        let server = Scripted::bind().await;
+        let server = server.play(|uri| {
+            vec![
+                settings(),
+                loaded(&lent(uri, "first", 60_000), &json!(null)),
+                ok(&json!({"metadata": metadata("s3://lake/t"), "config": config})),
+                (Some(200), String::new()),
+            ]
+        });
+        let catalog = open(&server).await.unwrap();
+        catalog.load_table(&table()).await.unwrap();
+        let committed = catalog.commit_table(&table(), commit()).await.unwrap();
+        put(&committed).await.unwrap();
+        assert_eq!(header(&server.asked(3), "x-amz-security-token"), Some("first"));
+    }
 }
 
 #[tokio::test]
