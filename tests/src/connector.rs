@@ -125,7 +125,9 @@ impl Connector {
 
     fn catalog_yaml(&self) -> String {
         let (catalog, storage) = match &self.catalog {
-            Catalog::Rest(rest) => (format!("type: rest, uri: \"{}\"", rest.uri), Some(&rest.storage)),
+            Catalog::Rest(rest) => {
+                (format!("type: rest, uri: \"{}\", warehouse: \"{}\"", rest.uri, rest.warehouse), Some(&rest.storage))
+            }
             Catalog::Sqlite(Sqlite { file, storage }) => {
                 let warehouse = match storage {
                     None => format!("file://{}", self.dir.path().join("warehouse").display()),

@@ -4,9 +4,11 @@ use std::time::{Duration, Instant};
 
 use philotes_tests::connector::Connector;
 use philotes_tests::host::Host;
+use philotes_tests::readers::Rest;
 use philotes_tests::services::iceberg_rest::IcebergRest;
 use philotes_tests::services::loans::Loans;
 use philotes_tests::services::minio::Minio;
+use philotes_tests::services::proxy::{Answer, Fault, Proxy, Rule};
 use philotes_tests::{bed_or_skip, eventually, postgres_or_skip, skip};
 
 use crate::{PATIENCE, assert_acknowledged, captured_by, pairs, pairs_of_log, wait_for_rows};
@@ -65,6 +67,48 @@ fn the_catalog_and_the_storage_are_killed_for_ten_seconds() {
 
     host.terminate().unwrap();
     let expected: Vec<(i64, i64)> = (1..=5000).map(|id| (id, 1)).collect();
+    assert_eq!(pairs(&table), expected);
+    assert_acknowledged(&session);
+}
+
+/// What a network and its proxies do to requests: whatever it is, every row arrives once.
+#[test]
+fn requests_and_replies_are_lost_and_doubled() {
+    let Some(bed) = bed_or_skip() else { return };
+    let proxy = Proxy::http(bed.rest.port()).unwrap();
+    let uri = format!("http://127.0.0.1:{}", proxy.port());
+    let rest = Rest::at(&uri, IcebergRest::WAREHOUSE, &bed.minio);
+    let connector = Connector::rest_at(&bed.postgres.dsn(), rest).unwrap();
+    let (session, connector) = captured_by(&bed.postgres, connector);
+    let table = connector.table("cdc.public_t");
+    let host = Host::start(&connector, &[]).unwrap();
+    let mut rows = 0;
+    let mut insert = || {
+        session
+            .batch(&format!("insert into t select i, 1 from generate_series({}, {}) i", rows + 1, rows + 100))
+            .unwrap();
+        rows += 100;
+        rows
+    };
+    wait_for_rows(&table, insert());
+    for fault in [
+        Fault::Swallow,
+        Fault::Cut(40),
+        Fault::Double(Answer::First),
+        // The first has succeeded, and what the client gets is a conflict with itself.
+        Fault::Double(Answer::Second),
+        Fault::Reset,
+        Fault::Refuse,
+        Fault::Delay(Duration::from_secs(2)),
+    ] {
+        let before = proxy.struck();
+        proxy.set(Rule::new(fault).on("POST", "/tables/public_t").times(1)).unwrap();
+        wait_for_rows(&table, insert());
+        assert!(proxy.struck() > before, "{fault:?}");
+        proxy.clear().unwrap();
+    }
+    host.terminate().unwrap();
+    let expected: Vec<(i64, i64)> = (1..=rows).map(|id| (id, 1)).collect();
     assert_eq!(pairs(&table), expected);
     assert_acknowledged(&session);
 }
