@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use philotes_tests::connector::Connector;
 use philotes_tests::host::Host;
-use philotes_tests::postgres_or_skip;
-use philotes_tests::readers::{READERS_WITH_SPARK, Reader, Table};
+use philotes_tests::readers::{READERS_WITH_SPARK, Reader, Rest, Table};
+use philotes_tests::services::minio::Minio;
+use philotes_tests::services::nessie::Nessie;
+use philotes_tests::{postgres_or_skip, skip};
 use serde_json::json;
 
-use crate::{assert_acknowledged, captured, pairs_by, pairs_of_log, wait_for_rows};
+use crate::{PATIENCE, assert_acknowledged, captured, captured_by, pairs, pairs_by, pairs_of_log, wait_for_rows};
 
 /// A row that is none of ours.
 fn append(table: &Table, writer: Reader, id: i64) {
@@ -67,6 +70,49 @@ fn others_append_to_the_table_between_our_commits() {
     let found = parents(Reader::Spark);
     assert_eq!(found, parents(Reader::PyIceberg));
     assert_eq!(found.values().filter(|parent| parent.is_none()).count(), 1, "{found:?}");
+}
+
+/// Nessie shows the current snapshot alone, without a parent, so that an append by others looks as a replaced table does.
+/// Whoever knows better can say where to go on.
+#[test]
+fn others_append_where_the_catalog_shows_no_history() {
+    let Some(postgres) = postgres_or_skip() else { return };
+    let start = || {
+        let minio = Minio::start()?;
+        Ok((Nessie::start(&minio)?, minio))
+    };
+    let (nessie, minio) = match start() {
+        Ok(servers) => servers,
+        Err(error) => return skip(&error),
+    };
+    let rest = Rest::at(&nessie.uri(), "lake", &minio);
+    let (session, connector) = captured_by(&postgres, Connector::rest_at(&postgres.dsn(), rest).unwrap());
+    let table = connector.table("cdc.public_t");
+    let insert = |from: i64, to: i64| {
+        session.batch(&format!("insert into t select i, 1, 'ours' from generate_series({from}, {to}) i")).unwrap();
+    };
+    insert(1, 10);
+    let mut host = Host::start(&connector, &[]).unwrap();
+    wait_for_rows(&table, 10);
+    assert_acknowledged(&session);
+    append(&table, Reader::PyIceberg, 1001);
+    insert(11, 20);
+    assert_eq!(host.wait(PATIENCE).unwrap(), 1, "{}", host.log_tail());
+    assert!(host.log().contains("it was rolled back or replaced"), "{}", host.log_tail());
+    assert_eq!(session.number("select count(*) from philotes.cdc_events where processed_at is null").unwrap(), 10);
+    wait_for_rows(&table, 11);
+
+    let shown = connector.action(&["sink", "offsets"]).unwrap();
+    let line = shown.lines().find(|line| line.contains("public.t ")).unwrap();
+    let from = line.find('{').unwrap();
+    let offset = &line[from..=line.rfind('}').unwrap()];
+    connector.action(&["sink", "offsets", "stream=public.t", &format!("offset={offset}")]).unwrap();
+    Host::until_idle(&connector).unwrap();
+    let mut expected = pairs_of_log(&session);
+    assert_eq!(expected.len(), 20);
+    expected.push((1001, 0));
+    assert_eq!(pairs(&table), expected);
+    assert_acknowledged(&session);
 }
 
 /// What Spark cannot do is an error here, not a value that looks like one.

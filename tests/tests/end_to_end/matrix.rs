@@ -74,6 +74,8 @@ fn nessie(lake: &str, access: Access) {
 /// Writes the shop through this connector and compares what these readers find.
 fn shop_through(lake: &str, postgres: &Postgres, connector: Connector, readers: &[Reader]) {
     let session = postgres.session().unwrap();
+    // The log then has times with offsets of three and a half hours.
+    session.batch("set timezone = 'America/St_Johns'").unwrap();
     shop::create(&session).unwrap();
     let connector = connector.source("poll_interval: 100ms").sink("partition_by: [day(_cdc_timestamp) as date]");
     connector.capture(&shop::TABLES).unwrap();
