@@ -86,7 +86,9 @@ impl Rule {
 }
 
 /// Replies to a request of HTTP, given its head, instead of the server, or lets it pass.
-pub(super) struct Guard(pub(super) Box<dyn Fn(&str) -> Option<Vec<u8>> + Send + Sync>);
+pub(super) struct Guard(pub(super) Box<Reply>);
+
+type Reply = dyn Fn(&str) -> Option<Vec<u8>> + Send + Sync;
 
 impl std::fmt::Debug for Guard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
