@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::{PATIENCE, assert_acknowledged, captured, captured_by, pairs, pairs_by, pairs_of_log, wait_for_rows};
 
 /// A row that is none of ours.
-fn append(table: &Table, writer: Reader, id: i64) {
+pub(crate) fn append(table: &Table, writer: Reader, id: i64) {
     let row = json!({
         "id": id, "v": 0, "who": writer.to_string(),
         "_cdc_operation": "INSERT", "_cdc_timestamp": 1_700_000_000_123_456_i64, "_cdc_lsn": "0/0",
