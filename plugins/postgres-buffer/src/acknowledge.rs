@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use philotes_sdk::{Error, Offset, Result, StreamName, StreamOffset, TaskContext};
+use philotes_sdk::{Error, Offset, Result, StreamName, StreamOffset, TaskContext, failpoint};
 use tokio::sync::Notify;
 use tokio_postgres::Client;
 
@@ -243,6 +243,7 @@ impl Acknowledger {
         let Claim { source_id, epoch, .. } = &self.claim;
         let printed = stream.to_string();
         let BufferOffset { epoch: of, batch, .. } = offset;
+        failpoint!("acknowledgement.unsent", |message| Error::unavailable(message));
         let written = self
             .client
             .execute(
@@ -251,6 +252,7 @@ impl Acknowledger {
             )
             .await
             .map_err(|e| failed("cannot acknowledge", e))?;
+        failpoint!("acknowledgement.done", |message| Error::unavailable(message));
         if written == 1 { Ok(()) } else { Err(self.claim.fenced()) }
     }
 
