@@ -1,9 +1,11 @@
 //! The source itself: opens the sessions, starts the tasks, and stands between them and the host.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use futures::FutureExt;
 use philotes_sdk::{
     Action, ActionOutput, Error, Offset, Poll, Result, Source, StreamDescription, StreamOffset, StreamPartition,
     TaskContext,
@@ -209,9 +211,11 @@ fn connector(settings: &Settings) -> Result<Connector> {
 
 /// Runs a task; its end is the instance's, and its error what the next poll says.
 async fn watch(ready: Arc<Ready>, task: impl Future<Output = Result<()>>) {
-    let error = match task.await {
-        Err(error) => error,
-        Ok(()) => Error::unavailable("a task of the source has ended"),
+    let error = match AssertUnwindSafe(task).catch_unwind().await {
+        Ok(Err(error)) => error,
+        Ok(Ok(())) => Error::unavailable("a task of the source has ended"),
+        // Its message is on the standard error already.
+        Err(_) => Error::internal("a task of the source panicked"),
     };
     ready.fail(error);
 }
