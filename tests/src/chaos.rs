@@ -125,7 +125,7 @@ pub fn run_all(cases: &[Case], bed: &Bed) -> Vec<String> {
             let (seconds, word) = (began.elapsed().as_secs_f64(), if result.is_ok() { "ok    " } else { "FAILED" });
             println!("{word} {case} {seconds:4.1} s");
             if let Err(error) = result {
-                println!("{error:?}");
+                println!("{error:#}");
                 failed.lock().unwrap_or_else(PoisonError::into_inner).push(case.to_string());
             }
         }
