@@ -7,14 +7,15 @@ INSTALL := sh tests/services/debian.sh
 # Where cargo puts things; the tests and binaries find their neighbours there.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: quickstart build test bench lint services-up services-down tools
+.PHONY: quickstart build test chaos bench lint services-up services-down tools
 
 quickstart: tools
 	$(CARGO) build --release --quiet --workspace
 	$(TARGET)/release/quickstart
 
+# The debug build has failpoints, for the tests; a release build refuses them.
 build: tools
-	$(CARGO) build --workspace
+	$(CARGO) build --workspace --features failpoints
 
 # Everything: unit tests, conformance, end to end. Always the whole workspace: cargo would build the dependencies again
 # for another selection of packages, since their features differ.
@@ -22,13 +23,18 @@ test: build
 	$(INSTALL) initdb:postgresql valgrind:valgrind ensurepip:python3-venv \
 	    go:golang javac:default-jdk-headless mvn:maven
 	rm -f $(TARGET)/skipped.txt
-	$(CARGO) test --workspace
+	$(CARGO) test --workspace --features failpoints
 	@if [ -s $(TARGET)/skipped.txt ]; then \
 	    echo "$$(wc -l < $(TARGET)/skipped.txt) tests were skipped:"; cat $(TARGET)/skipped.txt; fi
 
+# Every failpoint with everything, in two or three minutes; CHAOS="commit.sent abort" runs the cases with these words.
+chaos: build
+	$(INSTALL) initdb:postgresql ensurepip:python3-venv javac:default-jdk-headless mvn:maven
+	$(TARGET)/debug/chaos $(CHAOS)
+
 lint: tools
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --features failpoints -- -D warnings
 
 bench: tools
 	$(CARGO) build --release --quiet --workspace

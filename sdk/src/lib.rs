@@ -174,6 +174,8 @@ mod context;
 mod error;
 #[allow(unsafe_code, reason = "the plugin's side of the C ABI; every block says why it holds")]
 pub mod export;
+#[cfg(feature = "failpoints")]
+pub mod failpoints;
 mod sink;
 mod source;
 mod stream;
@@ -185,3 +187,26 @@ pub use error::{Error, ErrorKind, Result};
 pub use sink::{Committed, Flushed, Plan, PlannedColumn, Sink};
 pub use source::{Poll, Source};
 pub use stream::{Offset, StreamName, StreamOffset, StreamPartition};
+
+/// A point at which a test lets the process die, stall, panic, or this function return an error; see `failpoints`. Nothing, its
+/// error included, is compiled without the feature `failpoints`.
+///
+/// `failpoint!("commit.sent", |message| Error::unknown(message));`
+#[cfg(feature = "failpoints")]
+#[macro_export]
+macro_rules! failpoint {
+    ($name:literal, |$message:ident| $error:expr) => {
+        if $crate::failpoints::fails($name) {
+            let $message = concat!("failpoint ", $name);
+            return Err($error);
+        }
+    };
+}
+
+/// A point at which a test lets the process die, stall, panic, or this function return an error. Nothing, in a build without the
+/// feature `failpoints`.
+#[cfg(not(feature = "failpoints"))]
+#[macro_export]
+macro_rules! failpoint {
+    ($name:literal, |$message:ident| $error:expr) => {};
+}

@@ -19,6 +19,7 @@ pub struct Connector {
     /// Whether the connector has keys of its own to the tables' storage.
     has_keys: bool,
     name: String,
+    source_id: String,
     source: Vec<String>,
     sink: Vec<String>,
     top: Vec<String>,
@@ -37,6 +38,7 @@ impl Connector {
             has_keys: true,
             dsn: dsn.to_owned(),
             name: "shop".to_owned(),
+            source_id: "shop".to_owned(),
             source: Vec::new(),
             sink: Vec::new(),
             top: vec!["commit: {interval: 300ms}".to_owned()],
@@ -83,6 +85,13 @@ impl Connector {
         self
     }
 
+    /// Gives it the rows of another source id.
+    #[must_use]
+    pub fn source_id(mut self, source_id: &str) -> Self {
+        self.source_id = source_id.to_owned();
+        self
+    }
+
     /// Adds a line to the source: `acknowledge: delete`.
     #[must_use]
     pub fn source(mut self, line: &str) -> Self {
@@ -112,10 +121,11 @@ impl Connector {
         let lines = |lines: &[String]| lines.iter().map(|line| format!("  {line}\n")).collect::<String>();
         format!(
             "name: {}\n\
-             source:\n  plugin: postgres-buffer\n  dsn: \"{}\"\n  source_id: shop\n{}\
+             source:\n  plugin: postgres-buffer\n  dsn: \"{}\"\n  source_id: {}\n{}\
              sink:\n  plugin: iceberg\n{}{}{}\n",
             self.name,
             self.dsn,
+            self.source_id,
             lines(&self.source),
             self.catalog_yaml(),
             lines(&self.sink),

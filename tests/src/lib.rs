@@ -3,7 +3,9 @@
 //! Here is what the end-to-end tests, the quickstart and the bench share: servers, readers, the host's process, the shop.
 //! Nothing here links the host or a plugin: they are run as an operator runs them.
 
+pub mod chaos;
 pub mod connector;
+pub mod failpoints;
 pub mod host;
 pub mod interrupt;
 pub mod readers;
@@ -46,6 +48,17 @@ pub struct Bed {
     pub rest: IcebergRest,
     /// Where its tables lie.
     pub minio: Minio,
+}
+
+impl Bed {
+    /// All of them, new and empty.
+    ///
+    /// # Errors
+    /// When one cannot be had or does not start.
+    pub fn start() -> Result<Self> {
+        let minio = Minio::start()?;
+        Ok(Self { postgres: Postgres::start(Options::default())?, rest: IcebergRest::start(&minio)?, minio })
+    }
 }
 
 /// The servers for a test, or a skip as in [`postgres_or_skip`] where one of them cannot be had.

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use philotes_sdk::{ChangeBatch, Error, Flushed, Offset, Result, StreamOffset, StreamPartition};
+use philotes_sdk::{ChangeBatch, Error, Flushed, Offset, Result, StreamOffset, StreamPartition, failpoint};
 use tracing::{debug, info, warn};
 
 use super::Done;
@@ -243,6 +243,7 @@ impl Writer<'_> {
         }
         if !durable.is_empty() {
             debug!(rows = rows_durable, took_ms = took.as_millis(), "flushed");
+            failpoint!("host.durable", |message| Error::unavailable(message));
             self.session.link.durable(durable);
         }
         let worst = flushed.failed.into_iter().min_by_key(|(_, error)| match reaction(Kind::Sink, error.kind()) {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use philotes_sdk::{ChangeBatch, Error, Poll, Result, StreamOffset, StreamPartition};
+use philotes_sdk::{ChangeBatch, Error, Poll, Result, StreamOffset, StreamPartition, failpoint};
 use tracing::{debug, info, warn};
 
 use super::link::{Answer, Item, Left};
@@ -145,6 +145,7 @@ impl Reader<'_> {
             let message = format!("the source delivered rows of {} without having announced it", batch.at);
             return Err(Left::Source(Error::internal(message)));
         }
+        failpoint!("host.polled", |message| Left::Source(Error::unavailable(message)));
         let (rows, bytes) = (batch.rows.num_rows() as u64, batch.bytes());
         self.task.status.read(&batch.at, rows, bytes as u64, batch.newest_micros);
         let batch = self.renamer.rename(&self.task.routing, batch).map_err(Left::Source)?;

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use iceberg::spec::TableMetadata;
-use philotes_sdk::{Committed, Error, Offset, Result, StreamOffset, StreamPartition};
+use philotes_sdk::{Committed, Error, Offset, Result, StreamOffset, StreamPartition, failpoint};
 
 use crate::catalog::CatalogError;
 use crate::manifests::AddedFile;
@@ -165,10 +165,13 @@ impl Table {
             retention: self.settings.retention,
         };
         let (request, attempt) = snapshot::propose(base, changes).await?;
+        failpoint!("commit.proposed", |message| Error::unavailable(message));
         // Noted before it is sent: whatever happens now, this request may succeed.
         payload.attempts.push(attempt.clone());
         let context = &self.settings.context;
-        match self.settings.catalog.commit_table(&self.name, request).await {
+        let answer = self.settings.catalog.commit_table(&self.name, request).await;
+        failpoint!("commit.answered", |message| Error::unknown(message));
+        match answer {
             Ok(loaded) if attempt.succeeded_in(&loaded.metadata, &context.info().connector)? => {
                 let table = self.name.to_string();
                 let labels = [("table", table.as_str())];

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arrow::datatypes::Schema as ArrowSchema;
 use iceberg::spec::{FormatVersion, TableMetadata, UnboundPartitionSpec};
 use iceberg::{NamespaceIdent, TableCreation, TableIdent, TableRequirement, TableUpdate};
-use philotes_sdk::{ChangeBatch, Error, ErrorKind, Offset, Result, StreamPartition, TaskContext};
+use philotes_sdk::{ChangeBatch, Error, ErrorKind, Offset, Result, StreamPartition, TaskContext, failpoint};
 use uuid::Uuid;
 
 use crate::base::Base;
@@ -95,7 +95,9 @@ impl Table {
 
     /// Takes over keys: loads the table once, checks what their tokens say, and returns their offsets.
     pub(crate) async fn announce(&mut self, keys: &[StreamPartition]) -> Result<Vec<Option<Offset>>> {
+        failpoint!("token.unread", |message| Error::unavailable(message));
         self.reload().await?;
+        failpoint!("token.read", |message| Error::unavailable(message));
         let Some(base) = &self.base else {
             self.owned.extend(keys.iter().map(|at| (at.clone(), None)));
             return Ok(vec![None; keys.len()]);

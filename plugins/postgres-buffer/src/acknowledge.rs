@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use philotes_sdk::{Error, Offset, Result, StreamName, StreamOffset, TaskContext};
+use philotes_sdk::{Error, Offset, Result, StreamName, StreamOffset, TaskContext, failpoint};
 use tokio::sync::Notify;
 use tokio_postgres::Client;
 
@@ -44,6 +44,8 @@ struct Books {
     settled: Vec<Range>,
     /// The task is in the middle of a statement.
     busy: bool,
+    /// The task has ended; nothing more will be acknowledged.
+    ended: bool,
 }
 
 /// Which batches are out, how far they are durable, and what has been acknowledged: shared by the tasks.
@@ -94,14 +96,17 @@ impl Ledger {
         std::mem::take(&mut self.books().settled)
     }
 
-    /// Waits until all that is durable is acknowledged.
-    pub(crate) async fn finished(&self) {
+    /// Waits until all that is durable is acknowledged; false where it never will be, because the task has ended.
+    pub(crate) async fn finished(&self) -> bool {
         loop {
             let done = self.done.notified();
             {
                 let books = self.books();
                 if books.durable.is_empty() && books.unwanted.is_empty() && !books.busy {
-                    return;
+                    return true;
+                }
+                if books.ended {
+                    return false;
                 }
             }
             done.await;
@@ -146,6 +151,16 @@ impl Ledger {
     }
 }
 
+/// Notes the end of the task, a panic's too.
+struct Ending<'a>(&'a Ledger);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.books().ended = true;
+        self.0.done.notify_waiters();
+    }
+}
+
 enum Work {
     Batches { stream: StreamName, batch: i64, ids: Vec<Range>, rows: u64 },
     Unwanted(Vec<Range>),
@@ -166,6 +181,7 @@ pub(crate) struct Acknowledger {
 impl Acknowledger {
     /// Acknowledges what becomes durable, and deletes what is old, until the task is aborted or fails.
     pub(crate) async fn run(self, ledger: Arc<Ledger>, ready: Arc<Ready>) -> Result<()> {
+        let _ending = Ending(&ledger);
         let mut swept: Option<Instant> = None;
         loop {
             match ledger.next() {
@@ -243,6 +259,7 @@ impl Acknowledger {
         let Claim { source_id, epoch, .. } = &self.claim;
         let printed = stream.to_string();
         let BufferOffset { epoch: of, batch, .. } = offset;
+        failpoint!("acknowledgement.unsent", |message| Error::unavailable(message));
         let written = self
             .client
             .execute(
@@ -251,6 +268,7 @@ impl Acknowledger {
             )
             .await
             .map_err(|e| failed("cannot acknowledge", e))?;
+        failpoint!("acknowledgement.done", |message| Error::unavailable(message));
         if written == 1 { Ok(()) } else { Err(self.claim.fenced()) }
     }
 

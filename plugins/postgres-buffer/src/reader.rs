@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use philotes_sdk::{Error, Result, StreamPartition, TaskContext};
+use philotes_sdk::{Error, Result, StreamPartition, TaskContext, failpoint};
 use tokio::sync::mpsc;
 
 use crate::acknowledge::Ledger;
@@ -345,6 +345,7 @@ impl Reader {
         let stream = &mut self.streams[at];
         let bytes = stream.decoder.bytes();
         let Some(built) = stream.decoder.close()? else { return Ok(()) };
+        failpoint!("batch.decoded", |message| Error::unavailable(message));
         self.open_bytes -= bytes;
         self.seen.emitted(&built.ids);
         while !self.ready.admit(bytes) {

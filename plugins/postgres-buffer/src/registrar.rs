@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use philotes_sdk::{ChangeBatch, Result, StreamPartition};
+use philotes_sdk::{ChangeBatch, Result, StreamPartition, failpoint};
 use tokio::sync::mpsc;
 use tokio_postgres::Client;
 
@@ -65,6 +65,7 @@ impl Registrar {
             if written != numbers.len() as u64 {
                 return Err(self.claim.fenced());
             }
+            failpoint!("batch.listed", |message| philotes_sdk::Error::unavailable(message));
             for (closed, number) in together.drain(..).zip(numbers) {
                 self.hand_out(closed, number)?;
                 next = number + 1;

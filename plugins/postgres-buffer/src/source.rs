@@ -1,9 +1,11 @@
 //! The source itself: opens the sessions, starts the tasks, and stands between them and the host.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use futures::FutureExt;
 use philotes_sdk::{
     Action, ActionOutput, Error, Offset, Poll, Result, Source, StreamDescription, StreamOffset, StreamPartition,
     TaskContext,
@@ -172,7 +174,7 @@ impl Source for PostgresBuffer {
     async fn close(mut self, timeout: Duration) -> Result<()> {
         // What is not acknowledged in time will be by the next start's `resume`.
         let finished = tokio::time::timeout(timeout, self.ledger.finished()).await;
-        if finished.is_err() {
+        if finished != Ok(true) {
             tracing::info!("closed before everything was acknowledged; the next start goes on with it");
         }
         self.tasks.shutdown().await;
@@ -209,9 +211,11 @@ fn connector(settings: &Settings) -> Result<Connector> {
 
 /// Runs a task; its end is the instance's, and its error what the next poll says.
 async fn watch(ready: Arc<Ready>, task: impl Future<Output = Result<()>>) {
-    let error = match task.await {
-        Err(error) => error,
-        Ok(()) => Error::unavailable("a task of the source has ended"),
+    let error = match AssertUnwindSafe(task).catch_unwind().await {
+        Ok(Err(error)) => error,
+        Ok(Ok(())) => Error::unavailable("a task of the source has ended"),
+        // Its message is on the standard error already.
+        Err(_) => Error::internal("a task of the source panicked"),
     };
     ready.fail(error);
 }

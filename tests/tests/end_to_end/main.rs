@@ -4,6 +4,7 @@
 
 mod abi;
 mod arrival;
+mod chaos;
 mod command_line;
 mod control;
 mod crashes;

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use iceberg::spec::{FormatVersion, TableMetadata};
 use iceberg::{NamespaceIdent, TableCreation, TableIdent, TableRequirement, TableUpdate};
+use philotes_sdk::failpoint;
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -23,7 +24,7 @@ use serde_json::json;
 use super::{Catalog, CatalogError, CatalogErrorKind as Kind, CommitRequest, LoadedTable, Result};
 use crate::config::{RestCatalogConfig, StorageConfig};
 use crate::storage::{Files, S3Access, S3Credentials, is_local, s3_parts};
-use http::{Effect, Http, escape};
+use http::{Effect, Http, escape, read};
 use lend::{Keys, Lender};
 use sign::Signer;
 
@@ -404,8 +405,10 @@ impl Catalog for RestCatalog {
             .sync()
             .await
             .map_err(|e| CatalogError::new(Kind::Refused, "the disk does not keep the table's files").with_source(e))?;
-        let answer: TableAnswer =
-            self.http.answer(post, Effect::Changes, &format!("cannot commit to table {table}")).await?;
+        let doing = format!("cannot commit to table {table}");
+        let response = self.http.send(post, Effect::Changes, &doing).await?;
+        failpoint!("commit.sent", |message| CatalogError::new(Kind::Unknown, message));
+        let answer: TableAnswer = read(response, Effect::Changes, &doing).await?;
         // The way to the files stays: not every server says it again with a commit.
         let last = self.reached().get(table).map(|last| last.files.clone());
         match last {

@@ -15,6 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use iceberg::spec::{TableMetadata, TableMetadataBuilder, TableMetadataRef};
 use iceberg::{MetadataLocation, NamespaceIdent, TableCreation, TableIdent};
+use philotes_sdk::failpoint;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 use uuid::Uuid;
 
@@ -365,6 +366,7 @@ impl Catalog for SqlCatalog {
             self.discard(&next).await;
             return Err(CatalogError::new(Kind::Conflict, format!("table {table} was changed meanwhile")));
         }
+        failpoint!("commit.sent", |message| CatalogError::new(Kind::Unknown, message));
         let metadata = Arc::new(built.metadata);
         self.known().insert(table.clone(), (next, metadata.clone()));
         if metadata.properties().get(DELETE_AFTER_COMMIT).is_some_and(|value| value == "true") {

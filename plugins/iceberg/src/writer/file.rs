@@ -7,7 +7,7 @@ use arrow::array::RecordBatch;
 use bytes::Bytes;
 use iceberg::io::{FileIO, FileWrite};
 use iceberg::spec::{DataContentType, DataFile, DataFileBuilder, DataFileFormat, Struct};
-use philotes_sdk::{Error, ErrorKind, Result};
+use philotes_sdk::{Error, ErrorKind, Result, failpoint};
 
 use super::WriterTarget;
 use super::encode::{Encoder, failed};
@@ -210,6 +210,7 @@ impl Outgoing {
             upload.write(chunk.clone()).await.map_err(|error| (cannot_write(&self.location, error), false))?;
         }
         upload.close().await.map_err(|error| (cannot_write(&self.location, error), false))?;
+        failpoint!("file.stored", |message| (Error::unavailable(message), false));
         self.pending.clear();
         self.pending_bytes = 0;
         Ok(())
