@@ -4,10 +4,12 @@
 //! shortest way to lose or double a row. `PHILOTES_MODEL_DEEP=1` visits larger bounds; that takes minutes and gigabytes.
 //!
 //! - [`commits`] is DESIGN §3: tasks, a table, its catalog and the network between them, and strangers at the table.
+//! - [`buffer`] is DESIGN §7: rows, late ids, batches, epochs and acknowledgements, on a PostgreSQL that crashes.
 //!
 //! Models are about the rules, not about the code: that the code keeps them is what the other tests are for. What a model
 //! leaves out is said where it begins. States are told apart by hashes of 64 bits; that two of millions collide, and one
 //! is missed, has a chance of less than one in a million.
 
+pub mod buffer;
 pub mod check;
 pub mod commits;
