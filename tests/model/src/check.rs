@@ -15,7 +15,7 @@ pub struct Report {
     name: String,
     /// States that differ.
     pub states: usize,
-    /// The longest way to one of them, in steps.
+    /// The longest way that was followed, in steps.
     pub depth: usize,
     took: Duration,
     /// Properties that do not hold, each with the steps that lead there.
@@ -52,7 +52,9 @@ where
     M::State: Clone + Debug + Hash + PartialEq + Send + Sync,
     M::Action: Clone + Debug + PartialEq,
 {
-    let report = run(name, model, THREADS, HasDiscoveries::All, None);
+    let began = Instant::now();
+    // Depth first: that needs a twelfth of the memory.
+    let report = Report::new(name, began, &model.checker().threads(THREADS).spawn_dfs().join());
     print!("{report}");
     report
 }
@@ -68,11 +70,18 @@ where
     M::Action: Clone + Debug + PartialEq,
 {
     let began = Instant::now();
-    let until = || HasDiscoveries::AnyOf([property].into());
-    let mut report = run(name, model.clone(), 1, until(), None);
+    let look = |fewer_than: Option<usize>| {
+        let mut checker = model.clone().checker().finish_when(HasDiscoveries::AnyOf([property].into()));
+        if let Some(steps) = fewer_than {
+            // The checker counts the first state too, and leaves out the depth it is told.
+            checker = checker.target_max_depth(steps + 1);
+        }
+        Report::new(name, began, &checker.spawn_bfs().join())
+    };
+    let mut report = look(None);
     // The checker looks at whole blocks of states and keeps what it found last.
     while let Some(steps) = report.steps_to(property) {
-        let shorter = run(name, model.clone(), 1, until(), Some(steps));
+        let shorter = look(Some(steps));
         if shorter.steps_to(property).is_none() {
             break;
         }
@@ -85,45 +94,37 @@ where
     assert!(!report.broken.is_empty(), "{property}: not broken");
 }
 
-/// `fewer_than` bounds the steps that lead to a state.
-fn run<M>(name: &str, model: M, threads: usize, until: HasDiscoveries, fewer_than: Option<usize>) -> Report
-where
-    M: Model + Send + Sync + 'static,
-    M::State: Clone + Debug + Hash + PartialEq + Send + Sync,
-    M::Action: Clone + Debug + PartialEq,
-{
-    let began = Instant::now();
-    let mut checker = model.checker().threads(threads).finish_when(until);
-    if let Some(steps) = fewer_than {
-        // The checker counts the first state too, and leaves out the depth it is told.
-        checker = checker.target_max_depth(steps + 1);
-    }
-    let checker = checker.spawn_bfs().join();
-    let found = checker.discoveries();
-    let mut broken = Vec::new();
-    let mut unmet = Vec::new();
-    for property in checker.model().properties() {
-        let path = found.get(property.name);
-        match (property.expectation, path) {
-            (Expectation::Sometimes, None) => unmet.push(property.name),
-            (Expectation::Always | Expectation::Eventually, Some(path)) => {
-                let steps = path.clone().into_actions().iter().map(|action| format!("{action:?}")).collect();
-                broken.push(Broken { property: property.name, steps });
+impl Report {
+    fn new<M>(name: &str, began: Instant, checker: &impl Checker<M>) -> Self
+    where
+        M: Model,
+        M::State: Clone + Debug + Hash + PartialEq,
+        M::Action: Clone + Debug + PartialEq,
+    {
+        let found = checker.discoveries();
+        let mut broken = Vec::new();
+        let mut unmet = Vec::new();
+        for property in checker.model().properties() {
+            let path = found.get(property.name);
+            match (property.expectation, path) {
+                (Expectation::Sometimes, None) => unmet.push(property.name),
+                (Expectation::Always | Expectation::Eventually, Some(path)) => {
+                    let steps = path.clone().into_actions().iter().map(|action| format!("{action:?}")).collect();
+                    broken.push(Broken { property: property.name, steps });
+                }
+                _ => {}
             }
-            _ => {}
+        }
+        Self {
+            name: name.to_owned(),
+            states: checker.unique_state_count(),
+            depth: checker.max_depth().saturating_sub(1),
+            took: began.elapsed(),
+            broken,
+            unmet,
         }
     }
-    Report {
-        name: name.to_owned(),
-        states: checker.unique_state_count(),
-        depth: checker.max_depth().saturating_sub(1),
-        took: began.elapsed(),
-        broken,
-        unmet,
-    }
-}
 
-impl Report {
     /// # Panics
     /// Where a property does not hold, or something that shall be possible was not met.
     pub fn holds(&self) {
