@@ -15,7 +15,6 @@ fn instances_and_a_network_that_loses_and_doubles() {
     model.budget = Budget { starts: 3, requests: 3, doubles: 1, appends: 1, ..Budget::default() };
     if deep() {
         model.instances = 3;
-        model.budget.requests = 4;
     }
     exhaust("commits, one stream", model).holds();
 }
@@ -23,9 +22,9 @@ fn instances_and_a_network_that_loses_and_doubles() {
 #[test]
 fn two_streams_share_a_table() {
     let mut model = Commits { streams: 2, rows: 1, ..small() };
-    model.budget = Budget { starts: 2, requests: 3, ..Budget::default() };
+    model.budget = Budget { starts: 2, requests: 3, appends: 1, ..Budget::default() };
     if deep() {
-        model.budget = Budget { starts: 3, requests: 4, doubles: 1, ..Budget::default() };
+        model.budget = Budget { starts: 3, doubles: 1, ..model.budget };
     }
     exhaust("commits, two streams", model).holds();
 }
@@ -33,9 +32,9 @@ fn two_streams_share_a_table() {
 #[test]
 fn others_roll_back_replace_and_recreate() {
     let mut model = small();
-    model.budget = Budget { requests: 2, rollbacks: 1, replaces: 1, recreates: 1, appends: 1, ..model.budget };
+    model.budget = Budget { requests: 3, rollbacks: 1, replaces: 1, recreates: 1, appends: 1, ..model.budget };
     if deep() {
-        model.budget = Budget { starts: 3, requests: 3, doubles: 1, expiries: 1, ..model.budget };
+        model.budget = Budget { starts: 3, doubles: 1, expiries: 1, ..model.budget };
     }
     exhaust("commits, harmed tables", model).holds();
 }
@@ -43,7 +42,10 @@ fn others_roll_back_replace_and_recreate() {
 #[test]
 fn snapshots_expire() {
     let mut model = small();
-    model.budget = Budget { expiries: 1, appends: 1, rollbacks: 1, ..model.budget };
+    model.budget = Budget { requests: 3, expiries: 1, appends: 1, rollbacks: 1, ..model.budget };
+    if deep() {
+        model.budget = Budget { starts: 3, expiries: 2, ..model.budget };
+    }
     exhaust("commits, expiry", model).holds();
 }
 
