@@ -5,7 +5,7 @@ use philotes_model::buffer::{
 };
 use philotes_model::check::{deep, exhaust, refute};
 
-/// Two instances, two starts, rows of two keys, snapshots that return all; PostgreSQL stays up.
+/// Two instances, two starts in all, three rows of two keys, snapshots that return all; PostgreSQL stays up.
 fn small() -> Buffer {
     let budget = Budget { starts: 2, ..Budget::default() };
     Buffer { rules: Rules::ALL, instances: 2, rows: 3, keys: 2, limit: 8, budget }

@@ -3,7 +3,7 @@
 use philotes_model::check::{deep, exhaust, refute};
 use philotes_model::commits::{Budget, Commits, NO_ROW_LOST, NO_ROW_TWICE, NOBODY_GOES_ON, Rules};
 
-/// Two instances, one stream of two rows, one start and two requests each; nobody interferes.
+/// Two instances, one stream of two rows, two starts and two requests in all; nobody interferes.
 fn small() -> Commits {
     let budget = Budget { starts: 2, requests: 2, ..Budget::default() };
     Commits { rules: Rules::ALL, instances: 2, streams: 1, rows: 2, budget }
