@@ -316,7 +316,7 @@ impl Drop for TableWriter {
         if self.stored.is_empty() {
             return;
         }
-        // Without a runtime they stay, and the orphan action finds them.
+        // Without a runtime they stay, in no snapshot.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let (files, stored) = (self.files.clone(), std::mem::take(&mut self.stored));
             runtime.spawn(async move {
