@@ -25,6 +25,7 @@ fn two_instances_and_late_ids() {
 fn short_snapshots() {
     let mut model = Buffer { limit: 1, rows: 4, ..small() };
     if deep() {
+        model.rows = 3;
         model.budget.starts = 3;
     }
     exhaust("buffer, snapshots of one row", model).holds();
