@@ -16,7 +16,7 @@ fn two_instances_and_late_ids() {
     let mut model = small();
     model.budget.starts = 3;
     if deep() {
-        model = Buffer { instances: 3, rows: 4, ..model };
+        model.instances = 3;
     }
     exhaust("buffer, late ids", model).holds();
 }
@@ -25,6 +25,7 @@ fn two_instances_and_late_ids() {
 fn short_snapshots() {
     let mut model = Buffer { limit: 1, rows: 4, ..small() };
     if deep() {
+        model.rows = 3;
         model.budget.starts = 3;
     }
     exhaust("buffer, snapshots of one row", model).holds();
@@ -55,7 +56,8 @@ fn a_standby_is_promoted() {
     let mut model = small();
     model.budget.failovers = 1;
     if deep() {
-        model.budget.starts = 3;
+        model.rows = 2;
+        model.budget = Budget { starts: 3, crashes: 1, ..model.budget };
     }
     exhaust("buffer, failover", model).holds();
 }

@@ -24,7 +24,7 @@ fn two_streams_share_a_table() {
     let mut model = Commits { streams: 2, rows: 1, ..small() };
     model.budget = Budget { starts: 2, requests: 3, appends: 1, ..Budget::default() };
     if deep() {
-        model.budget = Budget { starts: 3, doubles: 1, ..model.budget };
+        model.budget = Budget { starts: 3, appends: 0, ..model.budget };
     }
     exhaust("commits, two streams", model).holds();
 }
@@ -34,7 +34,7 @@ fn others_roll_back_replace_and_recreate() {
     let mut model = small();
     model.budget = Budget { requests: 3, rollbacks: 1, replaces: 1, recreates: 1, appends: 1, ..model.budget };
     if deep() {
-        model.budget = Budget { starts: 3, doubles: 1, expiries: 1, ..model.budget };
+        model.budget = Budget { starts: 3, ..model.budget };
     }
     exhaust("commits, harmed tables", model).holds();
 }
