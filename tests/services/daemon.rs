@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running server, or a killed one that can be started again. Dropping it stops it.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Daemon {
+pub struct Daemon {
     name: String,
     life: Life,
     /// Who it runs as where this is root; root itself where that is empty.

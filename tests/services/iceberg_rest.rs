@@ -8,7 +8,7 @@ use super::daemon::{Daemon, free_port};
 use super::java::{classpath, java};
 use super::loans::Loans;
 use super::minio::Minio;
-use super::{Folder, Life, status};
+use super::{Folder, Life, Server, status};
 use crate::target;
 
 /// A running server, or a killed one that can be started again. Dropping it stops it and removes its catalog.
@@ -72,11 +72,21 @@ impl IcebergRest {
         Ok(rest)
     }
 
-    /// Starts the server on the catalog that is there, on the same port, and waits until it answers.
-    ///
-    /// # Errors
-    /// When it does not answer in time; the message names its log.
-    pub fn restart(&mut self) -> Result<()> {
+    /// The port of 127.0.0.1 that it listens on.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Where it answers: `http://127.0.0.1:PORT`.
+    #[must_use]
+    pub fn uri(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+}
+
+impl Server for IcebergRest {
+    fn restart(&mut self) -> Result<()> {
         let mut command = java(&self.classpath, 256);
         command
             .arg(target::repository().join("tests/services/IcebergRest.java"))
@@ -92,26 +102,8 @@ impl IcebergRest {
         self.daemon.start(&command, || status(self.port, "/v1/config") == Some(200))
     }
 
-    /// Kills the server as a crash would.
-    pub fn kill9(&mut self) {
-        self.daemon.kill9();
-    }
-
-    /// Whether it runs.
-    pub fn is_alive(&mut self) -> bool {
-        self.daemon.is_alive()
-    }
-
-    /// The port of 127.0.0.1 that it listens on.
-    #[must_use]
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
-    /// Where it answers: `http://127.0.0.1:PORT`.
-    #[must_use]
-    pub fn uri(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+    fn daemon(&mut self) -> &mut Daemon {
+        &mut self.daemon
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::daemon::{Daemon, free_port};
 use super::java::{classpath, java};
-use super::{Folder, Life, run};
+use super::{Folder, Life, Server, run};
 
 /// Sixteen bytes in base64, as Kafka wants them.
 const CLUSTER: &str = "cGhpbG90ZXMtY29ubmVjdA";
@@ -80,35 +80,6 @@ impl Kafka {
         Ok(())
     }
 
-    /// Starts the broker on the data that is there, on the same port, and waits until it answers.
-    ///
-    /// # Errors
-    /// When it does not answer in time; the message names its log.
-    pub fn restart(&mut self) -> Result<()> {
-        let mut command = java(&self.classpath, 256);
-        command
-            // What it unpacks goes with the rest.
-            .arg(format!("-Djava.io.tmpdir={}", self.dir.0.display()))
-            .arg("kafka.Kafka")
-            .arg(self.dir.0.join("server.properties"));
-        self.daemon.start(&command, || answers(self.port).is_some())
-    }
-
-    /// Stops the broker in an orderly way.
-    pub fn stop(&mut self) {
-        self.daemon.stop();
-    }
-
-    /// Kills the broker as a crash would.
-    pub fn kill9(&mut self) {
-        self.daemon.kill9();
-    }
-
-    /// Whether it runs.
-    pub fn is_alive(&mut self) -> bool {
-        self.daemon.is_alive()
-    }
-
     /// The port of 127.0.0.1 that it listens on.
     #[must_use]
     pub fn port(&self) -> u16 {
@@ -119,6 +90,22 @@ impl Kafka {
     #[must_use]
     pub fn bootstrap(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+}
+
+impl Server for Kafka {
+    fn restart(&mut self) -> Result<()> {
+        let mut command = java(&self.classpath, 256);
+        command
+            // What it unpacks goes with the rest.
+            .arg(format!("-Djava.io.tmpdir={}", self.dir.0.display()))
+            .arg("kafka.Kafka")
+            .arg(self.dir.0.join("server.properties"));
+        self.daemon.start(&command, || answers(self.port).is_some())
+    }
+
+    fn daemon(&mut self) -> &mut Daemon {
+        &mut self.daemon
     }
 }
 

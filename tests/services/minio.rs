@@ -7,7 +7,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::daemon::{Daemon, free_port};
-use super::{Folder, Life, install, installed_dir, lock, run, status};
+use super::{Folder, Life, Server, install, installed_dir, lock, run, status};
 
 /// RELEASE.2025-09-07T16-13-09Z, by the version that Go gives it.
 const PACKAGE: &str = "github.com/minio/minio@v0.0.0-20250907161309-07c3a429bfed";
@@ -54,34 +54,6 @@ impl Minio {
         Ok(minio)
     }
 
-    /// Starts the server on the data that is there, on the same port, and waits until it answers.
-    ///
-    /// # Errors
-    /// When it does not answer in time; the message names its log.
-    pub fn restart(&mut self) -> Result<()> {
-        let mut command = Command::new(&self.program);
-        command
-            .arg("server")
-            .arg(self.dir.0.join("data"))
-            .args(["--address", &format!("127.0.0.1:{}", self.port)])
-            // Nothing of the user's own settings, no console on another port, no question for a newer version.
-            .env("HOME", &self.dir.0)
-            .envs([("MINIO_BROWSER", "off"), ("MINIO_UPDATE", "off")])
-            .envs([("MINIO_ROOT_USER", ACCESS_KEY), ("MINIO_ROOT_PASSWORD", SECRET_KEY)]);
-        // It calls itself ready before it looks at keys. Nothing is told to a request without a signature.
-        self.daemon.start(&command, || status(self.port, "/lake/") == Some(403))
-    }
-
-    /// Kills the server as a crash would.
-    pub fn kill9(&mut self) {
-        self.daemon.kill9();
-    }
-
-    /// Whether it runs.
-    pub fn is_alive(&mut self) -> bool {
-        self.daemon.is_alive()
-    }
-
     /// The port of 127.0.0.1 that it listens on.
     #[must_use]
     pub fn port(&self) -> u16 {
@@ -104,6 +76,26 @@ impl Minio {
     #[must_use]
     pub fn secret_key(&self) -> &str {
         SECRET_KEY
+    }
+}
+
+impl Server for Minio {
+    fn restart(&mut self) -> Result<()> {
+        let mut command = Command::new(&self.program);
+        command
+            .arg("server")
+            .arg(self.dir.0.join("data"))
+            .args(["--address", &format!("127.0.0.1:{}", self.port)])
+            // Nothing of the user's own settings, no console on another port, no question for a newer version.
+            .env("HOME", &self.dir.0)
+            .envs([("MINIO_BROWSER", "off"), ("MINIO_UPDATE", "off")])
+            .envs([("MINIO_ROOT_USER", ACCESS_KEY), ("MINIO_ROOT_PASSWORD", SECRET_KEY)]);
+        // It calls itself ready before it looks at keys. Nothing is told to a request without a signature.
+        self.daemon.start(&command, || status(self.port, "/lake/") == Some(403))
+    }
+
+    fn daemon(&mut self) -> &mut Daemon {
+        &mut self.daemon
     }
 }
 

@@ -21,6 +21,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use daemon::Daemon;
 use serde::{Deserialize, Serialize};
 
 /// How long a server lives, unless it is stopped.
@@ -32,6 +33,33 @@ pub enum Life {
     /// On, also when this program has ended. The server's value is to be serialised for the program that stops it, and then
     /// to be forgotten: dropping it stops the server here as well.
     Detached,
+}
+
+/// What all servers have in common: a process that can be started again after it was stopped or killed.
+pub trait Server {
+    /// Starts the server on the data that is there, where it was before, and waits until it answers.
+    ///
+    /// # Errors
+    /// When it does not answer in time; the message names its log.
+    fn restart(&mut self) -> Result<()>;
+
+    /// Its process.
+    fn daemon(&mut self) -> &mut Daemon;
+
+    /// Stops the server in an orderly way; its data stays.
+    fn stop(&mut self) {
+        self.daemon().stop();
+    }
+
+    /// Kills the server, and what it has started, as a crash would.
+    fn kill9(&mut self) {
+        self.daemon().kill9();
+    }
+
+    /// Whether it runs.
+    fn is_alive(&mut self) -> bool {
+        self.daemon().is_alive()
+    }
 }
 
 /// A folder of a server's own. Dropping it removes it.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::daemon::{Daemon, free_port};
 use super::java::{classpath, java_21};
 use super::minio::Minio;
-use super::{Folder, Life, status};
+use super::{Folder, Life, Server, status};
 
 /// How its clients get at the files of the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,31 +105,6 @@ impl Nessie {
         Ok(text)
     }
 
-    /// Starts the server on the catalog that is there, on the same port, and waits until it answers.
-    ///
-    /// # Errors
-    /// When it does not answer in time; the message names its log.
-    pub fn restart(&mut self) -> Result<()> {
-        let dir = self.dir.0.display();
-        let mut command = java_21(&self.classpath, 384)?;
-        command
-            .arg(format!("-Dquarkus.config.locations={dir}/nessie.properties"))
-            // What it unpacks goes with the rest.
-            .arg(format!("-Djava.io.tmpdir={dir}"))
-            .arg("io.quarkus.runner.GeneratedMain");
-        self.daemon.start(&command, || status(self.port, "/iceberg/v1/config") == Some(200))
-    }
-
-    /// Kills the server as a crash would.
-    pub fn kill9(&mut self) {
-        self.daemon.kill9();
-    }
-
-    /// Whether it runs.
-    pub fn is_alive(&mut self) -> bool {
-        self.daemon.is_alive()
-    }
-
     /// The port of 127.0.0.1 that it listens on.
     #[must_use]
     pub fn port(&self) -> u16 {
@@ -140,6 +115,23 @@ impl Nessie {
     #[must_use]
     pub fn uri(&self) -> String {
         format!("http://127.0.0.1:{}/iceberg", self.port)
+    }
+}
+
+impl Server for Nessie {
+    fn restart(&mut self) -> Result<()> {
+        let dir = self.dir.0.display();
+        let mut command = java_21(&self.classpath, 384)?;
+        command
+            .arg(format!("-Dquarkus.config.locations={dir}/nessie.properties"))
+            // What it unpacks goes with the rest.
+            .arg(format!("-Djava.io.tmpdir={dir}"))
+            .arg("io.quarkus.runner.GeneratedMain");
+        self.daemon.start(&command, || status(self.port, "/iceberg/v1/config") == Some(200))
+    }
+
+    fn daemon(&mut self) -> &mut Daemon {
+        &mut self.daemon
     }
 }
 

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::daemon::{Daemon, as_user, through_setpriv};
-use super::{Folder, Life, install, is_root, run};
+use super::{Folder, Life, Server, install, is_root, run};
 use crate::sql::Session;
 
 const USER: &str = "postgres";
@@ -67,41 +67,6 @@ impl Postgres {
         Ok(())
     }
 
-    /// Starts the server on the data that is there, and waits until it answers.
-    ///
-    /// # Errors
-    /// When it does not answer in time; the message names its log.
-    pub fn restart(&mut self) -> Result<()> {
-        let fsync = if self.fsync { "on" } else { "off" };
-        let mut command = Command::new(program("postgres")?);
-        command
-            .arg("-D")
-            .arg(self.data())
-            .arg("-k")
-            .arg(&self.dir.0)
-            .args(["-c", "listen_addresses=", "-c", "max_connections=60", "-c", "timezone=UTC"])
-            .args(["-c", &format!("fsync={fsync}"), "-c", &format!("full_page_writes={fsync}")])
-            .args(["-c", "max_wal_size=4GB", "-c", "shared_buffers=256MB"])
-            .current_dir(&self.dir.0);
-        let dsn = self.dsn();
-        self.daemon.start(&command, || Session::connect(&dsn).is_ok())
-    }
-
-    /// Stops the server in an orderly way: sessions are ended, what is committed is kept.
-    pub fn stop(&mut self) {
-        self.daemon.stop();
-    }
-
-    /// Kills the server and its sessions as a crash would.
-    pub fn kill9(&mut self) {
-        self.daemon.kill9();
-    }
-
-    /// Whether it runs.
-    pub fn is_alive(&mut self) -> bool {
-        self.daemon.is_alive()
-    }
-
     /// How to connect, as `key=value` words.
     #[must_use]
     pub fn dsn(&self) -> String {
@@ -134,6 +99,28 @@ impl Postgres {
 
     fn data(&self) -> PathBuf {
         self.dir.0.join("data")
+    }
+}
+
+impl Server for Postgres {
+    fn restart(&mut self) -> Result<()> {
+        let fsync = if self.fsync { "on" } else { "off" };
+        let mut command = Command::new(program("postgres")?);
+        command
+            .arg("-D")
+            .arg(self.data())
+            .arg("-k")
+            .arg(&self.dir.0)
+            .args(["-c", "listen_addresses=", "-c", "max_connections=60", "-c", "timezone=UTC"])
+            .args(["-c", &format!("fsync={fsync}"), "-c", &format!("full_page_writes={fsync}")])
+            .args(["-c", "max_wal_size=4GB", "-c", "shared_buffers=256MB"])
+            .current_dir(&self.dir.0);
+        let dsn = self.dsn();
+        self.daemon.start(&command, || Session::connect(&dsn).is_ok())
+    }
+
+    fn daemon(&mut self) -> &mut Daemon {
+        &mut self.daemon
     }
 }
 

@@ -72,6 +72,14 @@ pub fn bed_or_skip() -> Option<Bed> {
         let minio = Minio::start()?;
         Ok(Bed { rest: IcebergRest::start(&minio)?, minio, postgres })
     };
+    or_skip(start)
+}
+
+/// What starts, or a skip as in [`postgres_or_skip`].
+///
+/// # Panics
+/// In CI (`CI=true`) where it does not start.
+pub fn or_skip<T>(start: impl FnOnce() -> Result<T>) -> Option<T> {
     start().inspect_err(skip).ok()
 }
 

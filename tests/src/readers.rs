@@ -417,6 +417,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::services::Server;
 
     /// A table in the storage, under a REST catalog, outlives both servers' crashes; both readers find the same in it.
     #[test]

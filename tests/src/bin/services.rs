@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use philotes_tests::services::Life;
 use philotes_tests::services::iceberg_rest::IcebergRest;
 use philotes_tests::services::kafka::Kafka;
 use philotes_tests::services::minio::Minio;
 use philotes_tests::services::postgres::{Options, Postgres};
+use philotes_tests::services::{Life, Server};
 use philotes_tests::{interrupt, target};
 use serde::{Deserialize, Serialize};
 
@@ -82,17 +82,12 @@ impl Services {
     }
 
     fn revive(&mut self) -> Result<()> {
-        if !self.postgres.is_alive() {
-            self.postgres.restart()?;
-        }
-        if !self.minio.is_alive() {
-            self.minio.restart()?;
-        }
-        if !self.rest.is_alive() {
-            self.rest.restart()?;
-        }
-        if !self.kafka.is_alive() {
-            self.kafka.restart()?;
+        // The catalog after its storage.
+        let servers: [&mut dyn Server; 4] = [&mut self.postgres, &mut self.minio, &mut self.rest, &mut self.kafka];
+        for server in servers {
+            if !server.is_alive() {
+                server.restart()?;
+            }
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use philotes_tests::host::Host;
 use philotes_tests::readers::{READERS_WITH_SPARK, Reader, Rest, Table};
 use philotes_tests::services::minio::Minio;
 use philotes_tests::services::nessie::Nessie;
-use philotes_tests::{postgres_or_skip, skip};
+use philotes_tests::{or_skip, postgres_or_skip};
 use serde_json::json;
 
 use crate::{PATIENCE, assert_acknowledged, captured, captured_by, pairs, pairs_by, pairs_of_log, wait_for_rows};
@@ -77,14 +77,11 @@ fn others_append_to_the_table_between_our_commits() {
 #[test]
 fn others_append_where_the_catalog_shows_no_history() {
     let Some(postgres) = postgres_or_skip() else { return };
-    let start = || {
+    let servers = or_skip(|| {
         let minio = Minio::start()?;
         Ok((Nessie::start(&minio)?, minio))
-    };
-    let (nessie, minio) = match start() {
-        Ok(servers) => servers,
-        Err(error) => return skip(&error),
-    };
+    });
+    let Some((nessie, minio)) = servers else { return };
     let rest = Rest::at(&nessie.uri(), "lake", &minio);
     let (session, connector) = captured_by(&postgres, Connector::rest_at(&postgres.dsn(), rest).unwrap());
     let table = connector.table("cdc.public_t");

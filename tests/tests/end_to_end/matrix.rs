@@ -12,7 +12,7 @@ use philotes_tests::services::minio::Minio;
 use philotes_tests::services::nessie::{Access, Nessie};
 use philotes_tests::services::postgres::Postgres;
 use philotes_tests::sql::{Row, Session};
-use philotes_tests::{bed_or_skip, eventually, postgres_or_skip, shop, skip};
+use philotes_tests::{bed_or_skip, eventually, or_skip, postgres_or_skip, shop};
 
 use crate::PATIENCE;
 use crate::sound::assert_sound;
@@ -26,10 +26,7 @@ fn sqlite_and_a_folder() {
 #[test]
 fn sqlite_and_minio() {
     let Some(postgres) = postgres_or_skip() else { return };
-    let minio = match Minio::start() {
-        Ok(minio) => minio,
-        Err(error) => return skip(&error),
-    };
+    let Some(minio) = or_skip(Minio::start) else { return };
     shop_through("sqlite + MinIO", &postgres, Connector::in_s3(&postgres.dsn(), &minio).unwrap(), &READERS);
 }
 
@@ -57,14 +54,11 @@ fn nessie_that_lends_and_minio() {
 
 fn nessie(lake: &str, access: Access) {
     let Some(postgres) = postgres_or_skip() else { return };
-    let start = || {
+    let servers = or_skip(|| {
         let minio = Minio::start()?;
         Ok((Nessie::start_with(access, &minio)?, minio))
-    };
-    let (nessie, minio) = match start() {
-        Ok(servers) => servers,
-        Err(error) => return skip(&error),
-    };
+    });
+    let Some((nessie, minio)) = servers else { return };
     let rest = Rest::at(&nessie.uri(), "lake", &minio);
     let connector = Connector::rest_at(&postgres.dsn(), rest).unwrap();
     let connector = if access == Access::OwnKeys { connector } else { connector.without_keys() };

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use philotes_tests::host::Host;
 use philotes_tests::postgres_or_skip;
+use philotes_tests::services::Server;
 
 use crate::{PATIENCE, assert_acknowledged, captured, pairs, wait_for_rows};
 

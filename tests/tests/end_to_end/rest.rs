@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 use philotes_tests::connector::Connector;
 use philotes_tests::host::Host;
 use philotes_tests::readers::{Reader, Rest, Table};
+use philotes_tests::services::Server;
 use philotes_tests::services::iceberg_rest::IcebergRest;
 use philotes_tests::services::loans::Loans;
 use philotes_tests::services::minio::Minio;
 use philotes_tests::services::proxy::{Answer, Fault, Proxy, Rule};
-use philotes_tests::{bed_or_skip, eventually, postgres_or_skip, skip};
+use philotes_tests::{bed_or_skip, eventually, or_skip, postgres_or_skip};
 
 use crate::foreign::append;
 use crate::{PATIENCE, assert_acknowledged, captured_by, pairs, pairs_of_log, wait_for_rows};
@@ -140,15 +141,12 @@ fn keys_that_are_lent_end_during_a_run() {
     };
     let (life, run) = (seconds("PHILOTES_LOAN_SECONDS", 3), seconds("PHILOTES_LOAN_RUN_SECONDS", 12));
     let Some(postgres) = postgres_or_skip() else { return };
-    let start = || {
+    let servers = or_skip(|| {
         let minio = Minio::start()?;
         let loans = Loans::new(&minio, life)?;
         Ok((IcebergRest::start_lending(&minio, &loans)?, loans, minio))
-    };
-    let (rest, loans, minio) = match start() {
-        Ok(servers) => servers,
-        Err(error) => return skip(&error),
-    };
+    });
+    let Some((rest, loans, minio)) = servers else { return };
     let connector = Connector::rest(&postgres.dsn(), &rest, &minio).unwrap().without_keys();
     let (session, connector) = captured_by(&postgres, connector);
     let host = Host::start(&connector, &[]).unwrap();

@@ -43,13 +43,12 @@ pub(crate) struct Scanner<'a> {
     at: usize,
 }
 
-/// The next entry of an object.
+/// An entry of an object.
 pub(crate) enum Entry<'a> {
     /// The key that was expected.
     Expected,
     /// Another key.
     Other(Cow<'a, str>),
-    End,
 }
 
 impl<'a> Scanner<'a> {
@@ -74,9 +73,9 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Moves on to the next key of the object. `expected` is a key in quotes with its colon.
+    /// Moves on to the next key of the object, if there is one. `expected` is a key in quotes with its colon.
     #[inline(always)]
-    pub(crate) fn entry(&mut self, expected: &[u8]) -> Result<Entry<'a>, Refusal> {
+    pub(crate) fn entry(&mut self, expected: &[u8]) -> Result<Option<Entry<'a>>, Refusal> {
         self.space();
         if self.peek() == Some(b',') {
             self.at += 1;
@@ -84,10 +83,10 @@ impl<'a> Scanner<'a> {
         }
         if !expected.is_empty() && self.text.as_bytes()[self.at..].starts_with(expected) {
             self.at += expected.len();
-            return Ok(Entry::Expected);
+            return Ok(Some(Entry::Expected));
         }
         match self.peek() {
-            Some(b'}') => return Ok(Entry::End),
+            Some(b'}') => return Ok(None),
             Some(b'"') => {}
             _ => return Err(BROKEN),
         }
@@ -97,7 +96,7 @@ impl<'a> Scanner<'a> {
             return Err(BROKEN);
         }
         self.at += 1;
-        Ok(Entry::Other(key))
+        Ok(Some(Entry::Other(key)))
     }
 
     /// The next element of the array.
@@ -254,10 +253,10 @@ mod tests {
     fn walks_over_an_object() {
         let text = r#"{"id": -1.5e3, "a\"b": "x\\", "nested": {"s": "}]\"", "l": [1]}, "t":true,"f" : false, "n": null, "l": [ ]}"#;
         let mut scanner = Scanner::enter(text, b'{').unwrap();
-        assert!(matches!(scanner.entry(b"\"id\":").unwrap(), Entry::Expected));
+        assert!(matches!(scanner.entry(b"\"id\":").unwrap(), Some(Entry::Expected)));
         assert_eq!(scanner.value().unwrap(), Value::Number("-1.5e3"));
         let mut found = Vec::new();
-        while let Entry::Other(key) = scanner.entry(b"\"other\":").unwrap() {
+        while let Some(Entry::Other(key)) = scanner.entry(b"\"other\":").unwrap() {
             found.push((key.into_owned(), scanner.value().unwrap()));
         }
         assert_eq!(
@@ -302,7 +301,7 @@ mod tests {
         for text in ["", "[", "{\"a\"", "{\"a\": ", "{\"a\": tru", "{\"a\": \"x", "{\"a\": {\"b\": 1", "{x"] {
             let walk = || -> Result<(), Refusal> {
                 let mut scanner = Scanner::enter(text, b'{')?;
-                while let Entry::Other(_) = scanner.entry(b"")? {
+                while let Some(Entry::Other(_)) = scanner.entry(b"")? {
                     scanner.value()?;
                 }
                 Ok(())

@@ -258,16 +258,12 @@ impl StreamDecoder {
         let mut scanner = Scanner::enter(object, b'{')?;
         let (mut position, mut filled) = (0, 0);
         loop {
-            let expected = self.order.get(position).copied();
-            let token = expected.map_or(&[][..], |column| &self.columns[column].token);
-            let entry = scanner.entry(token)?;
-            if matches!(entry, Entry::End) {
-                break;
-            }
+            let token = self.order.get(position).map_or(&[][..], |column| &self.columns[*column].token);
+            let Some(entry) = scanner.entry(token)? else { break };
             let value = scanner.value()?;
-            let column = match (entry, expected) {
-                (Entry::Expected, Some(column)) => column,
-                (Entry::Other(key), _) => {
+            let column = match entry {
+                Entry::Expected => self.order[position],
+                Entry::Other(key) => {
                     let Some(column) = self.index.get(key.as_ref()).copied() else {
                         let columns = self.columns.len();
                         if self.fill_unknown(&key, value)? == Appended::TypesWanted {
@@ -280,7 +276,6 @@ impl StreamDecoder {
                     self.order.push(column);
                     column
                 }
-                _ => break,
             };
             self.put(column, value)?;
             position += 1;
@@ -454,7 +449,7 @@ impl StreamDecoder {
     fn key_values<'a>(&self, object: &'a str) -> Result<Vec<Option<Value<'a>>>, Refusal> {
         let mut values = vec![None; self.key.len()];
         let mut scanner = Scanner::enter(object, b'{')?;
-        while let Entry::Other(key) = scanner.entry(b"")? {
+        while let Some(Entry::Other(key)) = scanner.entry(b"")? {
             let value = scanner.value()?;
             if let Some(at) = self.key.iter().position(|name| *name == key) {
                 values[at] = Some(value);

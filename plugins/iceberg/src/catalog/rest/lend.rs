@@ -96,18 +96,22 @@ impl CredentialProvider for Lender {
 
     async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
         let mut lent = self.lent.lock().await;
-        let now = SystemTime::now();
-        if now >= lent.renew_at {
+        if SystemTime::now() >= lent.renew_at {
             match self.ask().await {
                 Ok(keys) => *lent = Lent::new(keys),
-                Err(error) if lent.keys.expires_at.is_some_and(|at| now < at) => {
-                    // They are good for a while: the next request tries again.
+                Err(error) => {
+                    let now = SystemTime::now();
+                    let left = lent.keys.expires_at.and_then(|at| at.duration_since(now).ok());
+                    let Some(left) = left.filter(|left| !left.is_zero()) else {
+                        return Err(object_store::Error::Generic { store: "S3", source: Box::new(error) });
+                    };
+                    // They are good for a while: not every request until then has to wait for another try.
+                    lent.renew_at = now + left / 2;
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
                         "the keys to a table's files are about to expire"
                     );
                 }
-                Err(error) => return Err(object_store::Error::Generic { store: "S3", source: Box::new(error) }),
             }
         }
         Ok(lent.keys.credential.clone())
