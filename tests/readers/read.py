@@ -191,12 +191,16 @@ class PyIceberg:
         ]
 
     def rows_in_order(self, request):
+        return answer_of(self.table_in_order(request))
+
+    def table_in_order(self, request):
         """All rows: the files in the order of their commits, each file's rows in its own order."""
         tables = []
         for file in self.files(request):
             with self.open(file["path"]) as data:
                 tables.append(pq.read_table(data))
-        return answer_of(pa.concat_tables(tables, promote_options="default"))
+        # Others write their texts as large ones.
+        return pa.concat_tables(tables, promote_options="permissive")
 
     def properties(self, request):
         return self.table.properties
@@ -251,6 +255,41 @@ class PyIceberg:
         """Makes an earlier snapshot the head, as an operator's rollback does."""
         snapshot = int(request["snapshot"])
         self.table.manage_snapshots().rollback_to_snapshot(snapshot).commit()
+
+    def rename(self, request):
+        self.catalog.rename_table(request["table"], request["to"])
+
+    def compact(self, request):
+        """Writes all rows into one file, in their order, in place of the files that are there."""
+        rows = self.table_in_order(request)
+        schema = self.table.schema().as_arrow()
+        columns = [
+            rows[field.name].cast(field.type) if field.name in rows.column_names else pa.nulls(len(rows), field.type)
+            for field in schema
+        ]
+        self.table.overwrite(pa.Table.from_arrays(columns, schema=schema))
+
+    def reachable(self):
+        """Manifest lists, manifests and live data files of all snapshots."""
+        paths = set()
+        for snapshot in self.table.metadata.snapshots:
+            paths.add(snapshot.manifest_list)
+            for manifest in snapshot.manifests(self.table.io):
+                if manifest.manifest_path not in paths:
+                    paths.add(manifest.manifest_path)
+                    paths.update(e.data_file.file_path for e in manifest.fetch_manifest_entry(self.table.io))
+        return paths
+
+    def expire(self, request):
+        """Expires all snapshots but the current one, and removes what only they had, as Spark's procedure does."""
+        before, head = self.reachable(), self.table.current_snapshot().snapshot_id
+        expired = [s.snapshot_id for s in self.table.metadata.snapshots if s.snapshot_id != head]
+        if not expired:
+            return
+        self.table.maintenance.expire_snapshots().by_ids(expired).commit()
+        self.table.refresh()
+        for path in before - self.reachable():
+            self.table.io.delete(path)
 
 
 def quoted(text, quote="'"):

@@ -5,6 +5,7 @@
 //! so be kept for some requests of a client that reuses its connections. Requests and replies are held in memory, HTTP/1.1
 //! without pipelining and upgrades is all that it speaks.
 
+use std::fmt;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -85,13 +86,26 @@ impl Rule {
     }
 }
 
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.fault)?;
+        if let Some((method, path)) = &self.request {
+            write!(f, " of {method} {path}")?;
+        }
+        match self.left {
+            Some(times) => write!(f, ", {times} times"),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Replies to a request of HTTP, given its head, instead of the server, or lets it pass.
 pub(super) struct Guard(pub(super) Box<Reply>);
 
 type Reply = dyn Fn(&str) -> Option<Vec<u8>> + Send + Sync;
 
-impl std::fmt::Debug for Guard {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Guard")
     }
 }

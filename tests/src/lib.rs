@@ -14,6 +14,7 @@ pub mod replay;
 pub mod services;
 pub mod shop;
 pub mod sql;
+pub mod storm;
 pub mod target;
 
 use std::time::{Duration, Instant};

@@ -412,6 +412,31 @@ impl Table {
     pub fn roll_back_as_somebody_else(&self, snapshot: &str) -> Result<()> {
         Reader::PyIceberg.ask(self, "rollback", json!({ "snapshot": snapshot }))
     }
+
+    /// Gives the table another name in the same catalog, as an operator with PyIceberg would.
+    ///
+    /// # Errors
+    /// What PyIceberg says.
+    pub fn rename_as_somebody_else(&self, to: &str) -> Result<()> {
+        Reader::PyIceberg.ask(self, "rename", json!({ "to": to }))
+    }
+
+    /// Writes all rows into one file, in their order, in place of the files that are there, as somebody else with PyIceberg
+    /// would.
+    ///
+    /// # Errors
+    /// What PyIceberg says, such as that the table has changed meanwhile.
+    pub fn compact_as_somebody_else(&self) -> Result<()> {
+        Reader::PyIceberg.ask(self, "compact", json!({}))
+    }
+
+    /// Expires all snapshots but the current one, and removes what only they had, as somebody else with PyIceberg would.
+    ///
+    /// # Errors
+    /// What PyIceberg says.
+    pub fn expire_as_somebody_else(&self) -> Result<()> {
+        Reader::PyIceberg.ask(self, "expire", json!({}))
+    }
 }
 
 #[cfg(test)]

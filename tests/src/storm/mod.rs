@@ -1,0 +1,208 @@
+//! The storm: two connectors work while everything that they need is killed, paused, spoiled and changed by others. In the
+//! end each change that PostgreSQL has committed has to be in its table once, each key's in order.
+//!
+//! One connector writes into a REST catalog and S3, with a proxy before each, and marks rows; the other into the embedded
+//! catalog and a folder, and deletes them.
+
+mod blow;
+mod lake;
+mod shop;
+mod truth;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use crate::Bed;
+use crate::connector::Connector;
+use crate::readers::{Rest, Storage};
+use crate::services::Server;
+use crate::services::iceberg_rest::IcebergRest;
+use crate::services::proxy::Proxy;
+use crate::sql::Session;
+use blow::{Blow, What};
+use lake::Lake;
+use shop::Shop;
+
+/// Tables of each connector.
+const TABLES: u32 = 3;
+
+/// What the action `capture` runs.
+const CAPTURE: &str = include_str!("../../../plugins/postgres-buffer/sql/capture.sql");
+
+/// What came of a storm.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Outcome {
+    /// Changes that PostgreSQL has committed.
+    pub changes: usize,
+    /// Of these, those that are in no table.
+    pub lost: usize,
+    /// Rows that are in a table and should not be.
+    pub doubled: usize,
+    /// Keys whose changes have another order.
+    pub disordered: usize,
+}
+
+impl Outcome {
+    /// Whether all is as it has to be.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.changes > 0 && self.lost + self.doubled + self.disordered == 0
+    }
+}
+
+struct Storm {
+    // Hosts end before their servers.
+    lakes: Vec<Lake>,
+    catalog_proxy: Proxy,
+    storage_proxy: Proxy,
+    bed: Bed,
+    foreign: i64,
+}
+
+/// Lets it storm for so long; prints what happens.
+///
+/// # Errors
+/// When a server or a host does not do what it has to, whatever was delivered.
+pub fn run(bed: Bed, duration: Duration, seed: u64) -> Result<Outcome> {
+    let dsn = bed.postgres.dsn();
+    let mut storm = Storm::over(bed)?;
+    let writers: Vec<_> = storm.lakes.iter().zip(1..).map(|(lake, of)| lake.shop.open(&dsn, seed * 10 + of)).collect();
+    let (began, mut random) = (Instant::now(), StdRng::seed_from_u64(seed));
+    while began.elapsed() < duration {
+        let blow = Blow::next(&mut random, storm.lakes.len(), TABLES as usize);
+        std::thread::sleep(blow.pause);
+        let lake = &storm.lakes[blow.lake];
+        let table = lake.shop.tables().nth(blow.table).context("no such table")?;
+        let whose = if blow.what.is_of_server() { String::new() } else { format!("{table}: ") };
+        let line = format!("{:7.1} s  {whose}{}", began.elapsed().as_secs_f64(), blow.what);
+        println!("{line}");
+        storm.strike(&blow, &table).context(line)?;
+    }
+    drop(writers);
+    storm.settle()
+}
+
+impl Storm {
+    fn over(bed: Bed) -> Result<Self> {
+        let (dsn, session) = (bed.postgres.dsn(), bed.postgres.session()?);
+        let (catalog_proxy, storage_proxy) = (Proxy::http(bed.rest.port())?, Proxy::http(bed.minio.port())?);
+        let storage =
+            Storage { endpoint: format!("http://127.0.0.1:{}", storage_proxy.port()), ..Storage::new(&bed.minio) };
+        let uri = format!("http://127.0.0.1:{}", catalog_proxy.port());
+        let behind = Rest { uri, warehouse: IcebergRest::WAREHOUSE.to_owned(), storage };
+        let connectors = [
+            (Connector::rest_at(&dsn, behind)?, "rest", "acknowledge: mark", Some(Rest::new(&bed.rest, &bed.minio))),
+            (Connector::new(&dsn)?, "sql", "acknowledge: delete", None),
+        ];
+        let mut lakes = Vec::new();
+        for (connector, name, acknowledge, direct) in connectors {
+            let connector = connector
+                .named(name)
+                .source_id(name)
+                .source(acknowledge)
+                .source("poll_interval: 200ms")
+                .sink("table: chaos.{table}")
+                .top("commit: {interval: 700ms}")
+                .top("retry: {initial: 100ms, max: 2s}");
+            if lakes.is_empty() {
+                connector.action(&["source", "init"])?;
+                session.batch(CAPTURE)?;
+                Shop::prepare(&session)?;
+            }
+            let shop = Shop::new(name, TABLES);
+            for table in shop.tables() {
+                shop.make(&session, &table, 0)?;
+            }
+            let mut lake = Lake::new(connector, shop, direct);
+            lake.tend()?;
+            lakes.push(lake);
+        }
+        Ok(Self { lakes, catalog_proxy, storage_proxy, bed, foreign: 0 })
+    }
+
+    fn session(&self) -> Result<Session> {
+        self.bed.postgres.session()
+    }
+
+    fn strike(&mut self, blow: &Blow, table: &str) -> Result<()> {
+        for lake in &mut self.lakes {
+            lake.tend()?;
+        }
+        let session = self.session()?;
+        let lake = &mut self.lakes[blow.lake];
+        match &blow.what {
+            What::KillHost => lake.kill_host(),
+            What::StopHost => lake.stop_host(),
+            What::SecondHost { together, kill_first } => lake.second_host(*together, *kill_first),
+            What::PauseHost { paused, kill_first } => lake.pause_host(&session, *paused, *kill_first),
+            What::KillPostgres { away } => kill(&mut self.bed.postgres, *away),
+            What::KillStorage { away } => kill(&mut self.bed.minio, *away),
+            What::KillCatalog { away } => kill(&mut self.bed.rest, *away),
+            What::SpoilCatalog(rule) => self.catalog_proxy.set(rule.clone()),
+            What::SpoilStorage(rule) => self.storage_proxy.set(rule.clone()),
+            What::TakeAway | What::BeginAnew => {
+                // These wait for something to come to its end.
+                self.catalog_proxy.clear()?;
+                self.storage_proxy.clear()?;
+                match blow.what {
+                    What::TakeAway => lake.take_away(&session, table),
+                    _ => lake.begin_anew(&session, table),
+                }
+            }
+            What::Append | What::Compact | What::Expire | What::MakeTable { .. } => {
+                let done = match &blow.what {
+                    What::Append => {
+                        self.foreign -= 1;
+                        lake.append(table, self.foreign)
+                    }
+                    What::Compact => lake.compact(table),
+                    What::Expire => lake.expire(table),
+                    What::MakeTable { more } => lake.shop.make(&session, table, *more),
+                    _ => Ok(()),
+                };
+                // Where the table changes under them, others give up; so may an operator who waits for a lock.
+                if let Err(error) = done {
+                    println!("           it did not come about: {}", first_line(&format!("{error:#}")));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Has everything delivered that is left, and judges.
+    fn settle(mut self) -> Result<Outcome> {
+        self.catalog_proxy.clear()?;
+        self.storage_proxy.clear()?;
+        let session = self.session()?;
+        let struck = (self.catalog_proxy.struck(), self.storage_proxy.struck());
+        println!("spoiled on the way: {} requests to the catalog, {} to the storage", struck.0, struck.1);
+        let mut outcome = Outcome { changes: usize::try_from(shop::committed(&session)?)?, ..Outcome::default() };
+        for lake in &mut self.lakes {
+            lake.tend()?;
+            lake.finish(&session).with_context(|| lake.log_tail())?;
+            for table in lake.shop.tables() {
+                let verdict = lake.judge(&session, &table)?;
+                if !verdict.is_good() {
+                    println!("{table}: {verdict:?}");
+                }
+                outcome.lost += verdict.lost.len();
+                outcome.doubled += verdict.doubled.len();
+                outcome.disordered += verdict.disordered.len();
+            }
+        }
+        Ok(outcome)
+    }
+}
+
+fn kill(server: &mut dyn Server, away: Duration) -> Result<()> {
+    server.kill9();
+    std::thread::sleep(away);
+    server.restart()
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}

@@ -1,0 +1,198 @@
+//! What is written while the storm lasts: tables that change under overlapping transactions, and what PostgreSQL itself
+//! keeps of the changes that were committed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::truth::Change;
+use crate::sql::Session;
+
+/// Writers per shop.
+const WRITERS: u64 = 3;
+/// Keys per table: few, so that transactions meet.
+const KEYS: i64 = 200;
+/// How long a writer waits before it tries a server again.
+const AWAY: Duration = Duration::from_millis(200);
+
+/// The tables of one connector: `NAME_0`, `NAME_1`, …
+#[derive(Clone, Debug)]
+pub(super) struct Shop {
+    /// The connector's source id; the tables' names begin with it.
+    pub(super) name: String,
+    tables: u32,
+}
+
+/// What does not know of Philotes: each change as a row, written by a trigger in the transaction of the change. The number is
+/// drawn while the row is locked, so that a key's changes have theirs in the order of their commits.
+const AUDIT: &str = "
+    create sequence change;
+    create table audit (n bigserial primary key, stream text not null, id bigint not null, operation text not null,
+        v bigint not null);
+    create index on audit (stream);
+    create function audit() returns trigger language plpgsql as $$
+    begin
+        if tg_op = 'INSERT' then
+            insert into audit (stream, id, operation, v) values (tg_table_name, new.id, 'INSERT', new.v);
+        elsif tg_op = 'DELETE' then
+            insert into audit (stream, id, operation, v) values (tg_table_name, old.id, 'DELETE', old.v);
+        elsif old.id = new.id then
+            insert into audit (stream, id, operation, v) values (tg_table_name, new.id, 'UPDATE', new.v);
+        else
+            insert into audit (stream, id, operation, v) values (tg_table_name, old.id, 'DELETE', old.v),
+                (tg_table_name, new.id, 'INSERT', new.v);
+        end if;
+        return null;
+    end $$";
+
+impl Shop {
+    pub(super) fn new(name: &str, tables: u32) -> Self {
+        Self { name: name.to_owned(), tables }
+    }
+
+    /// What all shops of a server share, once.
+    pub(super) fn prepare(session: &Session) -> Result<()> {
+        session.batch(AUDIT)
+    }
+
+    /// The names of the tables, without their schema.
+    pub(super) fn tables(&self) -> impl Iterator<Item = String> + use<'_> {
+        (0..self.tables).map(|number| format!("{}_{number}", self.name))
+    }
+
+    /// Makes a table, captured, in place of the one that is there; it has so many columns that the first one had not.
+    pub(super) fn make(&self, session: &Session, table: &str, more: u32) -> Result<()> {
+        let more: String = (1..=more).map(|n| format!(", more_{n} text default repeat('more ', {n})")).collect();
+        let name = &self.name;
+        session.batch(&format!(
+            "begin; set local lock_timeout = '20s'; drop table if exists {table}; \
+             create table {table} (id bigint primary key, v bigint not null, who text{more}); \
+             create trigger audit after insert or update or delete on {table} for each row execute function audit(); \
+             select philotes.capture('public.{table}', '{name}'); commit"
+        ))
+    }
+
+    /// Starts the writers; what they do follows from the seed, when they do it does not.
+    pub(super) fn open(&self, dsn: &str, seed: u64) -> Writers {
+        let over = Arc::new(AtomicBool::new(false));
+        let threads = (0..WRITERS)
+            .map(|number| {
+                let writer = Writer {
+                    shop: self.clone(),
+                    dsn: dsn.to_owned(),
+                    random: StdRng::seed_from_u64(seed.wrapping_mul(WRITERS).wrapping_add(number)),
+                    over: Arc::clone(&over),
+                    number,
+                };
+                std::thread::spawn(move || writer.write())
+            })
+            .collect();
+        Writers { over, threads }
+    }
+
+    /// Every committed change of a table, each key's in the order of its commits.
+    pub(super) fn changes(session: &Session, table: &str) -> Result<Vec<Change>> {
+        session
+            .rows(&format!("select id, operation, v from audit where stream = '{table}' order by n"))?
+            .into_iter()
+            .map(|row| match <[Option<String>; 3]>::try_from(row) {
+                Ok([Some(id), Some(operation), Some(v)]) => Ok((id.parse()?, operation, v.parse()?)),
+                _ => anyhow::bail!("a change of {table} makes no sense"),
+            })
+            .collect()
+    }
+}
+
+/// The writers of a shop.
+pub(super) struct Writers {
+    over: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Writers {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Writer {
+    shop: Shop,
+    dsn: String,
+    random: StdRng,
+    over: Arc<AtomicBool>,
+    number: u64,
+}
+
+impl Writer {
+    /// Transaction upon transaction. An error is a server that is away, a deadlock, or a table that is being made anew: what
+    /// of it was committed, the audit knows.
+    fn write(mut self) {
+        let mut session = None;
+        while !self.over.load(Ordering::Relaxed) {
+            let outcome = match &session {
+                Some(session) => self.transact(session),
+                None => Session::connect(&self.dsn).map(|new| session = Some(new)),
+            };
+            if outcome.is_err() {
+                let kept = session.take().filter(|session| session.batch("rollback").is_ok());
+                session = kept;
+                std::thread::sleep(AWAY);
+            }
+        }
+    }
+
+    /// One transaction: mostly short, sometimes seconds long; one in five is rolled back, some in part.
+    fn transact(&mut self, session: &Session) -> Result<()> {
+        let long = self.random.random_ratio(1, 12);
+        let changes = self.random.random_range(1..=if long { 12 } else { 5 });
+        let tables: Vec<String> = self.shop.tables().collect();
+        session.batch("begin; set local lock_timeout = '5s'")?;
+        for number in 0..changes {
+            let table = &tables[self.random.random_range(0..tables.len())];
+            let statement = self.change(table);
+            if self.random.random_ratio(1, 10) {
+                session.batch(&format!("savepoint part; {statement}; rollback to savepoint part"))?;
+            } else {
+                session.batch(&statement)?;
+            }
+            if long && number + 1 < changes && !self.over.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(self.random.random_range(50..600)));
+            }
+        }
+        session.batch(if self.random.random_ratio(1, 5) { "rollback" } else { "commit" })?;
+        std::thread::sleep(Duration::from_millis(self.random.random_range(20..120)));
+        Ok(())
+    }
+
+    fn change(&mut self, table: &str) -> String {
+        let (id, number) = (self.random.random_range(1..=KEYS), self.number);
+        match self.random.random_range(0..20) {
+            0..12 => format!(
+                "insert into {table} (id, v, who) values ({id}, nextval('change'), 'writer {number}') \
+                 on conflict (id) do update set v = excluded.v, who = excluded.who"
+            ),
+            12..15 => format!("update {table} set v = nextval('change') where id between {id} and {id} + 3"),
+            15..19 => format!("delete from {table} where id = {id}"),
+            _ => {
+                let other = self.random.random_range(1..=KEYS);
+                format!(
+                    "update {table} set id = {other}, v = nextval('change') where id = {id} and {id} <> {other} \
+                     and not exists (select from {table} where id = {other})"
+                )
+            }
+        }
+    }
+}
+
+/// How many changes were committed.
+pub(super) fn committed(session: &Session) -> Result<i64> {
+    session.number("select count(*) from audit").context("cannot count the changes")
+}
