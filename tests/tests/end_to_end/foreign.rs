@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use philotes_tests::chaos::compiled_in;
 use philotes_tests::connector::Connector;
 use philotes_tests::host::Host;
 use philotes_tests::readers::{READERS_WITH_SPARK, Reader, Rest, Table};
 use philotes_tests::services::minio::Minio;
 use philotes_tests::services::nessie::Nessie;
-use philotes_tests::{or_skip, postgres_or_skip};
+use philotes_tests::{or_skip, postgres_or_skip, skip};
 use serde_json::json;
 
 use crate::{PATIENCE, assert_acknowledged, captured, captured_by, pairs, pairs_by, pairs_of_log, wait_for_rows};
@@ -70,6 +71,40 @@ fn others_append_to_the_table_between_our_commits() {
     let found = parents(Reader::Spark);
     assert_eq!(found, parents(Reader::PyIceberg));
     assert_eq!(found.values().filter(|parent| parent.is_none()).count(), 1, "{found:?}");
+}
+
+/// The embedded catalog's answer is lost: of a commit that succeeded, then of one that failed, since somebody else had moved
+/// the table. `rest.rs` has the same for a REST catalog.
+#[test]
+fn answers_of_the_embedded_catalog_are_lost() {
+    if let Err(error) = compiled_in() {
+        return skip(&error);
+    }
+    let Some(postgres) = postgres_or_skip() else { return };
+    let (session, connector) = captured(&postgres);
+    let table = connector.table("cdc.public_t");
+    let insert = |id: i64| session.batch(&format!("insert into t values ({id}, 1, 'ours')")).unwrap();
+    let environment = [("FAILPOINTS", "commit.answered=1*off->2*return".to_owned())];
+    let log = connector.dir().join("host.log");
+    let host = Host::start_in(&environment, &connector.file().unwrap(), &log, &[]).unwrap();
+    let lost = || host.log().matches("failpoint commit.answered: an error").count();
+    insert(1);
+    wait_for_rows(&table, 1);
+    assert_eq!(lost(), 0);
+    insert(2);
+    wait_for_rows(&table, 2);
+    assert_acknowledged(&session);
+    assert_eq!(lost(), 1);
+    append(&table, Reader::PyIceberg, 1001);
+    insert(3);
+    wait_for_rows(&table, 4);
+    assert_acknowledged(&session);
+    assert_eq!(lost(), 2);
+    insert(4);
+    wait_for_rows(&table, 5);
+    host.terminate().unwrap();
+    assert_eq!(pairs(&table), [(1, 1), (2, 1), (3, 1), (4, 1), (1001, 0)]);
+    assert_acknowledged(&session);
 }
 
 /// Nessie shows the current snapshot alone, without a parent, so that an append by others looks as a replaced table does.
