@@ -21,13 +21,13 @@ use crate::table;
 use crate::template::Template;
 use crate::token;
 
-pub(crate) const OFFSETS: &str = "offsets";
+pub(super) const NAME: &str = "offsets";
 
-/// What the sink offers.
-pub(crate) fn list() -> Vec<Action> {
+/// What it is and takes.
+pub(super) fn action() -> Action {
     let argument = |name: &str, doc: &str| ActionArgument { name: name.into(), doc: doc.into(), required: false };
-    vec![Action {
-        name: OFFSETS.into(),
+    Action {
+        name: NAME.into(),
         doc: "Shows the offset that each table holds for each stream of the connector; with offset= or reset= changes one, \
               which makes a running task start over from it."
             .into(),
@@ -37,7 +37,7 @@ pub(crate) fn list() -> Vec<Action> {
             argument("offset", "Set the offset to this JSON: the source goes on after it. Rows may be lost or doubled."),
             argument("reset", "true: forget the offset, so that the source begins anew."),
         ],
-    }]
+    }
 }
 
 #[derive(Deserialize)]
@@ -61,7 +61,7 @@ enum Reset {
 }
 
 /// Does the action.
-pub(crate) async fn offsets(
+pub(super) async fn offsets(
     config: &Config,
     context: &TaskContext,
     arguments: serde_json::Value,
