@@ -24,6 +24,8 @@ pub(super) enum Fault {
     NotApplied,
     /// The catalog is out of reach.
     Unavailable,
+    /// The request does not even leave.
+    Unreachable,
     /// This happens just before it arrives.
     After(Box<dyn FnOnce(Arc<SqlCatalog>) -> BoxFuture<'static, ()> + Send>),
 }
@@ -148,6 +150,7 @@ impl Catalog for FaultyCatalog {
             }
             Some(Fault::NotApplied) => self.inner.load_table(table).await,
             Some(Fault::Unavailable) => Err(fault(Kind::Unavailable)),
+            Some(Fault::Unreachable) => Err(fault(Kind::Unavailable).unsent()),
             Some(Fault::After(act)) => {
                 act(self.inner.clone()).await;
                 self.inner.commit_table(table, request).await

@@ -253,7 +253,7 @@ fn lent(server_uri: &str, token: &str, lives_ms: i128) -> serde_json::Value {
 
 /// Puts a file of the table where the catalog says.
 async fn put(table: &LoadedTable) -> iceberg::Result<()> {
-    table.files.new_output("s3://lake/t/data/file")?.write("content".into()).await
+    table.files.io.new_output("s3://lake/t/data/file")?.write("content".into()).await
 }
 
 /// The value of a header.
@@ -434,7 +434,7 @@ async fn files_of_this_machine_are_reached_without_s3() {
     let location = format!("file://{}", folder.path().display());
     let server = Scripted::start(vec![settings(), ok(&json!({"metadata": metadata(&location)}))]).await;
     let loaded = open(&server).await.unwrap().load_table(&table()).await.unwrap();
-    loaded.files.new_output(format!("{location}/x")).unwrap().write("content".into()).await.unwrap();
+    loaded.files.io.new_output(format!("{location}/x")).unwrap().write("content".into()).await.unwrap();
     assert_eq!(std::fs::read(folder.path().join("x")).unwrap(), b"content");
 }
 
