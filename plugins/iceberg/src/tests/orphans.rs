@@ -2,13 +2,15 @@
 
 use chrono::Utc;
 use iceberg::TableUpdate;
-use iceberg::spec::StatisticsFile;
+use iceberg::spec::{StatisticsFile, TableMetadata};
 use philotes_sdk::{ActionOutput, ErrorKind, Result, Sink};
 use serde_json::json;
+use uuid::Uuid;
 
 use super::*;
 use crate::actions::orphans::Search;
 use crate::lineage;
+use crate::storage::S3Access;
 use crate::tests::faulty::Fault;
 use crate::tests::unsent::files;
 
@@ -42,6 +44,13 @@ async fn stray(lake: &Lake, name: &str) -> String {
     std::fs::create_dir_all(std::path::Path::new(&path).parent().unwrap()).unwrap();
     std::fs::write(&path, "stray").unwrap();
     path
+}
+
+/// Removes what there is, through this catalog.
+async fn remove_from(catalog: &Arc<FaultyCatalog>) -> Result<Vec<String>> {
+    let search = Search { catalog: catalog.clone(), connector: "shop", remove: true };
+    let removed = search.run(vec![ident(ORDERS)], Utc::now()).await?;
+    Ok(removed.into_iter().map(|(_, file)| file.location).collect())
 }
 
 /// A task that dies after it has sent a commit of this row, which never arrives: three files that nothing reaches.
@@ -182,10 +191,7 @@ async fn nothing_is_removed_without_the_fence() {
     let lake = Lake::new();
     let (mut sink, catalog) = lake.announced().await;
     assert_durable(&commit(&mut sink, &[1]).await, 1);
-    let remove = async || {
-        let search = Search { catalog: catalog.clone(), connector: "shop", remove: true };
-        search.run(vec![ident(ORDERS)], Utc::now()).await
-    };
+    let remove = || remove_from(&catalog);
     for faults in [
         vec![Fault::AppliedButConflict],
         vec![Fault::LostReply],
@@ -196,7 +202,7 @@ async fn nothing_is_removed_without_the_fence() {
         let stray = stray(&lake, "data/stray.parquet").await;
         catalog.script(faults);
         let gone = remove().await.unwrap();
-        assert!(gone.iter().any(|(_, file)| file.location.ends_with(&stray)), "{gone:?}");
+        assert!(gone.iter().any(|file| file.ends_with(&stray)), "{gone:?}");
         assert_eq!(catalog.unused_faults(), 0);
         assert!(!on_disk(&lake).contains(&stray));
         assert_eq!(lake.ids().await, [1]);
@@ -300,5 +306,83 @@ async fn an_unreadable_manifest_stops_it() {
     assert!(orphans(&lake, json!({"older_than": "0s"})).await.is_err());
     std::fs::write(&manifest, content).unwrap();
     assert_eq!(removed(&lake).await, [stray]);
+    assert_eq!(lake.ids().await, [1]);
+}
+
+#[tokio::test]
+async fn what_a_catalog_does_not_show_is_not_taken_for_an_orphan() {
+    let lake = Lake::new();
+    let (mut sink, catalog) = lake.announced().await;
+    assert_durable(&commit(&mut sink, &[1]).await, 1);
+    let stray = stray(&lake, "data/stray.parquet").await;
+    let refused = async || remove_from(&catalog).await.unwrap_err().to_string();
+
+    catalog.veil(|loaded| LoadedTable { metadata_location: None, ..loaded });
+    assert!(refused().await.contains("which file its metadata is in"));
+    let keeping = Files::s3(S3Access { keeps_files: true, ..S3Access::default() });
+    catalog.veil(move |loaded| LoadedTable { files: keeping.clone(), ..loaded });
+    assert!(refused().await.contains("s3.delete-enabled"));
+    // Another table of the same name comes between listing and removing.
+    let mut loads = 0;
+    catalog.veil(move |loaded| {
+        loads += 1;
+        if loads < 3 {
+            return loaded;
+        }
+        let builder = TableMetadata::clone(&loaded.metadata).into_builder(None).assign_uuid(Uuid::nil());
+        LoadedTable { metadata: Arc::new(builder.build().unwrap().metadata), ..loaded }
+    });
+    assert!(refused().await.contains("was replaced meanwhile"));
+    assert!(on_disk(&lake).contains(&stray));
+    assert_eq!(lake.metadata().await.snapshots().len(), 1);
+}
+
+#[tokio::test]
+async fn snapshots_that_expire_while_they_are_read_do_no_harm() {
+    let lake = Lake::new();
+    let (mut sink, catalog) = lake.announced().await;
+    assert_durable(&commit(&mut sink, &[1]).await, 1);
+    let old = lake.load(ORDERS).await;
+    assert_durable(&commit(&mut sink, &[2]).await, 2);
+    foreign::expire(&catalog.inner).await;
+    let list = lineage::head(&old.metadata).unwrap().manifest_list().strip_prefix("file://").unwrap().to_owned();
+    std::fs::remove_file(&list).unwrap();
+    let stray = stray(&lake, "data/stray.parquet").await;
+
+    // It changes with each look, and can never be read.
+    let mut looks = 0;
+    let shown = old.clone();
+    catalog.veil(move |_| {
+        looks += 1;
+        LoadedTable { metadata_location: Some(format!("file:///{looks}")), ..shown.clone() }
+    });
+    let error = remove_from(&catalog).await.unwrap_err();
+    assert!(error.to_string().contains("changes faster than it can be read"), "{error}");
+    assert!(on_disk(&lake).contains(&stray));
+    // Twice it is shown as it was.
+    let mut looks = 0;
+    catalog.veil(move |loaded| {
+        looks += 1;
+        if looks < 3 { old.clone() } else { loaded }
+    });
+    assert_eq!(remove_from(&catalog).await.unwrap(), [format!("file://{stray}")]);
+    assert_eq!(lake.ids().await, [1, 2]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_removed_is_reported_and_the_rest_goes() {
+    let lake = Lake::new();
+    let (mut sink, catalog) = lake.announced().await;
+    assert_durable(&commit(&mut sink, &[1]).await, 1);
+    let goes = stray(&lake, "data/a.parquet").await;
+    let stays = stray(&lake, "data/b.parquet").await;
+    let folder = stays.clone();
+    catalog.script([Fault::after(move |_| async move {
+        std::fs::remove_file(&folder).unwrap();
+        std::fs::create_dir_all(format!("{folder}/not-empty")).unwrap();
+    })]);
+    let error = remove_from(&catalog).await.unwrap_err();
+    assert!(error.to_string().contains("1 orphan files were removed, others could not be"), "{error}");
+    assert!(!on_disk(&lake).contains(&goes));
     assert_eq!(lake.ids().await, [1]);
 }
