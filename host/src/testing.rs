@@ -239,8 +239,12 @@ impl Connector for MemoryConnector {
 
     fn actions(&self) -> &[Action] {
         static ACTIONS: OnceLock<Vec<Action>> = OnceLock::new();
-        let argument =
-            |name: &str, required| ActionArgument { name: name.to_owned(), doc: format!("the {name}"), required };
+        let argument = |name: &str, required| ActionArgument {
+            name: name.to_owned(),
+            doc: format!("the {name}"),
+            required,
+            exclusive: name == "alone",
+        };
         ACTIONS.get_or_init(|| {
             vec![
                 Action {
@@ -248,7 +252,7 @@ impl Connector for MemoryConnector {
                     doc: "Captures a table.".to_owned(),
                     arguments: vec![argument("table", true), argument("schema", false)],
                 },
-                Action { name: "fail".to_owned(), doc: "Fails.".to_owned(), arguments: Vec::new() },
+                Action { name: "fail".to_owned(), doc: "Fails.".to_owned(), arguments: vec![argument("alone", false)] },
             ]
         })
     }

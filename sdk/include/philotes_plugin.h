@@ -120,6 +120,10 @@ struct ArrowArray {
 #define PHILOTES_BATCH_ENDS_TRANSACTION 1u
 #define PHILOTES_BATCH_INITIAL_LOAD 2u
 
+/* philotes_argument.flags */
+#define PHILOTES_ARGUMENT_REQUIRED 1u  /* the action cannot do without it */
+#define PHILOTES_ARGUMENT_EXCLUSIVE 2u /* it may be given only while the connector is stopped */
+
 /* Levels of log events. */
 #define PHILOTES_LOG_ERROR 1u
 #define PHILOTES_LOG_WARN 2u
@@ -329,10 +333,14 @@ typedef struct philotes_sink {
 
 /* ---- The descriptor: static, all of it -------------------------------------------------------------------------- */
 
-/* One argument of an action. */
+/*
+ * One argument of an action. Where an exclusive one is given, the connector must be stopped: the host opens its source before
+ * `act`, holds it without polling, and closes it afterwards; where that fails, as the source's lock is held elsewhere, `act`
+ * is not called.
+ */
 typedef struct philotes_argument {
     uint32_t struct_size;
-    uint32_t required; /* not 0: the action cannot do without it */
+    uint32_t flags; /* PHILOTES_ARGUMENT_ */
     philotes_text name;
     philotes_text doc; /* one sentence */
 } philotes_argument;

@@ -48,6 +48,10 @@ pub const POLL_ANNOUNCE: u32 = 4;
 pub const POLL_REVOKE: u32 = 5;
 /// [`Batch::flags`]: the last row ends a transaction.
 pub const BATCH_ENDS_TRANSACTION: u32 = 1;
+/// [`Argument::flags`]: the action cannot do without it.
+pub const ARGUMENT_REQUIRED: u32 = 1;
+/// [`Argument::flags`]: it may be given only while the connector is stopped.
+pub const ARGUMENT_EXCLUSIVE: u32 = 2;
 /// [`Batch::flags`]: the rows belong to the initial load.
 pub const BATCH_INITIAL_LOAD: u32 = 2;
 /// Level of an event: error.
@@ -347,8 +351,8 @@ pub struct SinkTable {
 pub struct Argument {
     /// Size of the struct.
     pub struct_size: u32,
-    /// Not 0: required.
-    pub required: u32,
+    /// [`ARGUMENT_REQUIRED`], [`ARGUMENT_EXCLUSIVE`].
+    pub flags: u32,
     /// Its name.
     pub name: Text,
     /// One sentence.

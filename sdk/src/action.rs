@@ -22,6 +22,8 @@ pub struct ActionArgument {
     pub doc: String,
     /// The action cannot do without it.
     pub required: bool,
+    /// Whoever gives it has stopped the connector: the host holds its source meanwhile, and does not begin where it runs.
+    pub exclusive: bool,
 }
 
 /// What an action has to say.

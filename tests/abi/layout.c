@@ -87,7 +87,7 @@ int main(void)
     FIELD(philotes_sink, destroy);
     SIZE(philotes_argument);
     FIELD(philotes_argument, struct_size);
-    FIELD(philotes_argument, required);
+    FIELD(philotes_argument, flags);
     FIELD(philotes_argument, name);
     FIELD(philotes_argument, doc);
     SIZE(philotes_action);

@@ -92,6 +92,13 @@ impl Connector {
         self
     }
 
+    /// Lets it read a buffer in another database; its tables stay.
+    #[must_use]
+    pub fn reads_from(mut self, dsn: &str) -> Self {
+        self.dsn = dsn.to_owned();
+        self
+    }
+
     /// Adds a line to the source: `acknowledge: delete`.
     #[must_use]
     pub fn source(mut self, line: &str) -> Self {

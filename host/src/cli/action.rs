@@ -2,15 +2,19 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use philotes_sdk::{Action, ActionOutput};
+use philotes_sdk::{Action, ActionArgument, ActionOutput};
 use serde_json::{Map, Value};
 
 use super::{Exit, Plugins, load_or_print, table};
 use crate::config::{ConnectorConfig, Endpoint, nearest};
-use crate::plugin::Kind;
+use crate::plugin::{Kind, Services, SourceInstance};
 use crate::run::single_task;
 use crate::status::end_name;
+
+/// How long the source may take to let go after an action.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) fn action(
     file: &Path,
@@ -50,7 +54,20 @@ pub(super) fn action(
             return Ok(Exit::Config);
         }
     };
-    match plugin.connector.act(&plugin.config, &single_task(connector, end), name, &arguments) {
+    let held = match hold(connector, action, &arguments) {
+        Ok(held) => held,
+        Err(error) => {
+            writeln!(out, "{path}: {error}")?;
+            return Ok(Exit::of(&error));
+        }
+    };
+    let outcome = plugin.connector.act(&plugin.config, &single_task(connector, end), name, &arguments);
+    if let Some(source) = held
+        && let Err(error) = source.close(CLOSE_TIMEOUT)
+    {
+        tracing::warn!(%error, "closing the source failed");
+    }
+    match outcome {
         Ok(ActionOutput::Text(text)) => writeln!(out, "{}", text.trim_end_matches('\n'))?,
         Ok(ActionOutput::Rows { columns, rows }) => {
             let head: Vec<&str> = columns.iter().map(String::as_str).collect();
@@ -62,6 +79,27 @@ pub(super) fn action(
         }
     }
     Ok(Exit::Done)
+}
+
+/// Takes hold of the connector's source where an argument wants the connector to be stopped: opening it takes its lock, where it
+/// has one, and fences an instance that lost it without noticing.
+fn hold(
+    connector: &ConnectorConfig,
+    action: &Action,
+    arguments: &Value,
+) -> philotes_sdk::Result<Option<Box<dyn SourceInstance>>> {
+    let given = |argument: &&ActionArgument| argument.exclusive && arguments.get(&argument.name).is_some();
+    let Some(argument) = action.arguments.iter().find(given) else { return Ok(None) };
+    let source = &connector.source;
+    let services = Services { span: tracing::Span::none(), connector: connector.name.clone() };
+    let opened = source.connector.open_source(&source.config, &single_task(connector, Kind::Source), services);
+    opened.map(Some).map_err(|error| {
+        error.context(format!(
+            "{}= wants the connector to be stopped, and its source cannot be held meanwhile; nothing was changed. If the \
+             connector runs, stop it first",
+            argument.name
+        ))
+    })
 }
 
 fn endpoint(connector: &ConnectorConfig, end: Kind) -> &Endpoint {

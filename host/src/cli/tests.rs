@@ -163,6 +163,34 @@ fn actions_are_listed_checked_and_done() {
 }
 
 #[test]
+fn an_exclusive_argument_holds_the_source_meanwhile() {
+    let fixture = Fixture::new();
+    let sink = Some(Kind::Sink);
+    fixture.action(sink, Some("fail"), &[]);
+    assert_eq!(fixture.world.count("source.open"), 0);
+    let (exit, text) = fixture.action(sink, Some("fail"), &["alone=1"]);
+    assert_eq!((exit, text.as_str()), (Exit::Failed, "f.yaml: sink fail: nobody is there\n"));
+    assert_eq!((fixture.world.count("source.open"), fixture.world.count("source.close")), (1, 1));
+
+    fixture.world.fault("source.open", 2, 1, Fault::Fail(ErrorKind::Unavailable));
+    fixture.world.fault("source.open", 3, 1, Fault::Fail(ErrorKind::Config));
+    let refused = |exit: Exit, open: u8| {
+        let text = format!(
+            "f.yaml: sink fail: alone= wants the connector to be stopped, and its source cannot be held meanwhile; nothing was \
+             changed. If the connector runs, stop it first: scripted failure of source.open {open}\n"
+        );
+        assert_eq!(fixture.action(sink, Some("fail"), &["alone=1"]), (exit, text));
+    };
+    refused(Exit::Failed, 2);
+    refused(Exit::Config, 3);
+    assert_eq!(fixture.world.count("source.close"), 1);
+    // It has let go in any case, and the action is done.
+    fixture.world.fault("source.close", 2, 1, Fault::Fail(ErrorKind::Unavailable));
+    assert!(fixture.action(sink, Some("fail"), &["alone=1"]).1.ends_with("nobody is there\n"));
+    assert_eq!(fixture.world.count("source.close"), 2);
+}
+
+#[test]
 fn plugins_are_listed_and_described() {
     let fixture = Fixture::new();
     let (_, text) = fixture.printed(|plugins, out| plugins::list(plugins, out));

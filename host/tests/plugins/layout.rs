@@ -61,7 +61,7 @@ fn in_rust() -> String {
         abi::SinkTable,
         [struct_size, reserved, create, open, offsets, write, flush, buffered_bytes, cancel, close, destroy]
     );
-    layout!(out, "philotes_argument", abi::Argument, [struct_size, required, name, doc]);
+    layout!(out, "philotes_argument", abi::Argument, [struct_size, flags, name, doc]);
     layout!(out, "philotes_action", abi::Action, [struct_size, argument_count, name, doc, arguments]);
     layout!(
         out,

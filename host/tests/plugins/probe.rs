@@ -77,7 +77,8 @@ fn connectors_answer_without_an_instance() {
     let source = connector(&library, Kind::Source);
     let sink = connector(&library, Kind::Sink);
     assert_eq!(source.actions()[0].arguments[0].name, "name");
-    assert!(source.actions()[0].arguments[0].required);
+    let flags: Vec<_> = source.actions()[0].arguments.iter().map(|each| (each.required, each.exclusive)).collect();
+    assert_eq!(flags, [(true, false), (false, true)]);
     assert!(sink.actions().is_empty());
     assert_eq!(source.config_spec()["additionalProperties"], serde_json::json!(false));
     let faults = source.validate(r#"{"fail_in": "validate", "fail_kind": 1}"#).unwrap();

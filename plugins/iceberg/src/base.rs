@@ -21,7 +21,7 @@ pub(crate) struct Base {
 
 impl Base {
     pub(crate) fn new(loaded: LoadedTable) -> Self {
-        Self { metadata: loaded.metadata, files: loaded.files, manifests: None }
+        Self { metadata: loaded.metadata, files: loaded.files.io, manifests: None }
     }
 
     /// The same, where the current snapshot is known to be one of these manifests.

@@ -4,7 +4,8 @@
 //! request conflicts, or its outcome is unknown, the table is loaded and searched for the ids of every attempt made: a
 //! conflict can be our own success, reported late. If none succeeded and nobody else wrote our tokens, the payload goes
 //! onto the new head in a new request. The files of a payload that was sent are never deleted here: a request
-//! that seemed lost may still arrive and make them part of the table.
+//! that seemed lost may still arrive and make them part of the table. What was written for a request that never left is
+//! removed at once.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -15,6 +16,7 @@ use philotes_sdk::{Committed, Error, Offset, Result, StreamOffset, StreamPartiti
 use crate::catalog::CatalogError;
 use crate::manifests::AddedFile;
 use crate::snapshot::{self, Attempt, Changes};
+use crate::storage;
 use crate::table::{ROUNDS, Table};
 
 /// What a commit consists of, frozen until it is resolved.
@@ -165,7 +167,15 @@ impl Table {
             retention: self.settings.retention,
         };
         let (request, attempt) = snapshot::propose(base, changes).await?;
-        failpoint!("commit.proposed", |message| Error::unavailable(message));
+        let proposed: Result<()> = async {
+            failpoint!("commit.proposed", |message| Error::unavailable(message));
+            Ok(())
+        }
+        .await;
+        if let Err(error) = proposed {
+            storage::discard(&base.files, attempt.locations).await;
+            return Err(error);
+        }
         // Noted before it is sent: whatever happens now, this request may succeed.
         payload.attempts.push(attempt.clone());
         let context = &self.settings.context;
@@ -186,7 +196,14 @@ impl Table {
                 context.count("philotes_iceberg_conflicts_total", 1, &[("table", &self.name.to_string())]);
                 Ok(Some(error))
             }
-            Err(error) => Err(error.into()),
+            Err(error) => {
+                if error.never_left() {
+                    // As if it had not been made: what was written for it goes, and it keeps no file of the payload from going.
+                    payload.attempts.pop();
+                    storage::discard(&base.files, attempt.locations).await;
+                }
+                Err(error.into())
+            }
         }
     }
 }

@@ -365,7 +365,7 @@ fn parse_bytes(text: &str) -> Option<u64> {
     number.checked_mul(factor)
 }
 
-fn parse_duration(text: &str) -> Option<Duration> {
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     let (number, unit) = number_and_unit(text)?;
     let milliseconds: u64 = match unit {
         "ms" => 1,

@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use crate::base::Base;
 use crate::error::from_iceberg;
+use crate::storage;
 
 /// Sequence numbers that readers take from the manifest list.
 const INHERITED: i64 = -1;
@@ -40,31 +41,47 @@ pub(crate) struct SnapshotIds {
     pub(crate) sequence_number: i64,
 }
 
-/// Writes the manifests of a snapshot that adds `added` to the base, and its manifest list. Returns where the list is and
-/// what it lists.
-pub(crate) async fn write(
-    base: &mut Base,
-    added: &[AddedFile],
-    ids: SnapshotIds,
-) -> Result<(String, Arc<Vec<ManifestFile>>)> {
+/// What was written for a snapshot.
+pub(crate) struct Written {
+    /// Where its manifest list is.
+    pub(crate) list: String,
+    /// What that lists.
+    pub(crate) manifests: Arc<Vec<ManifestFile>>,
+    /// Every file that was written, the list included.
+    pub(crate) locations: Vec<String>,
+}
+
+/// Writes the manifests of a snapshot that adds `added` to the base, and its manifest list. After an error nothing of it is left.
+pub(crate) async fn write(base: &mut Base, added: &[AddedFile], ids: SnapshotIds) -> Result<Written> {
     let parents = base.manifests().await?;
-    let mut folder = Folder { base, ids, written: 0 };
-    let mut manifests = folder.add(added).await?;
-    // A manifest that only tells of removals has told it in its own snapshot.
-    let alive = parents.iter().filter(|m| m.has_added_files() || m.has_existing_files()).cloned();
-    manifests.extend(folder.merge(alive.collect()).await?);
-    let location = folder.write_list(&manifests).await?;
-    Ok((location, Arc::new(manifests)))
+    let mut folder = Folder { base, ids, locations: Vec::new() };
+    match folder.write(added, &parents).await {
+        Ok((list, manifests)) => Ok(Written { list, manifests: Arc::new(manifests), locations: folder.locations }),
+        Err(error) => {
+            storage::discard(&base.files, folder.locations).await;
+            Err(error)
+        }
+    }
 }
 
 /// The table's metadata folder, for one snapshot.
 struct Folder<'a> {
     base: &'a Base,
     ids: SnapshotIds,
-    written: u32,
+    /// What was written, or begun.
+    locations: Vec<String>,
 }
 
 impl Folder<'_> {
+    async fn write(&mut self, added: &[AddedFile], parents: &[ManifestFile]) -> Result<(String, Vec<ManifestFile>)> {
+        let mut manifests = self.add(added).await?;
+        // A manifest that only tells of removals has told it in its own snapshot.
+        let alive = parents.iter().filter(|m| m.has_added_files() || m.has_existing_files()).cloned();
+        manifests.extend(self.merge(alive.collect()).await?);
+        let list = self.write_list(&manifests).await?;
+        Ok((list, manifests))
+    }
+
     fn location(&self, name: &str) -> String {
         let metadata = &self.base.metadata;
         let default = || format!("{}/metadata", metadata.location());
@@ -73,8 +90,8 @@ impl Folder<'_> {
     }
 
     fn writer(&mut self, schema: SchemaRef, spec: &PartitionSpecRef) -> Result<iceberg::spec::ManifestWriter> {
-        let location = self.location(&format!("{}-m{}.avro", self.ids.commit_id, self.written));
-        self.written += 1;
+        let location = self.location(&format!("{}-m{}.avro", self.ids.commit_id, self.locations.len()));
+        self.locations.push(location.clone());
         let output = self.base.files.new_output(location).map_err(|e| from_iceberg("cannot write a manifest", e))?;
         let spec = iceberg::spec::PartitionSpec::clone(spec);
         Ok(ManifestWriterBuilder::new(output, Some(self.ids.snapshot_id), schema, spec).build_v2_data())
@@ -157,9 +174,10 @@ impl Folder<'_> {
         self.close(writer).await
     }
 
-    async fn write_list(&self, manifests: &[ManifestFile]) -> Result<String> {
+    async fn write_list(&mut self, manifests: &[ManifestFile]) -> Result<String> {
         let SnapshotIds { commit_id, snapshot_id, sequence_number } = self.ids;
         let location = self.location(&format!("snap-{snapshot_id}-0-{commit_id}.avro"));
+        self.locations.push(location.clone());
         let failed = |e| from_iceberg("cannot write a manifest list", e);
         let output = self.base.files.new_output(&location).map_err(failed)?;
         let writer = output.writer().await.map_err(failed)?;

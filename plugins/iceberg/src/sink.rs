@@ -206,10 +206,7 @@ impl Sink for IcebergSink {
         action: &str,
         arguments: serde_json::Value,
     ) -> Result<ActionOutput> {
-        match action {
-            actions::OFFSETS => actions::offsets(&config, &context, arguments).await,
-            other => Err(Error::config(format!("no action {other:?}; there is: {}", actions::OFFSETS))),
-        }
+        actions::act(&config, &context, action, arguments).await
     }
 }
 

@@ -14,7 +14,8 @@ use crate::catalog::CommitRequest;
 use crate::config::Retention;
 use crate::error::from_iceberg;
 use crate::expire;
-use crate::manifests::{self, AddedFile, SnapshotIds};
+use crate::manifests::{self, AddedFile, SnapshotIds, Written};
+use crate::storage;
 use crate::token::{self, Token};
 
 /// The summary's property with the commit's id.
@@ -40,6 +41,8 @@ pub(crate) struct Attempt {
     pub(crate) manifests: Arc<Vec<ManifestFile>>,
     /// The snapshots it expires.
     pub(crate) expired: Vec<SnapshotRef>,
+    /// The files that were written for it alone: its manifest list, and those manifests that are new.
+    pub(crate) locations: Vec<String>,
 }
 
 impl Attempt {
@@ -59,7 +62,7 @@ impl Attempt {
     }
 }
 
-/// Builds an attempt on a base, under ids of its own, and writes its manifests.
+/// Builds an attempt on a base, under ids of its own, and writes its manifests. After an error nothing of them is left.
 pub(crate) async fn propose(base: &mut Base, changes: Changes<'_>) -> Result<(CommitRequest, Attempt)> {
     let metadata = base.metadata.clone();
     let commit_id = Uuid::new_v4();
@@ -80,13 +83,13 @@ pub(crate) async fn propose(base: &mut Base, changes: Changes<'_>) -> Result<(Co
     }
     token::check_size(metadata.properties(), &set)?;
 
-    let ids = SnapshotIds { commit_id, snapshot_id, sequence_number };
-    let (manifest_list, manifests) = manifests::write(base, changes.files, ids).await?;
     let now_ms = now_ms();
     let expired = match changes.retention {
         Some(retention) => expire::plan(&metadata, retention, now_ms)?,
         None => Vec::new(),
     };
+    let ids = SnapshotIds { commit_id, snapshot_id, sequence_number };
+    let Written { list, manifests, locations } = manifests::write(base, changes.files, ids).await?;
     let head = base.head();
     let snapshot = Snapshot::builder()
         .with_snapshot_id(snapshot_id)
@@ -94,7 +97,7 @@ pub(crate) async fn propose(base: &mut Base, changes: Changes<'_>) -> Result<(Co
         .with_sequence_number(sequence_number)
         // Never before the last change: catalogs refuse that, and a clock that was ahead must not stop the table.
         .with_timestamp_ms(now_ms.max(metadata.last_updated_ms()))
-        .with_manifest_list(manifest_list)
+        .with_manifest_list(list)
         .with_summary(summary(head.map(|head| head.summary()), changes.files, commit_id))
         .with_schema_id(metadata.current_schema_id())
         .build();
@@ -110,18 +113,22 @@ pub(crate) async fn propose(base: &mut Base, changes: Changes<'_>) -> Result<(Co
         TableRequirement::DefaultSpecIdMatch { default_spec_id: metadata.default_partition_spec_id() },
     ];
     // The builder keeps what was set for the branch, and says beforehand whether the metadata takes the change.
-    let refused = |e| from_iceberg("the table's metadata does not take the commit", e);
     let expired_ids: Vec<_> = expired.iter().map(|snapshot| snapshot.snapshot_id()).collect();
     let updates = TableMetadata::clone(&metadata)
         .into_builder(None)
         .set_branch_snapshot(snapshot, MAIN_BRANCH)
         .and_then(|builder| builder.set_properties(set))
         .and_then(|builder| builder.remove_properties(&removed))
-        .and_then(|builder| builder.remove_snapshots(&expired_ids).build())
-        .map_err(refused)?
-        .changes;
+        .and_then(|builder| builder.remove_snapshots(&expired_ids).build());
+    let updates = match updates {
+        Ok(built) => built.changes,
+        Err(error) => {
+            storage::discard(&base.files, locations).await;
+            return Err(from_iceberg("the table's metadata does not take the commit", error));
+        }
+    };
     let request = CommitRequest { id: commit_id, requirements, updates };
-    Ok((request, Attempt { commit_id, snapshot_id, tokens, manifests, expired }))
+    Ok((request, Attempt { commit_id, snapshot_id, tokens, manifests, expired, locations }))
 }
 
 /// A positive number that no snapshot of the table has.

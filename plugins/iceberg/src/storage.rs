@@ -9,6 +9,8 @@
 //! of the process. Object stores promise that for every file. Local files are synced to disk all at once, by the
 //! catalog before it commits what names them ([`Files::sync`]): one by one it would take several times as long.
 
+mod listing;
+
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs::File;
@@ -36,6 +38,7 @@ use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, PutPayload, Retry
 use serde::{Deserialize, Serialize};
 
 use crate::config;
+pub(crate) use listing::Listed;
 
 /// Files up to this size are put in one request, larger ones in parts of it. S3 wants parts of 5 MiB at least.
 const PART_BYTES: usize = 8 << 20;
@@ -51,6 +54,9 @@ const S3_RETRIES_TIME: Duration = Duration::from_secs(15);
 
 /// Files synced to disk at a time: the file system writes its journal once for those that wait together.
 const SYNCS_AT_ONCE: usize = 16;
+
+/// Files removed at a time.
+const REMOVALS_AT_ONCE: usize = 16;
 
 /// Files on this machine, whose locations begin with `file://`, or in S3, whose locations begin with `s3://`.
 #[derive(Clone, Debug)]
@@ -112,6 +118,19 @@ impl Files {
         durable.extend(folders);
         Ok(())
     }
+}
+
+/// Removes files that nothing names and nothing ever will; the worst that failing does is to leave them.
+pub(crate) async fn discard(files: &FileIO, locations: impl IntoIterator<Item = String>) {
+    let mut removals: Vec<BoxFuture<'_, ()>> = Vec::new();
+    for location in locations {
+        removals.push(Box::pin(async move {
+            if let Err(error) = files.delete(&location).await {
+                tracing::debug!(location, %error, "a file that nothing needs stays");
+            }
+        }));
+    }
+    futures::stream::iter(removals).buffer_unordered(REMOVALS_AT_ONCE).collect::<()>().await;
 }
 
 /// Syncs files or folders that still exist.
@@ -373,6 +392,16 @@ impl Backend {
 fn local_path(location: &str) -> Option<&str> {
     let path = location.strip_prefix("file://").or_else(|| location.strip_prefix("file:")).unwrap_or(location);
     path.starts_with('/').then_some(path)
+}
+
+/// A location, spelt as all that mean the same are: Hadoop's writers say s3a and s3n, Java `file:/path`, others a bare path.
+pub(crate) fn normalised(location: &str) -> String {
+    let location = location.trim_end_matches('/');
+    match (s3_parts(location), local_path(location)) {
+        (Some((bucket, key)), _) => format!("s3://{bucket}/{key}"),
+        (None, Some(path)) => format!("file://{path}"),
+        (None, None) => location.to_owned(),
+    }
 }
 
 /// Whether a location is one of this machine.

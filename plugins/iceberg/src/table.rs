@@ -18,11 +18,13 @@ use crate::catalog::{Catalog, CatalogErrorKind, CommitRequest, LoadedTable};
 use crate::commit::{Landed, Payload};
 use crate::config::Retention;
 use crate::expire::Cleaner;
+use crate::fence;
 use crate::lineage;
 use crate::manifests::AddedFile;
 use crate::partition::{self, PartitionField};
 use crate::plan::partition_note;
 use crate::schema::{self, Change, Projection};
+use crate::storage;
 use crate::token::{self, Token};
 use crate::writer::{TableWriter, WriterOptions, WriterTarget};
 
@@ -143,7 +145,7 @@ impl Table {
     /// If one of the pending payload's requests is found to have succeeded, the payload is resolved by that.
     ///
     /// # Errors
-    /// Fenced when a token is not what this task knows it to be; Config when the table is another one, or its history
+    /// Fenced when a token is not what this task knows it to be, or orphan files were removed meanwhile; Config when the table is another one, or its history
     /// does not hold the rows that were committed.
     pub(crate) fn adopt(&mut self, loaded: LoadedTable) -> Result<()> {
         let metadata = loaded.metadata.clone();
@@ -155,6 +157,9 @@ impl Table {
             )));
         }
         check_format(&self.name, &metadata)?;
+        if let Some(base) = &self.base {
+            fence::check(&self.name, &base.metadata, &metadata)?;
+        }
         let connector = self.settings.connector();
         let landed = match &self.payload {
             Some(payload) => payload.succeeded_in(&metadata, connector)?,
@@ -178,7 +183,7 @@ impl Table {
         }
         if let Some(open) = &mut self.open {
             // The catalog may have lent new keys to them.
-            open.writer.reach_files_by(loaded.files.clone());
+            open.writer.reach_files_by(loaded.files.io.clone());
         }
         let mut base = Base::new(loaded);
         if let Some(attempt) = &landed
@@ -284,11 +289,9 @@ impl Table {
     pub(crate) async fn abandon(self) {
         let Some(base) = &self.base else { return };
         let unsent = self.payload.into_iter().flat_map(Payload::into_unsent_files);
-        for added in self.complete.into_iter().chain(unsent) {
-            if let Err(error) = base.files.delete(added.file.file_path()).await {
-                tracing::debug!(file = added.file.file_path(), %error, "a file that was not committed stays");
-            }
-        }
+        let complete = self.complete.into_iter().chain(unsent).map(|added| added.file.file_path().to_owned());
+        let open = self.open.map(|mut open| open.writer.abandon());
+        storage::discard(&base.files, complete.chain(open.into_iter().flatten())).await;
     }
 
     /// Creates the table for rows of this schema, and its namespaces. If somebody else has created it by now, that one

@@ -72,12 +72,19 @@ pub(crate) fn read(metadata: &TableMetadata, connector: &str, at: &StreamPartiti
 
 /// All tokens of a connector in a table.
 pub(crate) fn read_all(metadata: &TableMetadata, connector: &str) -> Result<BTreeMap<StreamPartition, Token>> {
-    let mut tokens = BTreeMap::new();
+    let own = metadata.properties().iter().filter_map(|(name, value)| {
+        let (owner, at) = parse_property(name)?;
+        (owner == connector).then(|| Ok((at, parse_value(name, value)?)))
+    });
+    own.collect()
+}
+
+/// The tokens of all connectors in a table.
+pub(crate) fn read_everyones(metadata: &TableMetadata) -> Result<Vec<(&str, StreamPartition, Token)>> {
+    let mut tokens = Vec::new();
     for (name, value) in metadata.properties() {
-        if let Some((owner, at)) = parse_property(name)
-            && owner == connector
-        {
-            tokens.insert(at, parse_value(name, value)?);
+        if let Some((owner, at)) = parse_property(name) {
+            tokens.push((owner, at, parse_value(name, value)?));
         }
     }
     Ok(tokens)

@@ -26,6 +26,7 @@ pub(crate) fn list() -> Vec<Action> {
                 name: "table".to_owned(),
                 doc: "The tables as schema.table, separated by commas.".to_owned(),
                 required: true,
+                exclusive: false,
             }],
         ),
         action(

@@ -7,7 +7,10 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 
 use super::{Plugin, connector, sink as sink_table, source as source_table};
-use crate::abi::{self, ABI_MAJOR, ABI_MINOR, KIND_SINK, KIND_SOURCE, MAGIC, POINTER_BITS, Sized32, Text};
+use crate::abi::{
+    self, ABI_MAJOR, ABI_MINOR, ARGUMENT_EXCLUSIVE, ARGUMENT_REQUIRED, KIND_SINK, KIND_SOURCE, MAGIC, POINTER_BITS,
+    Sized32, Text,
+};
 use crate::{Action, Sink, Source};
 
 /// A descriptor's address. What it points to is static and never written again.
@@ -112,7 +115,8 @@ fn config_spec<C: JsonSchema>() -> String {
 fn action(action: Action) -> &'static abi::Action {
     let arguments = action.arguments.into_iter().map(|argument| {
         let mut this = abi::Argument::zeroed();
-        this.required = u32::from(argument.required);
+        this.flags = if argument.required { ARGUMENT_REQUIRED } else { 0 };
+        this.flags |= if argument.exclusive { ARGUMENT_EXCLUSIVE } else { 0 };
         this.name = text(argument.name);
         this.doc = text(argument.doc);
         leak(this)

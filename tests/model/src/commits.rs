@@ -3,7 +3,9 @@
 //! What is abstracted away, and why that is safe:
 //! - A batch holds one row, and a row's place in its stream is its name; which ids a batch lists is the other model's
 //!   matter (`buffer`). Batches still gather into one payload.
-//! - The way of the data files: a snapshot says which rows its history holds. Files of a sent payload are never deleted.
+//! - The way of the data files: a snapshot says which rows its history holds. Where orphans are removed, a file is what a task (by its
+//!   epoch) has made of a row; it is written when the row is read, which is the earliest that it can be. Nobody takes rows
+//!   out of the table in such runs, so that what was ever committed is live.
 //! - A snapshot's id is its commit's id, as both are new for each request.
 //! - A request that is lost is one that is never delivered, a crash without a restart is a task that never moves again,
 //!   and so is a pause without an end. Each is thus a part of the runs that the checker visits; only a restart is a step.
@@ -42,11 +44,24 @@ pub struct Rules {
     pub known: bool,
     /// Rule 6: a payload does not grow until it is resolved.
     pub frozen: bool,
+    /// What goes with rule 5: who finds that orphans were removed since it took its first base is fenced.
+    pub mark: bool,
+    /// The removal of orphans commits a snapshot before it, which moves the head.
+    pub fence: bool,
 }
 
 impl Rules {
-    pub const ALL: Self =
-        Self { compare: true, look: true, lineage: true, follows: true, conditional: true, known: true, frozen: true };
+    pub const ALL: Self = Self {
+        compare: true,
+        look: true,
+        lineage: true,
+        follows: true,
+        conditional: true,
+        known: true,
+        frozen: true,
+        mark: true,
+        fence: true,
+    };
 }
 
 /// How often something may happen in a run, of all tasks together.
@@ -66,6 +81,8 @@ pub struct Budget {
     pub replaces: u8,
     /// DROP and CREATE: another UUID.
     pub recreates: u8,
+    /// Removals of orphans.
+    pub orphans: u8,
 }
 
 /// The model and its bounds.
@@ -104,6 +121,37 @@ struct Table {
     /// Those that have not expired.
     snapshots: Vec<Snapshot>,
     tokens: [Option<Token>; STREAMS],
+    /// The last removal of orphans.
+    mark: u8,
+}
+
+/// Files of rows, by the epoch of the task that wrote them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Files(Vec<Rows>);
+
+impl Files {
+    fn add(&mut self, epoch: u8, rows: Rows) {
+        let epoch = usize::from(epoch);
+        if self.0.len() <= epoch {
+            self.0.resize(epoch + 1, 0);
+        }
+        self.0[epoch] |= rows;
+    }
+
+    fn of(&self, epoch: u8) -> Rows {
+        self.0.get(usize::from(epoch)).copied().unwrap_or(0)
+    }
+
+    fn without(&self, others: &Self) -> Self {
+        Self((0..).zip(&self.0).map(|(epoch, rows)| rows & !others.of(epoch)).collect())
+    }
+}
+
+/// How far a removal of orphans is, with the files that it found.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Removal {
+    Listed(Files),
+    Fenced(Files),
 }
 
 impl Table {
@@ -175,6 +223,7 @@ impl Source {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Request {
     instance: u8,
+    epoch: u8,
     commit: u8,
     uuid: u8,
     head: Option<u8>,
@@ -219,6 +268,7 @@ struct Base {
     uuid: u8,
     head: Option<u8>,
     last_sequence: u8,
+    mark: u8,
 }
 
 /// A running task.
@@ -300,6 +350,13 @@ pub struct State {
     acknowledgements: Vec<Acknowledgement>,
     left: Budget,
     next_commit: u8,
+    /// Files that were written, that were ever committed, and that were removed; where orphans are.
+    files: Files,
+    live: Files,
+    removed: Files,
+    removal: Option<Removal>,
+    /// A commit named a file that was removed.
+    broken: bool,
     /// Somebody took rows out of the table.
     harmed: bool,
     /// A commit brought a row that its history held.
@@ -333,6 +390,10 @@ pub enum Action {
     RollBack,
     Replace,
     Recreate,
+    /// The removal of orphans: lists the files that are not live, sets the fence, removes what is not live then.
+    List,
+    Fence,
+    Remove,
 }
 
 impl Commits {
@@ -345,6 +406,9 @@ impl Commits {
         let table = &state.table;
         if task.base.is_some_and(|base| base.uuid != table.uuid) {
             return Err(Stop::Refused);
+        }
+        if self.rules.mark && task.base.is_some_and(|base| base.mark != table.mark) {
+            return Err(Stop::Fenced);
         }
         let known =
             |commit| table.snapshot(commit).is_some() || table.tokens.iter().flatten().any(|t| t.commit == commit);
@@ -368,7 +432,8 @@ impl Commits {
             }
             task.owned[stream] = Some(found);
         }
-        task.base = Some(Base { uuid: table.uuid, head: table.head, last_sequence: table.last_sequence });
+        let Table { uuid, head, last_sequence, mark, .. } = state.table;
+        task.base = Some(Base { uuid, head, last_sequence, mark });
         if !self.rules.frozen
             && grown
             && let Some(payload) = &mut task.payload
@@ -393,7 +458,8 @@ impl Commits {
         let sequence = base.last_sequence + 1;
         let Payload { rows, offsets, .. } = *payload;
         payload.attempts.push(Attempt { commit, sequence, offsets });
-        state.flight.push(Request { instance, commit, uuid: base.uuid, head: base.head, sequence, rows, offsets });
+        let Base { uuid, head, .. } = base;
+        state.flight.push(Request { instance, epoch: task.epoch, commit, uuid, head, sequence, rows, offsets });
         task.waiting = true;
         task.succeeded = false;
     }
@@ -443,6 +509,9 @@ impl Commits {
                 task.batches += 1;
                 let offset = (task.epoch, task.batches);
                 source.batches.push(Listed { stream, offset, rows: row });
+                if self.budget.orphans > 0 {
+                    state.files.add(task.epoch, row);
+                }
                 task.written |= row;
                 task.offsets[stream] = Some(offset);
             }
@@ -473,13 +542,17 @@ impl Commits {
 
     /// The catalog carries a request out, or answers with a conflict.
     fn deliver(&self, state: &mut State, request: &Request) {
-        let Request { instance, commit, uuid, head, sequence, rows, offsets } = request.clone();
+        let Request { instance, epoch, commit, uuid, head, sequence, rows, offsets } = request.clone();
         let table = &mut state.table;
         if table.uuid != uuid || table.head != head || sequence <= table.last_sequence {
             return;
         }
         let before = table.rows();
         state.doubled |= before & rows != 0;
+        state.broken |= state.removed.of(epoch) & rows != 0;
+        if self.budget.orphans > 0 {
+            state.live.add(epoch, rows);
+        }
         table.push(commit, head, before | rows);
         for (stream, offset) in offsets.into_iter().enumerate() {
             if let Some(offset) = offset {
@@ -508,6 +581,11 @@ impl Model for Commits {
             acknowledgements: Vec::new(),
             left: self.budget.clone(),
             next_commit: 1,
+            files: Files::default(),
+            live: Files::default(),
+            removed: Files::default(),
+            removal: None,
+            broken: false,
             harmed: false,
             doubled: false,
             went_on: false,
@@ -574,6 +652,13 @@ impl Model for Commits {
         }
         if left.recreates > 0 && table.head.is_some() {
             actions.push(Action::Recreate);
+        }
+        match state.removal {
+            // With nothing to remove nothing happens.
+            None if left.orphans > 0 && state.files != state.live => actions.push(Action::List),
+            None => {}
+            Some(Removal::Listed(_)) => actions.push(Action::Fence),
+            Some(Removal::Fenced(_)) => actions.push(Action::Remove),
         }
     }
 
@@ -648,6 +733,25 @@ impl Model for Commits {
                 state.harmed = true;
                 state.table = Table { uuid: state.table.uuid + 1, ..Table::default() };
             }
+            Action::List => {
+                state.left.orphans -= 1;
+                state.removal = Some(Removal::Listed(state.files.without(&state.live).without(&state.removed)));
+            }
+            Action::Fence => {
+                let Some(Removal::Listed(found)) = state.removal.take() else { return None };
+                if self.rules.fence {
+                    let (head, rows) = (state.table.head, state.table.rows());
+                    state.table.push(state.next_commit, head, rows);
+                }
+                state.table.mark = state.next_commit;
+                state.next_commit += 1;
+                state.removal = Some(Removal::Fenced(found));
+            }
+            Action::Remove => {
+                let Some(Removal::Fenced(found)) = state.removal.take() else { return None };
+                let orphans = found.without(&state.live);
+                (0..).zip(orphans.0).for_each(|(epoch, rows)| state.removed.add(epoch, rows));
+            }
         }
         (state != *last).then_some(state)
     }
@@ -667,6 +771,12 @@ impl Model for Commits {
                 state.table.rows() == all && state.source.acknowledged == all
             }),
         ];
+        if self.budget.orphans > 0 {
+            properties.push(Property::always(NO_LIVE_FILE_REMOVED, |_, state: &State| !state.broken));
+            properties.push(Property::sometimes("a task is fenced by the removal of its files", |_, state: &State| {
+                state.instances.contains(&Instance::Fenced) && state.source.epoch == 1 && state.removed.of(1) != 0
+            }));
+        }
         if self.budget.starts > 1 {
             properties.push(Property::sometimes("a task is fenced", |_, state: &State| {
                 state.instances.contains(&Instance::Fenced)
@@ -682,6 +792,7 @@ impl Model for Commits {
 }
 
 pub const NO_ROW_TWICE: &str = "no row is in the table twice";
+pub const NO_LIVE_FILE_REMOVED: &str = "no commit names a file that was removed as an orphan";
 pub const NO_ROW_LOST: &str = "what was acknowledged is in the table, unless somebody took it out";
 pub const NOBODY_GOES_ON: &str = "nobody goes on with a stream after somebody took acknowledged rows of it out";
 pub const NO_VAIN_REFUSAL: &str = "nothing is refused unless somebody took rows out";

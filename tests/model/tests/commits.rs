@@ -1,7 +1,9 @@
 //! The commit protocol holds, and each of its rules is needed.
 
 use philotes_model::check::{deep, exhaust, refute};
-use philotes_model::commits::{Budget, Commits, NO_ROW_LOST, NO_ROW_TWICE, NOBODY_GOES_ON, Rules};
+use philotes_model::commits::{
+    Budget, Commits, NO_LIVE_FILE_REMOVED, NO_ROW_LOST, NO_ROW_TWICE, NOBODY_GOES_ON, Rules,
+};
 
 /// Two instances, one stream of two rows, two starts and two requests in all; nobody interferes.
 fn small() -> Commits {
@@ -47,6 +49,28 @@ fn snapshots_expire() {
         model.budget = Budget { starts: 3, expiries: 2, ..model.budget };
     }
     exhaust("commits, expiry", model).holds();
+}
+
+/// Nobody dies for good, so that a task may have slept for days.
+#[test]
+fn orphans_are_removed() {
+    let mut model = small();
+    model.budget = Budget { requests: 3, orphans: 1, ..model.budget };
+    if deep() {
+        model.budget = Budget { doubles: 1, appends: 1, orphans: 2, ..model.budget };
+    }
+    exhaust("commits, orphans", model).holds();
+}
+
+#[test]
+fn without_the_mark_a_task_commits_files_that_are_gone() {
+    let mut model = Commits { rows: 1, instances: 1, ..small() };
+    model.budget = Budget { starts: 1, orphans: 1, ..model.budget };
+    model.rules.mark = false;
+    refute("without comparing the mark of orphans (5)", &model, NO_LIVE_FILE_REMOVED);
+    // Nor is it enough to say that they are removed: a request may be on its way.
+    model.rules = Rules { fence: false, ..Rules::ALL };
+    refute("without a snapshot before orphans are removed", &model, NO_LIVE_FILE_REMOVED);
 }
 
 #[test]

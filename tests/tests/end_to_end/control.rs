@@ -1,7 +1,7 @@
 //! What an operator does by hand: `init` and `capture` with psql, `status`, `release`, `offsets`.
 
 use philotes_tests::connector::Connector;
-use philotes_tests::host::Host;
+use philotes_tests::host::{Host, philotes};
 use philotes_tests::readers::Reader;
 use philotes_tests::{postgres_or_skip, target};
 
@@ -37,7 +37,7 @@ fn status_says_what_waits() {
     let said = connector.action(&["source", "status"]).unwrap();
     assert!(!said.contains("4321") && said.contains("shop"), "{said}");
     let list = connector.action(&[]).unwrap();
-    for action in ["init", "capture", "release", "status", "offsets"] {
+    for action in ["init", "capture", "release", "status", "offsets", "orphans"] {
         assert!(list.contains(action), "no {action} in: {list}");
     }
 }
@@ -63,7 +63,7 @@ fn another_connector_waits_for_the_release() {
     assert_eq!(pairs(&other.table("cdc.public_u")), [(5, 5)]);
 }
 
-/// `offsets` shows what the table holds; setting one commits an empty snapshot, which fences the running task.
+/// `offsets` shows what the table holds at any time, and sets it while the connector is stopped.
 #[test]
 fn offsets_are_shown_and_set() {
     let Some(postgres) = postgres_or_skip() else { return };
@@ -82,15 +82,26 @@ fn offsets_are_shown_and_set() {
         serde_json::Value::String(text) => text.clone(),
         other => other.to_string(),
     };
+    let file = connector.file().unwrap();
+    for change in ["reset=true", &format!("offset={offset}")] {
+        let arguments = ["action", file.to_str().unwrap(), "sink", "offsets", "stream=public.t", change];
+        let refused = philotes(&arguments).unwrap();
+        assert_eq!(refused.code, 1, "{refused:?}");
+        for word in ["wants the connector to be stopped", "in use by another task", "nothing was changed"] {
+            assert!(refused.stdout.contains(word), "no {word:?} in {refused:?}");
+        }
+    }
+    assert_eq!(connector.action(&["sink", "offsets"]).unwrap(), shown);
+    assert_eq!(Reader::PyIceberg.snapshots(&table).unwrap().len(), 1);
+    assert!(host.is_running().unwrap() && !host.log().contains("fenced"), "{}", host.log_tail());
+    host.terminate().unwrap();
+
     connector.action(&["sink", "offsets", "stream=public.t", &format!("offset={offset}")]).unwrap();
     let snapshots = Reader::PyIceberg.snapshots(&table).unwrap();
     assert_eq!(snapshots.len(), 2, "{snapshots:?}");
     wait_for_rows(&table, 1);
-
     session.batch("insert into t values (2, 1)").unwrap();
-    host.wait_for_log(&["fenced"], PATIENCE).unwrap();
-    wait_for_rows(&table, 2);
-    host.terminate().unwrap();
+    Host::until_idle(&connector).unwrap();
     assert_eq!(pairs(&table), [(1, 1), (2, 1)]);
     assert_acknowledged(&session);
 }

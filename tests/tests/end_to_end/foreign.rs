@@ -134,6 +134,8 @@ fn others_append_where_the_catalog_shows_no_history() {
     assert_eq!(session.number("select count(*) from philotes.cdc_events where processed_at is null").unwrap(), 10);
     wait_for_rows(&table, 11);
 
+    let refused = connector.action(&["sink", "orphans", "older_than=0s", "remove=true"]).unwrap_err().to_string();
+    assert!(refused.contains("hides others that may be in use"), "{refused}");
     let shown = connector.action(&["sink", "offsets"]).unwrap();
     let line = shown.lines().find(|line| line.contains("public.t ")).unwrap();
     let from = line.find('{').unwrap();

@@ -318,7 +318,8 @@ unsafe fn read_action(action: *const abi::Action, connector: &str) -> Result<Act
             arguments.push(ActionArgument {
                 name: text(raw.name, || what.clone())?,
                 doc: text(raw.doc, || what.clone())?,
-                required: raw.required != 0,
+                required: raw.flags & abi::ARGUMENT_REQUIRED != 0,
+                exclusive: raw.flags & abi::ARGUMENT_EXCLUSIVE != 0,
             });
         }
         let doc = text(raw.doc, || format!("the documentation of the action {name} of {connector}"))?;

@@ -12,7 +12,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use iceberg::io::FileIO;
 use iceberg::spec::TableMetadataRef;
 use iceberg::{NamespaceIdent, TableCreation, TableIdent, TableRequirement, TableUpdate};
 use philotes_sdk as sdk;
@@ -26,8 +25,10 @@ use crate::storage::{Files, S3Access, s3_parts};
 pub(crate) struct LoadedTable {
     /// Its metadata.
     pub(crate) metadata: TableMetadataRef,
+    /// The file that holds it, where the catalog says so.
+    pub(crate) metadata_location: Option<String>,
     /// Reaches its files; a catalog may hand out credentials per table.
-    pub(crate) files: FileIO,
+    pub(crate) files: Files,
 }
 
 /// One request to change a table, all or nothing.
@@ -61,6 +62,10 @@ pub(crate) trait Catalog: fmt::Debug + Send + Sync {
     async fn load_table(&self, table: &TableIdent) -> Result<LoadedTable>;
     /// Applies a request and returns the table as it is afterwards (which may already be further on).
     async fn commit_table(&self, table: &TableIdent, request: CommitRequest) -> Result<LoadedTable>;
+    /// Whether snapshots may exist that a table's metadata does not show: on other branches of the catalog itself, say.
+    fn hides_snapshots(&self) -> bool {
+        false
+    }
 }
 
 /// Opens the catalog that the configuration names, creating what an embedded one consists of.
@@ -118,12 +123,31 @@ pub(crate) enum CatalogErrorKind {
 pub(crate) struct CatalogError {
     kind: CatalogErrorKind,
     message: String,
+    /// The request never left: nothing can come of it any more.
+    unsent: bool,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 impl CatalogError {
     pub(crate) fn new(kind: CatalogErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None }
+        Self { kind, message: message.into(), unsent: false, source: None }
+    }
+
+    /// The same, of a request that never left.
+    pub(crate) fn unsent(mut self) -> Self {
+        self.unsent = true;
+        self
+    }
+
+    /// The same, of a request that had left before.
+    pub(crate) fn sent(mut self) -> Self {
+        self.unsent = false;
+        self
+    }
+
+    /// Whether the request never left, so that what was written for it is of no use to anybody.
+    pub(crate) fn never_left(&self) -> bool {
+        self.unsent
     }
 
     pub(crate) fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {

@@ -80,6 +80,8 @@ struct ServerConfig {
 #[derive(Deserialize)]
 struct TableAnswer {
     metadata: TableMetadata,
+    #[serde(default, rename = "metadata-location")]
+    metadata_location: Option<String>,
     // A commit is answered with null by some.
     #[serde(default)]
     config: Option<HashMap<String, String>>,
@@ -95,6 +97,10 @@ struct StorageCredential {
 }
 
 impl TableAnswer {
+    fn loaded(self, files: Files) -> LoadedTable {
+        LoadedTable { metadata: Arc::new(self.metadata), metadata_location: self.metadata_location, files }
+    }
+
     /// What is said of the table's files; what is said of their location goes before what is said of the table.
     fn settings(&self) -> HashMap<String, String> {
         let mut settings = self.config.clone().unwrap_or_default();
@@ -198,7 +204,7 @@ impl RestCatalog {
 
     async fn loaded(&self, table: &TableIdent, answer: TableAnswer) -> Result<LoadedTable> {
         let files = self.files(table, &answer).await?;
-        Ok(LoadedTable { files: files.io, metadata: Arc::new(answer.metadata) })
+        Ok(answer.loaded(files))
     }
 
     fn reached(&self) -> MutexGuard<'_, HashMap<TableIdent, Reached>> {
@@ -412,9 +418,14 @@ impl Catalog for RestCatalog {
         // The way to the files stays: not every server says it again with a commit.
         let last = self.reached().get(table).map(|last| last.files.clone());
         match last {
-            Some(files) => Ok(LoadedTable { files: files.io, metadata: Arc::new(answer.metadata) }),
+            Some(files) => Ok(answer.loaded(files)),
             None => self.loaded(table, answer).await,
         }
+    }
+
+    /// Nessie has branches of all tables, and shows of each table the current snapshot on one of them.
+    fn hides_snapshots(&self) -> bool {
+        self.properties.keys().any(|name| name.starts_with("nessie."))
     }
 }
 

@@ -214,20 +214,26 @@ impl SqlCatalog {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn loaded(&self, metadata: TableMetadataRef) -> LoadedTable {
-        LoadedTable { metadata, files: self.files.io.clone() }
+    fn loaded(&self, at: String, metadata: TableMetadataRef) -> LoadedTable {
+        LoadedTable { metadata, metadata_location: Some(at), files: self.files.clone() }
     }
 
     /// Writes a metadata file, and syncs to disk all that it names, so that the table's row can be moved to it.
     async fn write_metadata(&self, metadata: &TableMetadata, location: &MetadataLocation) -> Result<()> {
-        metadata.write_to(&self.files.io, location).await.map_err(|e| {
-            let kind = if e.retryable() { Kind::Unavailable } else { Kind::Refused };
-            CatalogError::new(kind, "cannot write the table's metadata").with_source(e)
-        })?;
-        self.files
-            .sync()
-            .await
-            .map_err(|e| CatalogError::new(Kind::Refused, "the disk does not keep the table's files").with_source(e))
+        let written = async {
+            metadata.write_to(&self.files.io, location).await.map_err(|e| {
+                let kind = if e.retryable() { Kind::Unavailable } else { Kind::Refused };
+                CatalogError::new(kind, "cannot write the table's metadata").with_source(e)
+            })?;
+            self.files.sync().await.map_err(|e| {
+                CatalogError::new(Kind::Refused, "the disk does not keep the table's files").with_source(e)
+            })
+        };
+        let written = written.await.map_err(CatalogError::unsent);
+        if written.is_err() {
+            self.discard(&location.to_string()).await;
+        }
+        written
     }
 
     /// Removes a file that nothing refers to; the worst that failing does is to leave it.
@@ -319,8 +325,8 @@ impl Catalog for SqlCatalog {
             return Err(CatalogError::new(Kind::AlreadyExists, format!("table {table} exists already")));
         }
         let metadata = Arc::new(built.metadata);
-        self.known().insert(table, (at, metadata.clone()));
-        Ok(self.loaded(metadata))
+        self.known().insert(table, (at.clone(), metadata.clone()));
+        Ok(self.loaded(at, metadata))
     }
 
     async fn table_exists(&self, table: &TableIdent) -> Result<bool> {
@@ -328,8 +334,8 @@ impl Catalog for SqlCatalog {
     }
 
     async fn load_table(&self, table: &TableIdent) -> Result<LoadedTable> {
-        let (_, metadata) = self.load(table).await?;
-        Ok(self.loaded(metadata))
+        let (at, metadata) = self.load(table).await?;
+        Ok(self.loaded(at, metadata))
     }
 
     async fn commit_table(&self, table: &TableIdent, request: CommitRequest) -> Result<LoadedTable> {
@@ -361,20 +367,23 @@ impl Catalog for SqlCatalog {
             self.only_tables()
         );
         let row = (self.name.clone(), dotted(table.namespace()), table.name().to_owned(), current, next.clone());
-        let moved = self.run("commit a table", move |database| database.execute(&sql, row)).await?;
-        if moved == 0 {
+        let moved = self.run("commit a table", move |database| database.execute(&sql, row)).await;
+        if moved.as_ref().is_err_and(CatalogError::never_left) {
+            self.discard(&next).await;
+        }
+        if moved? == 0 {
             self.discard(&next).await;
             return Err(CatalogError::new(Kind::Conflict, format!("table {table} was changed meanwhile")));
         }
         failpoint!("commit.sent", |message| CatalogError::new(Kind::Unknown, message));
         let metadata = Arc::new(built.metadata);
-        self.known().insert(table.clone(), (next, metadata.clone()));
+        self.known().insert(table.clone(), (next.clone(), metadata.clone()));
         if metadata.properties().get(DELETE_AFTER_COMMIT).is_some_and(|value| value == "true") {
             for superseded in &built.expired_metadata_logs {
                 self.discard(&superseded.metadata_file).await;
             }
         }
-        Ok(self.loaded(metadata))
+        Ok(self.loaded(next, metadata))
     }
 }
 
@@ -429,7 +438,9 @@ fn failed(doing: &str, error: rusqlite::Error) -> CatalogError {
         Some(ErrorCode::SystemIoFailure) => Kind::Unknown,
         _ => Kind::Refused,
     };
-    CatalogError::new(kind, doing).with_source(error)
+    let failed = CatalogError::new(kind, doing).with_source(error);
+    // SQLite has rolled the statement back, or never began it.
+    if kind == Kind::Unavailable { failed.unsent() } else { failed }
 }
 
 /// Runs what blocks on a thread made for it.

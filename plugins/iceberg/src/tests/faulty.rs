@@ -24,6 +24,8 @@ pub(super) enum Fault {
     NotApplied,
     /// The catalog is out of reach.
     Unavailable,
+    /// The request does not even leave.
+    Unreachable,
     /// This happens just before it arrives.
     After(Box<dyn FnOnce(Arc<SqlCatalog>) -> BoxFuture<'static, ()> + Send>),
 }
@@ -36,6 +38,8 @@ impl Fault {
     }
 }
 
+type Veil = Box<dyn FnMut(LoadedTable) -> LoadedTable + Send>;
+
 pub(super) struct FaultyCatalog {
     pub(super) inner: Arc<SqlCatalog>,
     faults: Mutex<VecDeque<Fault>>,
@@ -44,6 +48,8 @@ pub(super) struct FaultyCatalog {
     pub(super) requests: Mutex<Vec<CommitRequest>>,
     /// Loads that fail before one succeeds.
     pub(super) failing_loads: Mutex<usize>,
+    /// What loads show instead of the table as it is.
+    veil: Mutex<Option<Veil>>,
 }
 
 impl std::fmt::Debug for FaultyCatalog {
@@ -60,7 +66,13 @@ impl FaultyCatalog {
             late: Mutex::default(),
             requests: Mutex::default(),
             failing_loads: Mutex::default(),
+            veil: Mutex::default(),
         }
+    }
+
+    /// From now on loads show what this makes of the table.
+    pub(super) fn veil(&self, veil: impl FnMut(LoadedTable) -> LoadedTable + Send + 'static) {
+        *self.veil.lock().unwrap() = Some(Box::new(veil));
     }
 
     /// What becomes of the next commits, in order.
@@ -125,7 +137,11 @@ impl Catalog for FaultyCatalog {
                 return Err(fault(Kind::Unavailable));
             }
         }
-        self.inner.load_table(table).await
+        let loaded = self.inner.load_table(table).await?;
+        match &mut *self.veil.lock().unwrap() {
+            Some(veil) => Ok(veil(loaded)),
+            None => Ok(loaded),
+        }
     }
 
     async fn commit_table(&self, table: &TableIdent, request: CommitRequest) -> Result<LoadedTable> {
@@ -148,6 +164,7 @@ impl Catalog for FaultyCatalog {
             }
             Some(Fault::NotApplied) => self.inner.load_table(table).await,
             Some(Fault::Unavailable) => Err(fault(Kind::Unavailable)),
+            Some(Fault::Unreachable) => Err(fault(Kind::Unavailable).unsent()),
             Some(Fault::After(act)) => {
                 act(self.inner.clone()).await;
                 self.inner.commit_table(table, request).await

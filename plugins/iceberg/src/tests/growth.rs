@@ -93,7 +93,7 @@ async fn snapshots_expire_within_the_commits_and_their_files_go() {
     let table = lake.load(ORDERS).await;
     for snapshot in metadata.snapshots() {
         used.insert(snapshot.manifest_list().to_owned());
-        let list = crate::base::read_manifest_list(&table.files, &metadata, snapshot).await.unwrap();
+        let list = crate::base::read_manifest_list(&table.files.io, &metadata, snapshot).await.unwrap();
         used.extend(list.into_iter().map(|manifest| manifest.manifest_path));
     }
     let used: HashSet<_> = used.iter().map(|path| path.rsplit('/').next().unwrap().to_owned()).collect();
@@ -124,9 +124,9 @@ async fn young_snapshots_and_tagged_ones_do_not_expire() {
     assert_eq!(metadata.snapshots().len(), 2);
     assert_eq!(metadata.snapshot_for_ref("audit").unwrap().snapshot_id(), tagged.snapshot_id());
     let table = lake.load(ORDERS).await;
-    let list = crate::base::read_manifest_list(&table.files, &metadata, &tagged).await.unwrap();
+    let list = crate::base::read_manifest_list(&table.files.io, &metadata, &tagged).await.unwrap();
     for manifest in list {
-        assert!(table.files.exists(&manifest.manifest_path).await.unwrap());
+        assert!(table.files.io.exists(&manifest.manifest_path).await.unwrap());
     }
 }
 

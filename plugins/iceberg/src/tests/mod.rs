@@ -5,8 +5,10 @@ mod faulty;
 mod foreign;
 mod growth;
 mod operator;
+mod orphans;
 mod protocol;
 mod tables;
+mod unsent;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

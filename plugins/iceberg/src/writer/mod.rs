@@ -27,6 +27,7 @@ use philotes_sdk::{Error, Result};
 use uuid::Uuid;
 
 use crate::partition::{Partitioner, partition_path};
+use crate::storage;
 use encode::Encoding;
 use file::{ClosedFile, OpenFile};
 
@@ -99,6 +100,8 @@ pub(crate) struct TableWriter {
     closed: Vec<ClosedFile>,
     /// Stored, and not yet handed out.
     stored: Vec<DataFile>,
+    /// Every file begun and not yet handed out: what may lie in the storage, whatever its upload said.
+    begun: Vec<String>,
     rows: u64,
     /// Counts pieces written: the age of open files.
     clock: u64,
@@ -125,6 +128,7 @@ impl TableWriter {
             open: HashMap::new(),
             closed: Vec::new(),
             stored: Vec::new(),
+            begun: Vec::new(),
             rows: 0,
             clock: 0,
             broken: false,
@@ -183,7 +187,17 @@ impl TableWriter {
         }
         self.store_closed().await?;
         self.rows = 0;
+        self.begun.clear();
         Ok(std::mem::take(&mut self.stored))
+    }
+
+    /// Gives everything up: the files that may lie in the storage, for nobody.
+    pub(crate) fn abandon(&mut self) -> Vec<String> {
+        self.broken = true;
+        self.open.clear();
+        self.closed.clear();
+        self.stored.clear();
+        std::mem::take(&mut self.begun)
     }
 
     fn check(&self) -> Result<()> {
@@ -251,7 +265,8 @@ impl TableWriter {
             self.clock += 1;
             if !self.open.contains_key(partition) {
                 self.make_room()?;
-                let file = self.new_file(partition)?;
+                let (location, file) = self.new_file(partition)?;
+                self.begun.push(location);
                 self.open.insert(partition.clone(), file);
             }
             let Some(file) = self.open.get_mut(partition) else { continue };
@@ -291,13 +306,14 @@ impl TableWriter {
         }
     }
 
-    fn new_file(&self, partition: &Struct) -> Result<OpenFile> {
+    fn new_file(&self, partition: &Struct) -> Result<(String, OpenFile)> {
         let path = partition_path(&self.target.spec, self.partitioner.partition_type(), partition);
         let slash = if path.is_empty() { "" } else { "/" };
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let name = format!("{}-{seconds}.parquet", Uuid::now_v7());
         let location = format!("{}/data/{path}{slash}{name}", self.target.location);
-        Ok(OpenFile::new(location, partition.clone(), self.encoding.start()?, self.clock))
+        let file = OpenFile::new(location.clone(), partition.clone(), self.encoding.start()?, self.clock);
+        Ok((location, file))
     }
 }
 
@@ -313,19 +329,11 @@ impl fmt::Debug for TableWriter {
 
 impl Drop for TableWriter {
     fn drop(&mut self) {
-        if self.stored.is_empty() {
-            return;
-        }
+        let begun = self.abandon();
         // Without a runtime they stay, in no snapshot.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let (files, stored) = (self.files.clone(), std::mem::take(&mut self.stored));
-            runtime.spawn(async move {
-                for file in stored {
-                    if let Err(error) = files.delete(file.file_path()).await {
-                        tracing::debug!(file = file.file_path(), %error, "an abandoned file stays");
-                    }
-                }
-            });
+        if let (false, Ok(runtime)) = (begun.is_empty(), tokio::runtime::Handle::try_current()) {
+            let files = self.files.clone();
+            runtime.spawn(async move { storage::discard(&files, begun).await });
         }
     }
 }

@@ -17,7 +17,12 @@ pub(super) fn actions() -> Vec<Action> {
         doc: doc.to_owned(),
         arguments: arguments
             .iter()
-            .map(|name| ActionArgument { name: (*name).to_owned(), doc: "See its name.".into(), required: true })
+            .map(|name| ActionArgument {
+                name: (*name).to_owned(),
+                doc: "See its name.".into(),
+                required: true,
+                exclusive: false,
+            })
             .collect(),
     };
     vec![

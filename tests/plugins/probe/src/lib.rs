@@ -61,8 +61,9 @@ fn rows() -> Result<RecordBatch> {
 }
 
 fn actions() -> Vec<Action> {
-    let argument = ActionArgument { name: "name".into(), doc: "Who is greeted.".into(), required: true };
-    vec![Action { name: "greet".into(), doc: "Greets.".into(), arguments: vec![argument] }]
+    let name = ActionArgument { name: "name".into(), doc: "Who is greeted.".into(), required: true, exclusive: false };
+    let alone = ActionArgument { name: "alone".into(), doc: "Nobody else.".into(), required: false, exclusive: true };
+    vec![Action { name: "greet".into(), doc: "Greets.".into(), arguments: vec![name, alone] }]
 }
 
 /// Announces two partitions, delivers three rows of the first, and ends.

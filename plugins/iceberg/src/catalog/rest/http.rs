@@ -63,14 +63,14 @@ impl Http {
     /// Sends a request with the token that is valid now. The answer is a success.
     pub(super) async fn send(&self, request: RequestBuilder, effect: Effect, doing: &str) -> Result<Response> {
         let again = request.try_clone();
-        let token = self.tokens.current(&self.client).await?;
+        let token = self.tokens.current(&self.client).await.map_err(CatalogError::unsent)?;
         let response = self.send_with(request, token.as_deref(), effect, doing).await?;
         if response.status() == StatusCode::UNAUTHORIZED
             && let (Some(again), Some(token)) = (again, token)
             && let Some(token) = self.tokens.instead_of(&token, &self.client).await?
         {
             // Who is not let in has changed nothing, so this is safe for changes as well.
-            let response = self.send_with(again, Some(&token), effect, doing).await?;
+            let response = self.send_with(again, Some(&token), effect, doing).await.map_err(CatalogError::sent)?;
             return success(response, effect, doing).await;
         }
         success(response, effect, doing).await
@@ -118,13 +118,11 @@ pub(super) async fn read<T: DeserializeOwned>(response: Response, effect: Effect
 
 /// A request without an answer.
 pub(super) fn lost(error: reqwest::Error, effect: Effect, doing: &str) -> CatalogError {
-    let kind = if effect == Effect::Reads || error.is_connect() || error.is_builder() {
-        Kind::Unavailable
-    } else {
-        Kind::Unknown
-    };
+    let unsent = error.is_connect() || error.is_builder();
+    let kind = if effect == Effect::Reads || unsent { Kind::Unavailable } else { Kind::Unknown };
     // Its address may hold a secret, and `doing` says what it was.
-    CatalogError::new(kind, doing).with_source(error.without_url())
+    let lost = CatalogError::new(kind, doing).with_source(error.without_url());
+    if unsent { lost.unsent() } else { lost }
 }
 
 /// What an answer means that is no success. Servers name the same thing differently, so the status decides.

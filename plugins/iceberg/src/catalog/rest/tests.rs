@@ -174,6 +174,20 @@ async fn what_became_of_a_commit() {
         let server = Scripted::start(vec![settings(), scene.clone()]).await;
         let found = open(&server).await.unwrap().commit_table(&table(), commit()).await.unwrap_err();
         assert_eq!(found.kind(), expected, "{scene:?}: {found}");
+        assert!(!found.never_left(), "{scene:?}");
+    }
+    let server = Scripted::start(vec![settings()]).await;
+    let mut catalog = open(&server).await.unwrap();
+    catalog.base = "http://127.0.0.1:1/v1".into();
+    let found = catalog.commit_table(&table(), commit()).await.unwrap_err();
+    assert!(found.kind() == Kind::Unavailable && found.never_left(), "{found}");
+}
+
+#[tokio::test]
+async fn nessie_is_known_by_its_settings() {
+    let shown = ok(&json!({"overrides": {}, "defaults": {"nessie.is-nessie-catalog": "true"}}));
+    for (settings, hides) in [(settings(), false), (shown, true)] {
+        assert_eq!(open(&Scripted::start(vec![settings]).await).await.unwrap().hides_snapshots(), hides);
     }
 }
 
@@ -253,7 +267,7 @@ fn lent(server_uri: &str, token: &str, lives_ms: i128) -> serde_json::Value {
 
 /// Puts a file of the table where the catalog says.
 async fn put(table: &LoadedTable) -> iceberg::Result<()> {
-    table.files.new_output("s3://lake/t/data/file")?.write("content".into()).await
+    table.files.io.new_output("s3://lake/t/data/file")?.write("content".into()).await
 }
 
 /// The value of a header.
@@ -434,7 +448,7 @@ async fn files_of_this_machine_are_reached_without_s3() {
     let location = format!("file://{}", folder.path().display());
     let server = Scripted::start(vec![settings(), ok(&json!({"metadata": metadata(&location)}))]).await;
     let loaded = open(&server).await.unwrap().load_table(&table()).await.unwrap();
-    loaded.files.new_output(format!("{location}/x")).unwrap().write("content".into()).await.unwrap();
+    loaded.files.io.new_output(format!("{location}/x")).unwrap().write("content".into()).await.unwrap();
     assert_eq!(std::fs::read(folder.path().join("x")).unwrap(), b"content");
 }
 
@@ -509,7 +523,7 @@ async fn a_token_that_is_not_granted_says_why() {
         Ok(catalog) => catalog.commit_table(&table(), commit()).await.unwrap_err(),
         Err(error) => error,
     };
-    assert_eq!(found.kind(), Kind::Unavailable, "{found}");
+    assert!(found.kind() == Kind::Unavailable && found.never_left(), "{found}");
 }
 
 #[tokio::test]

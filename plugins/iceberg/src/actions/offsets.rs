@@ -1,7 +1,7 @@
 //! The action `offsets`: shows how far a connector has come in each table, and sets that right by hand.
 //!
-//! Setting and forgetting an offset commit an empty snapshot: it moves the head of the table, so that a task that is
-//! running is fenced and takes the new offset up.
+//! Setting and forgetting an offset want the connector to be stopped, which the host sees to. They commit an empty snapshot: it
+//! moves the head of the table, so that a task that runs all the same is fenced and takes the new offset up.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use philotes_sdk::{
 };
 use serde::Deserialize;
 
+use super::{Switch, argument};
 use crate::base::Base;
 use crate::catalog::{self, Catalog};
 use crate::config::Config;
@@ -21,23 +22,23 @@ use crate::table;
 use crate::template::Template;
 use crate::token;
 
-pub(crate) const OFFSETS: &str = "offsets";
+pub(super) const NAME: &str = "offsets";
 
-/// What the sink offers.
-pub(crate) fn list() -> Vec<Action> {
-    let argument = |name: &str, doc: &str| ActionArgument { name: name.into(), doc: doc.into(), required: false };
-    vec![Action {
-        name: OFFSETS.into(),
-        doc: "Shows the offset that each table holds for each stream of the connector; with offset= or reset= changes one, \
-              which makes a running task start over from it."
+/// What it is and takes.
+pub(super) fn action() -> Action {
+    let exclusive = |name, doc| ActionArgument { exclusive: true, ..argument(name, doc) };
+    Action {
+        name: NAME.into(),
+        doc: "Shows the offset that each table holds for each stream of the connector; with offset= or reset= changes one, while \
+              the connector is stopped."
             .into(),
         arguments: vec![
             argument("stream", "Only this stream, as in public.orders; required to change an offset."),
             argument("partition", "The stream's partition; 0 by default."),
-            argument("offset", "Set the offset to this JSON: the source goes on after it. Rows may be lost or doubled."),
-            argument("reset", "true: forget the offset, so that the source begins anew."),
+            exclusive("offset", "Set the offset to this JSON: the source goes on after it. Rows may be lost or doubled."),
+            exclusive("reset", "true: forget the offset, so that the source begins anew."),
         ],
-    }]
+    }
 }
 
 #[derive(Deserialize)]
@@ -47,21 +48,11 @@ struct Arguments {
     partition: Option<String>,
     offset: Option<String>,
     #[serde(default)]
-    reset: Reset,
-}
-
-/// The command line gives texts.
-#[derive(Default, Deserialize)]
-#[serde(untagged)]
-enum Reset {
-    #[default]
-    No,
-    Bool(bool),
-    Text(String),
+    reset: Switch,
 }
 
 /// Does the action.
-pub(crate) async fn offsets(
+pub(super) async fn offsets(
     config: &Config,
     context: &TaskContext,
     arguments: serde_json::Value,
@@ -70,13 +61,7 @@ pub(crate) async fn offsets(
         serde_json::from_value(arguments).map_err(|e| Error::config("arguments of offsets").with_source(e))?;
     let template = Template::parse(&config.table).map_err(|e| Error::config(format!("table: {e}")))?;
     let stream: Option<StreamName> = arguments.stream.as_deref().map(str::parse).transpose()?;
-    let reset = match arguments.reset {
-        Reset::No | Reset::Bool(false) => false,
-        Reset::Bool(true) => true,
-        Reset::Text(text) => {
-            text.parse().map_err(|_| Error::config(format!("reset={text}: allowed are true and false")))?
-        }
-    };
+    let reset = arguments.reset.on("reset")?;
     let change = match (arguments.offset, reset) {
         (None, false) => None,
         (Some(_), true) => return Err(Error::config("offset= and reset=true: only one of them is allowed")),
@@ -106,16 +91,9 @@ async fn show(
     connector: &str,
     stream: Option<StreamName>,
 ) -> Result<ActionOutput> {
-    let tables = match (&stream, template.namespace()) {
-        (Some(stream), _) => vec![template.table(stream)?],
-        (None, Some(namespace)) => catalog.list_tables(&namespace).await?,
-        (None, None) => {
-            let mut tables = Vec::new();
-            for namespace in catalog.list_namespaces().await? {
-                tables.extend(catalog.list_tables(&namespace).await?);
-            }
-            tables
-        }
+    let tables = match &stream {
+        Some(stream) => vec![template.table(stream)?],
+        None => super::tables(catalog.as_ref(), template).await?,
     };
     let mut rows = Vec::new();
     for table in tables {
@@ -159,21 +137,9 @@ async fn change_offset(
     let offsets = BTreeMap::from([(at, offset)]);
     let changes = Changes { connector, files: &[], offsets: &offsets, retention: None };
     let (request, attempt) = snapshot::propose(&mut Base::new(loaded), changes).await?;
-    match catalog.commit_table(table, request).await {
-        Ok(loaded) if attempt.succeeded_in(&loaded.metadata, connector)? => {}
-        Err(error) if !error.calls_for_a_look() => return Err(error.into()),
-        outcome => {
-            let now = catalog.load_table(table).await?.metadata;
-            if !attempt.succeeded_in(&now, connector)? {
-                let changed = Error::unavailable(format!(
-                    "table {table} was changed meanwhile and the offset is as it was; stop the connector or try again"
-                ));
-                return Err(match outcome {
-                    Err(error) => changed.with_source(error),
-                    Ok(_) => changed,
-                });
-            }
-        }
+    if let Some(reason) = super::commit(catalog.as_ref(), table, request, &attempt, connector).await? {
+        let changed = format!("table {table} was changed meanwhile and the offset is as it was; try again");
+        return Err(Error::unavailable(changed).with_source(reason));
     }
     Ok(ActionOutput::Text(format!(
         "{done} (snapshot {}; it was {})",
