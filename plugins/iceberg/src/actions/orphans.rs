@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 use super::{Switch, argument};
 use crate::base::Base;
-use crate::catalog::{self, Catalog, LoadedTable};
+use crate::catalog::{self, Catalog, CatalogErrorKind, LoadedTable};
 use crate::config::{Config, parse_duration};
 use crate::error::from_iceberg;
 use crate::fence;
@@ -132,9 +132,10 @@ impl Search<'_> {
         before: DateTime<Utc>,
     ) -> Result<Vec<(TableIdent, Listed)>> {
         // All that can be refused is, before anything is removed.
+        let all = self.all_folders().await?;
         let mut found = Vec::new();
         for table in tables {
-            let mut orphans = self.find(&table).await?;
+            let mut orphans = self.find(&table, &all).await?;
             orphans.files.retain(|file| file.modified <= before);
             found.push((table, orphans));
         }
@@ -158,11 +159,11 @@ impl Search<'_> {
         Ok(own)
     }
 
-    async fn find(&self, table: &TableIdent) -> Result<Orphans> {
+    async fn find(&self, table: &TableIdent, all: &[(TableIdent, Vec<String>)]) -> Result<Orphans> {
         let loaded = self.catalog.load_table(table).await?;
         self.check(table, &loaded)?;
         let folders = folders(&loaded.metadata);
-        self.check_alone(table, &loaded.metadata, &folders).await?;
+        check_alone(table, &folders, all)?;
         let mut files = Vec::new();
         for folder in &folders {
             let listed = loaded.files.list(folder).await;
@@ -213,31 +214,23 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// A table's location is its own. A folder that was chosen elsewhere may be another table's as well.
-    async fn check_alone(&self, table: &TableIdent, metadata: &TableMetadata, folders: &[String]) -> Result<()> {
-        let location = normalised(metadata.location());
-        let elsewhere: Vec<&String> = folders.iter().filter(|folder| !is_within(folder, &location)).collect();
-        if elsewhere.is_empty() {
-            return Ok(());
-        }
+    /// Every table of the catalog, and where its files may lie.
+    async fn all_folders(&self) -> Result<Vec<(TableIdent, Vec<String>)>> {
+        let mut all = Vec::new();
         for namespace in self.catalog.list_namespaces().await? {
-            for other in self.catalog.list_tables(&namespace).await? {
-                if other == *table {
-                    continue;
-                }
-                let metadata = self.catalog.load_table(&other).await?.metadata;
-                let mut taken = self::folders(&metadata);
+            for table in self.catalog.list_tables(&namespace).await? {
+                let metadata = match self.catalog.load_table(&table).await {
+                    Ok(loaded) => loaded.metadata,
+                    // Dropped since it was listed.
+                    Err(error) if error.kind() == CatalogErrorKind::NotFound => continue,
+                    Err(error) => return Err(error.into()),
+                };
+                let mut taken = folders(&metadata);
                 taken.push(normalised(metadata.location()));
-                let shared = |mine: &str| taken.iter().any(|its| is_within(mine, its) || is_within(its, mine));
-                if let Some(folder) = elsewhere.iter().find(|folder| shared(folder)) {
-                    return Err(Error::config(format!(
-                        "table {table}: its folder {folder} is table {other}'s as well, so that its files cannot be told from \
-                         orphans. Nothing was removed"
-                    )));
-                }
+                all.push((table, taken));
             }
         }
-        Ok(())
+        Ok(all)
     }
 
     /// Removes what is not in use after the fence; gives back what it removed.
@@ -320,6 +313,21 @@ fn folders(metadata: &TableMetadata) -> Vec<String> {
         folders.push(folder);
     }
     folders
+}
+
+/// Refuses a table whose folders are another table's as well: a folder that was chosen, or one that a table kept when it was
+/// renamed, before its name was given to a new one.
+fn check_alone(table: &TableIdent, folders: &[String], all: &[(TableIdent, Vec<String>)]) -> Result<()> {
+    for (other, taken) in all.iter().filter(|(other, _)| other != table) {
+        let shared = |mine: &str| taken.iter().any(|its| is_within(mine, its) || is_within(its, mine));
+        if let Some(folder) = folders.iter().find(|folder| shared(folder)) {
+            return Err(Error::config(format!(
+                "table {table}: its folder {folder} is table {other}'s as well, so that its files cannot be told from \
+                 orphans. Nothing was removed"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Whether one normalised location is the other or below it.
