@@ -495,7 +495,7 @@ static void source_without_instance(const philotes_connector *connector)
     outputs.schema.release(&outputs.schema);
 
     MUST(connector->action_count == 1 && is_text(connector->actions[0]->name, "hello"), "actions");
-    MUST(connector->actions[0]->argument_count == 1 && !connector->actions[0]->arguments[0]->required, "arguments");
+    MUST(connector->actions[0]->argument_count == 1 && connector->actions[0]->arguments[0]->flags == 0, "arguments");
     ok(connector->act(&host, config, task, text_of("hello"), text_of("{}"), slot(&outputs), &error), &error, "act");
     MUST(outputs.count == 1 && strcmp(outputs.items[0], "{\"text\":\"hello, world\"}") == 0, "%s", outputs.items[0]);
     philotes_text quoted = text_of("{\"name\":\"a \\\"b\\\"\"}");
