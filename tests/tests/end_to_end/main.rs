@@ -17,6 +17,7 @@ mod refusals;
 mod rest;
 mod services;
 mod sound;
+mod stalled;
 
 use std::time::Duration;
 
