@@ -9,6 +9,7 @@ mod command_line;
 mod control;
 mod crashes;
 mod exclusive;
+mod fenced;
 mod foreign;
 mod matrix;
 mod order;
