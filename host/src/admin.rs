@@ -84,20 +84,22 @@ fn router(admin: Admin) -> Router {
 
 /// 200 unless a connector is FAILED.
 async fn healthz(Shared(admin): Shared<Admin>) -> Response {
-    judged(&admin, |state| state != State::Failed)
+    judged(&admin, |connector| (connector.state == State::Failed).then(|| connector.state.name()))
 }
 
-/// 200 once every connector moves rows (or has ended well).
+/// 200 once every connector moves rows (or has ended well), and while none waits for a call that does not come back.
 async fn readyz(Shared(admin): Shared<Admin>) -> Response {
-    judged(&admin, |state| matches!(state, State::Running | State::Stopped | State::Finished))
+    judged(&admin, |connector| match connector.state {
+        State::Running | State::Stopped | State::Finished => connector.stalled.then_some("stalled"),
+        other => Some(other.name()),
+    })
 }
 
-fn judged(admin: &Admin, good: impl Fn(State) -> bool) -> Response {
-    let connectors: Vec<ConnectorSnapshot> = admin.status.connectors().iter().map(|c| c.snapshot()).collect();
+/// 503 if something is wrong with any connector, and what it is.
+fn judged(admin: &Admin, wrong: impl Fn(&ConnectorSnapshot) -> Option<&'static str>) -> Response {
+    let connectors = admin.status.connectors().iter().map(|connector| connector.snapshot());
     let bad: Vec<String> = connectors
-        .iter()
-        .filter(|connector| !good(connector.state))
-        .map(|connector| format!("{}: {:?}\n", connector.name, connector.state).to_lowercase())
+        .filter_map(|connector| wrong(&connector).map(|what| format!("{}: {what}\n", connector.name)))
         .collect();
     match bad.is_empty() {
         true => (StatusCode::OK, "ok\n".to_owned()).into_response(),
@@ -110,7 +112,7 @@ async fn status(Shared(admin): Shared<Admin>) -> Response {
 }
 
 async fn metrics(Shared(admin): Shared<Admin>) -> Response {
-    admin.status.record_lag();
+    admin.status.record_gauges();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], admin.metrics.0.render()).into_response()
 }
 
@@ -154,7 +156,7 @@ mod tests {
 
     use super::*;
     use crate::plugin::Kind;
-    use crate::status::{ConnectorStatus, TaskStatus};
+    use crate::status::{Calls, ConnectorStatus, TaskStatus};
 
     fn get(address: SocketAddr, path: &str) -> (String, String) {
         let mut stream = TcpStream::connect(address).unwrap();
@@ -181,6 +183,18 @@ mod tests {
         task.read(&at, 7, 700, 1);
         assert_eq!(get(address, "/readyz").0, "200");
         assert_eq!(health(&text), Ok(()));
+
+        let calls = Arc::new(Calls::new(Duration::from_millis(1)));
+        task.session(Some(Arc::clone(&calls)));
+        calls.during(Kind::Sink, "flush", || {
+            std::thread::sleep(Duration::from_millis(5));
+            assert_eq!(get(address, "/readyz"), ("503".into(), "admin-test: stalled\n".into()));
+            assert_eq!(health(&text), Ok(()));
+            let metrics = get(address, "/metrics").1;
+            let running = r#"philotes_call_running_seconds{connector="admin-test",task="0",end="sink"} 0.0"#;
+            assert!(metrics.contains(running), "{metrics}");
+        });
+        assert_eq!(get(address, "/readyz").0, "200");
 
         task.failed(Kind::Sink, &Error::data("a row too far"));
         assert_eq!(get(address, "/healthz"), ("503".into(), "admin-test: failed\n".into()));

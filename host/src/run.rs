@@ -112,6 +112,7 @@ fn build_task(
         routing: Routing::new(connector.route.clone(), connector.rename.clone()),
         commit: connector.commit.clone(),
         retry: connector.retry.clone(),
+        stalled_after: connector.stalled_after,
         memory: Memory::share(memory),
         until_idle: options.until_idle,
         grace: options.grace,
@@ -220,6 +221,7 @@ mod tests {
             commit: CommitPolicy { interval: ms(5), ..CommitPolicy::default() },
             tasks: 1,
             retry: RetryPolicy { initial: ms(1), max: ms(2), elapsed: ms(20) },
+            stalled_after: ms(30_000),
             restart: RestartPolicy { on_failure: true, initial: ms(1), max: ms(5), attempts: 3 },
             max_memory: None,
         }
@@ -274,7 +276,7 @@ mod tests {
         assert!(!running.wait());
         let task = &status.connectors()[0].snapshot().tasks[0];
         assert_eq!((task.state, task.restarts), (State::Failed, 3));
-        assert_eq!(task.next_retry, None);
+        assert_eq!((&task.next_retry, &task.next_restart), (&None, &None));
 
         // A run until idle ends instead.
         let world = World::with_rows(10);

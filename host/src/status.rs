@@ -2,6 +2,9 @@
 //!
 //! The tasks report here, batch by batch at the finest; nothing here decides anything.
 
+mod calls;
+mod gauges;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,15 +12,18 @@ use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use metrics::{counter, gauge, histogram};
-use philotes_sdk::{Committed, Error, StreamPartition};
+use philotes_sdk::{Committed, Error, ErrorKind, StreamPartition};
 use serde::Serialize;
 
 use crate::plugin::Kind;
+pub use calls::CallSnapshot;
+pub(crate) use calls::Calls;
 
 /// All connectors of a host.
 pub struct HostStatus {
     started: DateTime<Utc>,
     connectors: Vec<Arc<ConnectorStatus>>,
+    recording: Mutex<()>,
 }
 
 /// One connector.
@@ -55,13 +61,35 @@ pub enum State {
     Finished,
 }
 
+/// The worst first; a connector is finished only once all its tasks are.
+const STATES: [State; 6] =
+    [State::Failed, State::Retrying, State::Opening, State::Running, State::Stopped, State::Finished];
+
+impl State {
+    /// As /status prints it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Opening => "opening",
+            Self::Running => "running",
+            Self::Retrying => "retrying",
+            Self::Failed => "failed",
+            Self::Stopped => "stopped",
+            Self::Finished => "finished",
+        }
+    }
+}
+
 #[derive(Default)]
 struct Inner {
     state: Option<State>,
     attempts: u32,
     restarts: u32,
+    fences: u32,
     last_error: Option<LastError>,
     next_retry: Option<DateTime<Utc>>,
+    next_restart: Option<DateTime<Utc>>,
+    /// Of the session that runs now.
+    calls: Option<Arc<Calls>>,
     last_commit: Option<DateTime<Utc>>,
     commits: u64,
     caught_up: bool,
@@ -112,6 +140,8 @@ pub struct ConnectorSnapshot {
     sink: String,
     /// The worst of its tasks'.
     pub state: State,
+    /// A call of one of its tasks does not come back.
+    pub stalled: bool,
     /// Of its tasks together.
     pub read_rows: u64,
     /// Of its tasks together.
@@ -132,12 +162,18 @@ pub struct TaskSnapshot {
     pub state: State,
     /// Failures in a row.
     pub attempts: u32,
-    /// Restarts after FAILED.
+    /// Restarts after FAILED, the one that is waited for included.
     pub restarts: u32,
+    /// How often another task was found to have taken over.
+    pub fences: u32,
     /// The last error, also after it was overcome.
     pub last_error: Option<LastError>,
     /// When it will be tried again.
     pub next_retry: Option<String>,
+    /// When it will be started again after FAILED.
+    pub next_restart: Option<String>,
+    /// The calls of source and sink that are under way.
+    pub calls: Vec<CallSnapshot>,
     /// When the sink last committed.
     pub last_commit: Option<String>,
     /// How many commits.
@@ -172,25 +208,12 @@ pub struct StreamSnapshot {
 impl HostStatus {
     /// The status of these connectors.
     pub fn new(connectors: Vec<Arc<ConnectorStatus>>) -> Self {
-        Self { started: Utc::now(), connectors }
+        Self { started: Utc::now(), connectors, recording: Mutex::default() }
     }
 
     /// Each connector's status.
     pub fn connectors(&self) -> &[Arc<ConnectorStatus>] {
         &self.connectors
-    }
-
-    /// Records the gauges that change although nothing happens: how far each stream is behind. To be called before a scrape.
-    pub fn record_lag(&self) {
-        for connector in &self.connectors {
-            let tasks = connector.snapshot().tasks;
-            for stream in tasks.iter().flat_map(|task| &task.streams) {
-                if let Some(lag) = stream.lag_seconds {
-                    let (connector, stream) = (connector.name.clone(), stream.stream.clone());
-                    gauge!("philotes_lag_seconds", "connector" => connector, "stream" => stream).set(lag);
-                }
-            }
-        }
     }
 
     /// All of it now.
@@ -213,18 +236,16 @@ impl ConnectorStatus {
     pub fn snapshot(&self) -> ConnectorSnapshot {
         let tasks: Vec<TaskSnapshot> = self.tasks.iter().map(|task| task.snapshot()).collect();
         let streams = || tasks.iter().flat_map(|task| &task.streams);
-        // The worst first; a connector is finished only once all its tasks are.
-        const WORST: [State; 6] =
-            [State::Failed, State::Retrying, State::Opening, State::Running, State::Stopped, State::Finished];
         ConnectorSnapshot {
             name: self.name.clone(),
             file: self.file.clone(),
             source: self.source.clone(),
             sink: self.sink.clone(),
-            state: WORST
+            state: STATES
                 .into_iter()
                 .find(|state| tasks.iter().any(|task| task.state == *state))
                 .unwrap_or(State::Opening),
+            stalled: tasks.iter().flat_map(|task| &task.calls).any(|call| call.stalled),
             read_rows: streams().map(|stream| stream.read_rows).sum(),
             committed_rows: streams().map(|stream| stream.committed_rows).sum(),
             lag_seconds: streams().filter_map(|stream| stream.lag_seconds).reduce(f64::max),
@@ -247,8 +268,11 @@ impl TaskStatus {
     fn set(&self, state: State) {
         let mut inner = self.inner();
         inner.state = Some(state);
-        if state != State::Retrying && state != State::Failed {
+        if state != State::Retrying {
             inner.next_retry = None;
+        }
+        if state != State::Failed {
+            inner.next_restart = None;
         }
         drop(inner);
         let connector = self.connector.clone();
@@ -308,21 +332,36 @@ impl TaskStatus {
     pub(crate) fn restarts_after(&self, wait: Duration) {
         let mut inner = self.inner();
         inner.restarts += 1;
-        inner.next_retry = Some(Utc::now() + wait);
+        inner.next_restart = Some(Utc::now() + wait);
+        counter!("philotes_restarts_total", "connector" => self.connector.clone()).increment(1);
     }
 
     /// FAILED, and it stays so.
     pub(crate) fn stays_failed(&self) {
-        self.inner().next_retry = None;
+        self.inner().next_restart = None;
+    }
+
+    /// A session begins, whose calls these are, or ends.
+    pub(crate) fn session(&self, calls: Option<Arc<Calls>>) {
+        self.inner().calls = calls;
+    }
+
+    /// A call has been running for longer than calls should.
+    pub(crate) fn stalled(&self, end: Kind) {
+        counter!("philotes_stalled_calls_total", "connector" => self.connector.clone(), "end" => end_name(end))
+            .increment(1);
     }
 
     fn error(&self, end: Kind, error: &Error) {
-        self.inner().last_error = Some(LastError {
+        let mut inner = self.inner();
+        inner.fences += u32::from(error.kind() == ErrorKind::Fenced);
+        inner.last_error = Some(LastError {
             kind: error.kind().name(),
             end: end_name(end),
             message: error.to_string(),
             at: print_time(Utc::now()),
         });
+        drop(inner);
         counter!("philotes_errors_total", "connector" => self.connector.clone(), "kind" => error.kind().name())
             .increment(1);
     }
@@ -417,8 +456,11 @@ impl TaskStatus {
             state: inner.state.unwrap_or(State::Opening),
             attempts: inner.attempts,
             restarts: inner.restarts,
+            fences: inner.fences,
             last_error: inner.last_error.clone(),
             next_retry: inner.next_retry.map(print_time),
+            next_restart: inner.next_restart.map(print_time),
+            calls: inner.calls.as_ref().map(|calls| calls.snapshot()).unwrap_or_default(),
             last_commit: inner.last_commit.map(print_time),
             commits: inner.commits,
             caught_up: inner.caught_up,

@@ -63,6 +63,8 @@ pub(crate) struct Task {
     pub(crate) routing: Routing,
     pub(crate) commit: CommitPolicy,
     pub(crate) retry: RetryPolicy,
+    /// How long a call may take before it is called stalled.
+    pub(crate) stalled_after: Duration,
     pub(crate) memory: Memory,
     pub(crate) until_idle: bool,
     /// How long a stop may take, and how long an instance may ignore its canceller.

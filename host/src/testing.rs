@@ -30,6 +30,8 @@ pub(crate) enum Fault {
     LoseReply(ErrorKind),
     /// Does not return before the world lets it, whoever cancels.
     Hang,
+    /// The same, and fails then.
+    HangAndFail(ErrorKind),
 }
 
 #[derive(Default)]
@@ -147,6 +149,10 @@ impl World {
             Some(Fault::Hang) => {
                 let _released = self.changed.wait_while(state, |state| !state.released).unwrap();
                 Ok(None)
+            }
+            Some(Fault::HangAndFail(kind)) => {
+                let _released = self.changed.wait_while(state, |state| !state.released).unwrap();
+                Err(Error::new(kind, format!("scripted failure of {call} {count}, late")))
             }
         }
     }

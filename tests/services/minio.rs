@@ -79,6 +79,32 @@ impl Minio {
     }
 }
 
+impl Minio {
+    /// The keys of the bucket's objects, whatever a table says of them.
+    ///
+    /// # Errors
+    /// When its folder cannot be read.
+    pub fn objects(&self) -> Result<Vec<String>> {
+        let bucket = self.dir.0.join("data").join(Self::BUCKET);
+        let mut objects = Vec::new();
+        let mut folders = vec![bucket.clone()];
+        while let Some(folder) = folders.pop() {
+            // MinIO keeps an object in a folder of its name, with this file in it.
+            if folder.join("xl.meta").exists() {
+                objects.push(folder.strip_prefix(&bucket)?.display().to_string());
+                continue;
+            }
+            for entry in std::fs::read_dir(&folder)? {
+                let path = entry?.path();
+                if path.is_dir() {
+                    folders.push(path);
+                }
+            }
+        }
+        Ok(objects)
+    }
+}
+
 impl Server for Minio {
     fn restart(&mut self) -> Result<()> {
         let mut command = Command::new(&self.program);

@@ -21,6 +21,7 @@ pub struct Connector {
     name: String,
     source_id: String,
     source: Vec<String>,
+    catalog_keys: Vec<String>,
     sink: Vec<String>,
     top: Vec<String>,
 }
@@ -40,6 +41,7 @@ impl Connector {
             name: "shop".to_owned(),
             source_id: "shop".to_owned(),
             source: Vec::new(),
+            catalog_keys: Vec::new(),
             sink: Vec::new(),
             top: vec!["commit: {interval: 300ms}".to_owned()],
         })
@@ -106,6 +108,13 @@ impl Connector {
         self
     }
 
+    /// Adds a key to the sink's catalog: `timeout: 4s`.
+    #[must_use]
+    pub fn catalog(mut self, key: &str) -> Self {
+        self.catalog_keys.push(format!(", {key}"));
+        self
+    }
+
     /// Adds a line to the sink: `partition_by: []`.
     #[must_use]
     pub fn sink(mut self, line: &str) -> Self {
@@ -160,7 +169,7 @@ impl Connector {
                 s.endpoint, s.access_key, s.secret_key, s.region,
             )
         });
-        format!("  catalog: {{{catalog}}}\n{}", storage.unwrap_or_default())
+        format!("  catalog: {{{catalog}{}}}\n{}", self.catalog_keys.concat(), storage.unwrap_or_default())
     }
 
     /// Writes the YAML file and says where.

@@ -3,6 +3,7 @@
 //! Here is what the end-to-end tests, the quickstart and the bench share: servers, readers, the host's process, the shop.
 //! Nothing here links the host or a plugin: they are run as an operator runs them.
 
+pub mod admin;
 pub mod chaos;
 pub mod connector;
 pub mod failpoints;

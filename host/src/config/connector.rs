@@ -34,6 +34,8 @@ pub struct ConnectorConfig {
     pub tasks: u32,
     /// How calls are retried.
     pub retry: RetryPolicy,
+    /// How long a call into source or sink may take before it is reported as stalled.
+    pub stalled_after: Duration,
     /// What happens once retries are exhausted.
     pub restart: RestartPolicy,
     /// The memory of all its tasks together, in bytes; its share of the host's where the file does not say.
@@ -103,6 +105,9 @@ impl Default for RestartPolicy {
     }
 }
 
+/// A poll that waits for rows takes a quarter of a second; a commit, seconds.
+const STALLED_AFTER: Duration = Duration::from_secs(30);
+
 const NAME: &str = "[a-z0-9-]{1,63}";
 
 /// Reads one file's tree. `None` where a fault leaves nothing to run.
@@ -115,6 +120,7 @@ pub(super) fn read(file: &Path, root: Node, plugins: &dyn Plugins, faults: &mut 
     let (route, rename) = routing(top.section("route", faults), faults);
     let commit = commit(top.section("commit", faults), faults);
     let retry = retry(top.section("retry", faults), faults);
+    let stalled_after = top.duration("stalled_after", STALLED_AFTER, faults);
     let restart = restart(top.section("restart", faults), faults);
     let mut errors = top.section("errors", faults);
     errors.word("tolerance", &["none"], faults);
@@ -135,6 +141,7 @@ pub(super) fn read(file: &Path, root: Node, plugins: &dyn Plugins, faults: &mut 
         commit,
         tasks: u32::try_from(tasks).unwrap_or(u32::MAX),
         retry,
+        stalled_after,
         restart,
         max_memory: (max_memory > 0).then_some(max_memory),
     })

@@ -32,6 +32,7 @@ commit: {interval: 500ms, max_rows: 5, max_bytes: 64KiB}
 errors: {tolerance: none}
 tasks: 2
 retry: {initial: 2s, max: 1m, elapsed: 1h}
+stalled_after: 5s
 restart: {policy: never, initial: 1s, max: 2s, attempts: 3}
 max_memory: 1GiB
 ",
@@ -47,6 +48,7 @@ max_memory: 1GiB
     let ms = std::time::Duration::from_millis;
     assert_eq!(connector.commit, CommitPolicy { interval: ms(500), max_rows: 5, max_bytes: 65_536 });
     assert_eq!(connector.retry, RetryPolicy { initial: ms(2000), max: ms(60_000), elapsed: ms(3_600_000) });
+    assert_eq!(connector.stalled_after, ms(5000));
     let restart = RestartPolicy { on_failure: false, initial: ms(1000), max: ms(2000), attempts: 3 };
     assert_eq!(connector.restart, restart);
     assert_eq!((connector.tasks, connector.max_memory), (2, Some(1 << 30)));
@@ -60,6 +62,7 @@ fn defaults() {
     assert_eq!(connectors[0].commit, CommitPolicy { interval: ms(10_000), max_rows: 1_000_000, max_bytes: 128 << 20 });
     assert_eq!((connectors[0].retry.initial, connectors[0].retry.max), (ms(1000), ms(30_000)));
     assert!(connectors[0].restart.on_failure);
+    assert_eq!(connectors[0].stalled_after, ms(30_000));
     assert_eq!((connectors[0].tasks, connectors[0].max_memory), (1, None));
 }
 

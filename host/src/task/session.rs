@@ -10,22 +10,20 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use philotes_sdk::Error;
-use tracing::{error, warn};
+use philotes_sdk::{Error, ErrorKind};
+use tracing::{error, info, warn};
 
 use super::link::Link;
 use super::{Done, Failure, Task, sink, source};
+use crate::error_policy::{Reaction, reaction};
 use crate::plugin::{Cancel, Kind};
-use crate::status::end_name;
+use crate::status::{Calls, end_name};
 use crate::stop::Stop;
 
 /// How often the watcher looks whether a stop was asked for.
 const LOOK: Duration = Duration::from_millis(50);
 /// How long an instance may go on before it is cancelled, once its session is over.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// How long a call may take before the log says so, again and again: a plugin ends its calls itself.
-const LONG_CALL: Duration = Duration::from_secs(30);
 
 /// How a session ended.
 pub(super) struct Ended {
@@ -58,6 +56,8 @@ pub(super) struct Session {
     failure: Mutex<Option<(Failure, bool)>>,
     source: End,
     sink: End,
+    /// What the two instances are in just now.
+    calls: Arc<Calls>,
 }
 
 /// One end as the watcher knows it.
@@ -65,8 +65,6 @@ pub(super) struct Session {
 struct End {
     canceller: Mutex<Option<Arc<dyn Cancel>>>,
     opened: Mutex<Option<Instant>>,
-    /// The call that the instance is in, and since when.
-    call: Mutex<Option<(&'static str, Instant)>>,
 }
 
 impl Session {
@@ -87,20 +85,11 @@ impl Session {
 
     /// Calls an instance; a call that does not come back is seen by the watcher.
     pub(super) fn call<T>(&self, kind: Kind, name: &'static str, call: impl FnOnce() -> T) -> T {
-        let current = &self.end(kind).call;
-        *current.lock().unwrap_or_else(PoisonError::into_inner) = Some((name, Instant::now()));
-        let result = call();
-        *current.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let (result, late) = self.calls.during(kind, name, call);
+        if let Some(took) = late {
+            info!(end = end_name(kind), call = name, running_s = took.as_secs_f64(), "the stalled call has returned");
+        }
         result
-    }
-
-    /// The longest call that is under way.
-    fn longest_call(&self) -> Option<(Kind, &'static str, Duration)> {
-        let calls = [Kind::Source, Kind::Sink].into_iter().filter_map(|kind| {
-            let (name, since) = (*self.end(kind).call.lock().unwrap_or_else(PoisonError::into_inner))?;
-            Some((kind, name, since.elapsed()))
-        });
-        calls.max_by_key(|(_, _, took)| *took)
     }
 
     pub(super) fn progressed(&self) {
@@ -136,10 +125,19 @@ impl Session {
 
     fn fail(&self, failure: Failure) {
         let mut first = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        if first.is_none() && !self.abort.is_raised() {
-            *first = Some((failure, self.stop.is_raised()));
-        } else {
-            warn!(end = end_name(failure.end), error = %failure.error, "failed while the session was ending");
+        match &mut *first {
+            None if !self.abort.is_raised() => *first = Some((failure, self.stop.is_raised())),
+            // Whoever is fenced often loses its connections as well, and hears of that first; this says what it means.
+            Some((first, _)) if failure.error.kind() == ErrorKind::Fenced && would_reopen(first) => {
+                warn!(end = end_name(first.end), error = %first.error, "failed before it turned out to be fenced");
+                *first = failure;
+            }
+            _ => warn!(
+                end = end_name(failure.end),
+                kind = failure.error.kind().name(),
+                error = %failure.error,
+                "failed while the session was ending"
+            ),
         }
     }
 
@@ -151,6 +149,10 @@ impl Session {
             }
         }
     }
+}
+
+fn would_reopen(failure: &Failure) -> bool {
+    !failure.exhausted && matches!(reaction(failure.end, failure.error.kind()), Reaction::Reopen | Reaction::RetryCall)
 }
 
 /// What a thread does; `Some` where it ends the task.
@@ -166,9 +168,11 @@ pub(super) fn run(task: &Arc<Task>, stop: &Stop) -> Ended {
         failure: Mutex::new(None),
         source: End::default(),
         sink: End::default(),
+        calls: Arc::new(Calls::new(task.stalled_after)),
     });
+    task.status.session(Some(Arc::clone(&session.calls)));
     let (sender, receiver) = mpsc::channel();
-    let mut watch = Watch { task, session: &session, running: Vec::new(), done: None };
+    let mut watch = Watch { task, session: &session, running: Vec::new(), done: None, said: Vec::new() };
     let bodies: [(Kind, Body); 2] = [(Kind::Sink, sink::run), (Kind::Source, source::run)];
     for (kind, body) in bodies {
         match spawn(kind, body, task, &session, sender.clone()) {
@@ -178,6 +182,7 @@ pub(super) fn run(task: &Arc<Task>, stop: &Stop) -> Ended {
     }
     drop(sender);
     watch.until_left(&receiver);
+    task.status.session(None);
     let done = watch.done;
     let lived = session.open_for().is_some_and(|open_for| open_for >= task.retry.max);
     let failure = session.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -225,11 +230,13 @@ struct Watch<'a> {
     session: &'a Session,
     running: Vec<Kind>,
     done: Option<Done>,
+    /// The stalled calls that were spoken of: whose, when it began, when that was said.
+    said: Vec<(Kind, Instant, Instant)>,
 }
 
 impl Watch<'_> {
     fn until_left(&mut self, receiver: &mpsc::Receiver<(Kind, Option<Done>)>) {
-        let (mut cancelled, mut said) = (false, Instant::now());
+        let mut cancelled = false;
         while !self.running.is_empty() {
             match receiver.recv_timeout(LOOK) {
                 Ok((kind, done)) => {
@@ -247,12 +254,7 @@ impl Watch<'_> {
                 self.hurry(since.elapsed());
             }
             let Some(over) = self.session.abort.since().map(|over| over.elapsed()) else {
-                if let Some((end, call, took)) = self.session.longest_call()
-                    && took.min(said.elapsed()) >= LONG_CALL
-                {
-                    warn!(end = end_name(end), call, running_s = took.as_secs(), "waiting for a call to return");
-                    said = Instant::now();
-                }
+                self.speak_of_stalled_calls();
                 continue;
             };
             if !cancelled && over >= PATIENCE.min(self.task.grace) {
@@ -263,6 +265,30 @@ impl Watch<'_> {
                 self.wedged();
                 return;
             }
+        }
+    }
+
+    /// Says what does not come back, again and again. It is not ended from here: a plugin's requests have time-outs of their
+    /// own, after which it knows better what has become of them than whoever cancels.
+    fn speak_of_stalled_calls(&mut self) {
+        for end in [Kind::Source, Kind::Sink] {
+            let Some((call, began, running)) = self.session.calls.stalled(end) else { continue };
+            let before = self.said.iter().position(|(of, since, _)| (*of, *since) == (end, began));
+            match before {
+                Some(index) if self.said[index].2.elapsed() < self.task.stalled_after => continue,
+                Some(index) => self.said[index].2 = Instant::now(),
+                None => {
+                    self.task.status.stalled(end);
+                    self.said.retain(|(of, ..)| *of != end);
+                    self.said.push((end, began, Instant::now()));
+                }
+            }
+            warn!(
+                end = end_name(end),
+                call,
+                running_s = running.as_secs_f64(),
+                "stalled: waiting for a call to return"
+            );
         }
     }
 

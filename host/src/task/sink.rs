@@ -285,11 +285,11 @@ fn back_off(
     task: &Task,
     session: &Session,
 ) -> Result<(), Leave> {
-    if session.abort.is_raised() {
-        return Err(Leave::Aborted);
-    }
     if reaction(Kind::Sink, error.kind()) != Reaction::RetryCall {
         return Err(failed(error));
+    }
+    if session.abort.is_raised() {
+        return Err(Leave::Aborted);
     }
     let Some(wait) = episode.failed(false) else {
         return Err(Leave::Failed { error, exhausted: true });

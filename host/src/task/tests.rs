@@ -30,6 +30,7 @@ fn task(world: &Arc<World>) -> Task {
             max: Duration::from_millis(8),
             elapsed: Duration::from_secs(5),
         },
+        stalled_after: Duration::from_secs(30),
         memory: Memory { source: 1 << 20, queue: 1 << 20, sink: 1 << 20 },
         until_idle: true,
         grace: Duration::from_secs(5),

@@ -13,7 +13,7 @@ use std::time::Instant;
 use iceberg::spec::TableMetadata;
 use philotes_sdk::{Committed, Error, Offset, Result, StreamOffset, StreamPartition, failpoint};
 
-use crate::catalog::CatalogError;
+use crate::catalog::{CatalogError, CatalogErrorKind};
 use crate::manifests::AddedFile;
 use crate::snapshot::{self, Attempt, Changes};
 use crate::storage;
@@ -192,7 +192,14 @@ impl Table {
             // A reply that does not show the commit proves nothing: a catalog may replay an older one.
             Ok(_) => Ok(None),
             Err(error) if error.calls_for_a_look() => {
-                tracing::debug!(table = %self.name, commit = %attempt.commit_id, %error, "looking for the commit");
+                let (table, commit) = (&self.name, attempt.commit_id);
+                match error.kind() {
+                    CatalogErrorKind::Unknown => {
+                        let (error, took_s) = (chain(&error), began.elapsed().as_secs_f64());
+                        tracing::warn!(%table, %commit, took_s, error, "the commit's outcome is unknown, looking for it");
+                    }
+                    _ => tracing::debug!(%table, %commit, %error, "looking for the commit"),
+                }
                 context.count("philotes_iceberg_conflicts_total", 1, &[("table", &self.name.to_string())]);
                 Ok(Some(error))
             }
@@ -206,4 +213,15 @@ impl Table {
             }
         }
     }
+}
+
+/// An error with what lies beneath it: that a request was timed out stands there.
+fn chain(error: &CatalogError) -> String {
+    let mut text = error.to_string();
+    let mut beneath = std::error::Error::source(error);
+    while let Some(error) = beneath {
+        text = format!("{text}: {error}");
+        beneath = error.source();
+    }
+    text
 }

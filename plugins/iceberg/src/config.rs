@@ -86,6 +86,9 @@ pub struct RestCatalogConfig {
     #[serde(default)]
     #[schemars(extend("writeOnly" = true))]
     pub headers: BTreeMap<String, String>,
+    /// How long the answer to a request may take: 500ms, 60s. The outcome of a commit that takes longer is unknown, and looked up.
+    #[serde(default = "default_timeout")]
+    pub timeout: String,
 }
 
 /// OAuth2's client credentials, RFC 6749, section 4.4.
@@ -128,6 +131,16 @@ impl RestCatalogConfig {
         Ok(headers)
     }
 
+    /// How long the answer to a request may take.
+    pub(crate) fn request_time(&self) -> Result<Duration, String> {
+        let found = &self.timeout;
+        parse_duration(found).filter(|time| !time.is_zero()).ok_or_else(|| {
+            format!(
+                "catalog.timeout: {found:?} is no duration; expected a number above 0 with ms, s, m, h or d, as in 60s"
+            )
+        })
+    }
+
     fn faults(&self, faults: &mut Vec<String>) {
         let mut http = |key: &str, uri: &str| {
             if !is_http(uri) {
@@ -150,6 +163,7 @@ impl RestCatalogConfig {
             faults.push(format!("{second}: excludes {first}; allowed is one of them"));
         }
         faults.extend(headers.err());
+        faults.extend(self.request_time().err());
     }
 }
 
@@ -252,6 +266,10 @@ fn default_target_file_size() -> String {
 
 fn default_name() -> String {
     "philotes".to_owned()
+}
+
+fn default_timeout() -> String {
+    "60s".to_owned()
 }
 
 fn default_keep() -> u32 {

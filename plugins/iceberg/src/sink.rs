@@ -25,6 +25,8 @@ use crate::writer::WriterOptions;
 
 /// Tables that are loaded or committed at a time.
 const TABLES_AT_ONCE: usize = 8;
+/// While a task has more tables than this, those without rows keep no writer.
+const IDLE_WRITERS: usize = 16;
 /// A writer with less memory than this would write row groups too small to compress.
 const MIN_BUFFER_BYTES: usize = 8 << 20;
 
@@ -175,6 +177,10 @@ impl Sink for IcebergSink {
             flushed.durable.extend(table.durable);
             flushed.commits.extend(table.commits);
             flushed.failed.extend(table.failed);
+        }
+        drop(flushes);
+        if self.tables.len() > IDLE_WRITERS {
+            self.tables.values_mut().for_each(Table::rest);
         }
         Ok(flushed)
     }

@@ -284,6 +284,11 @@ impl Table {
         Ok(())
     }
 
+    /// Lets go of the writer if it has no rows; the next ones bring another.
+    pub(crate) fn rest(&mut self) {
+        self.open.take_if(|open| open.writer.rows() == 0 && open.writer.buffered_bytes() == 0);
+    }
+
     /// Lets go of the table: removes files that no request has ever named. Those of a payload that was sent stay, for the
     /// request may still succeed.
     pub(crate) async fn abandon(self) {

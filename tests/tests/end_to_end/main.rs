@@ -9,6 +9,7 @@ mod command_line;
 mod control;
 mod crashes;
 mod exclusive;
+mod fenced;
 mod foreign;
 mod lineage;
 mod matrix;
@@ -19,6 +20,7 @@ mod refusals;
 mod rest;
 mod services;
 mod sound;
+mod stalled;
 
 use std::time::Duration;
 

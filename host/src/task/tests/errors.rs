@@ -217,3 +217,25 @@ fn random_failures_lose_and_double_nothing() {
         assert_eq!(world.lock().acknowledged[&stream("a")], 150, "seed {seed}");
     }
 }
+
+/// The source loses its session while the sink is committing; what the commit then finds out is what is reported.
+#[test]
+fn fenced_outranks_what_was_heard_before() {
+    let world = World::with_rows(100);
+    world.fault("sink.flush", 1, 1, Fault::HangAndFail(Fenced));
+    let mut task = task(&world);
+    task.until_idle = false;
+    let status = Arc::clone(&task.status);
+    let (stop, thread) = start(task);
+    world.wait_until("it hangs", |state| state.counts.contains_key("sink.flush"));
+    let polls = world.count("source.poll");
+    world.fault("source.poll", polls + 1, 1, Fault::Fail(Unavailable));
+    world.wait_until("the source has failed", |state| state.counts["source.poll"] > polls);
+    world.release();
+    world.wait_until("all is acknowledged", |state| state.acknowledged.get(&stream("t")) == Some(&100));
+    let snapshot = status.snapshot();
+    assert_eq!((snapshot.fences, snapshot.last_error.unwrap().kind), (1, "fenced"));
+    stop.raise();
+    assert_eq!(thread.join().unwrap().unwrap(), Done::Stopped);
+    world.assert_each_row_once(&[("t", 100)]);
+}

@@ -130,3 +130,23 @@ fn a_wedged_flush_does_not_outlive_the_grace_period() {
     assert_eq!(status.snapshot().wedged, 1);
     world.release();
 }
+
+#[test]
+fn a_stalled_call_is_in_the_status_until_it_returns() {
+    let world = World::with_rows(10);
+    world.fault("sink.flush", 1, 1, Fault::Hang);
+    let mut task = task(&world);
+    task.stalled_after = Duration::from_millis(500);
+    let status = Arc::clone(&task.status);
+    let (_, thread) = start(task);
+    world.wait_until("it hangs", |state| state.counts.contains_key("sink.flush"));
+    let calls = || status.snapshot().calls.into_iter().filter(|call| call.end == "sink");
+    assert!(calls().all(|call| call.name == "flush"));
+    while !calls().any(|call| call.stalled) {
+        std::thread::yield_now();
+    }
+    world.release();
+    assert_eq!(thread.join().unwrap().unwrap(), Done::Finished);
+    assert!(status.snapshot().calls.is_empty());
+    world.assert_each_row_once(&[("t", 10)]);
+}

@@ -196,6 +196,7 @@ fn faults_of_a_rest_catalog_name_their_keys() {
             json!({}),
             &["catalog.headers.x-a: its value has characters"],
         ),
+        (json!({"uri": "http://lake", "timeout": "0s"}), json!({}), &["catalog.timeout: \"0s\" is no duration"]),
         (
             json!({"uri": "http://lake"}),
             json!({"endpoint": "ftp://there", "access_key": "a"}),

@@ -5,6 +5,9 @@
 //! the table's schema. Encoding happens on the calling thread, which is the sink's own: the source decodes on the
 //! other, so that a second thread here would only take the source's core. Bytes leave on the runtime's threads.
 //!
+//! Rows are kept as they are until they take as much memory as an encoder does. So a task with many tables, each with a few
+//! rows, has one encoder at a time, when the writers finish one after the other.
+//!
 //! Small files stay in memory until they are sent whole, and are sent again if that fails. Large ones, and what
 //! memory has no room for, leave in parts as they grow; if such an upload breaks, its rows are gone from here.
 
@@ -33,6 +36,8 @@ use file::{ClosedFile, OpenFile};
 
 /// Rows are encoded in pieces of this many, so that a file ends near its target size however large a batch is.
 const PIECE_ROWS: usize = 32 * 1024;
+/// What an encoder takes per column before it has seen a value: the slots of its dictionary, mostly.
+const ENCODER_BYTES_PER_COLUMN: usize = 80 << 10;
 /// Files that are sent at a time when the writer finishes.
 const FILES_UNDER_WAY: usize = 4;
 
@@ -95,6 +100,9 @@ pub(crate) struct TableWriter {
     partitioner: Partitioner,
     arrow: ArrowSchemaRef,
     encoding: Encoding,
+    /// Rows that no encoder has seen, with their partition, and the memory they take.
+    staged: Vec<(Struct, RecordBatch)>,
+    staged_bytes: usize,
     open: HashMap<Struct, OpenFile>,
     /// Encoded to their end and not yet stored.
     closed: Vec<ClosedFile>,
@@ -125,6 +133,8 @@ impl TableWriter {
             target,
             options,
             arrow,
+            staged: Vec::new(),
+            staged_bytes: 0,
             open: HashMap::new(),
             closed: Vec::new(),
             stored: Vec::new(),
@@ -147,14 +157,39 @@ impl TableWriter {
         }
         // What can fail without loss comes before the rows are taken in.
         self.relieve().await?;
-        let groups = self.partitioner.split(batch)?;
-        for (partition, rows) in groups {
-            if let Err(error) = self.encode(&partition, &rows) {
-                self.broken = true;
-                return Err(error);
-            }
+        // An encoder that is there takes them at once.
+        let limit = if self.open.is_empty() { self.arrow.fields().len() * ENCODER_BYTES_PER_COLUMN } else { 0 };
+        for (partition, rows) in self.partitioner.split(batch)? {
+            self.staged_bytes += rows.get_array_memory_size();
+            self.staged.push((partition, rows));
         }
         self.rows += batch.num_rows() as u64;
+        if self.staged_bytes >= limit { self.encode_staged(false) } else { Ok(()) }
+    }
+
+    /// Encodes the rows that were kept; with `close`, to the end of their files, one after the other.
+    fn encode_staged(&mut self, close: bool) -> Result<()> {
+        self.staged_bytes = 0;
+        // Should anything fail, rows are lost.
+        let broken = std::mem::replace(&mut self.broken, true);
+        let mut order: Vec<Struct> = Vec::new();
+        let mut groups: HashMap<Struct, Vec<RecordBatch>> = HashMap::new();
+        for (partition, rows) in std::mem::take(&mut self.staged) {
+            let rows_of = groups.entry(partition.clone()).or_default();
+            if rows_of.is_empty() {
+                order.push(partition);
+            }
+            rows_of.push(rows);
+        }
+        for partition in order {
+            for rows in groups.remove(&partition).into_iter().flatten() {
+                self.encode(&partition, &rows)?;
+            }
+            if close {
+                self.close(&partition)?;
+            }
+        }
+        self.broken = broken;
         Ok(())
     }
 
@@ -167,7 +202,7 @@ impl TableWriter {
     pub(crate) fn buffered_bytes(&self) -> usize {
         let open: usize = self.open.values().map(OpenFile::buffered_bytes).sum();
         let closed: usize = self.closed.iter().map(ClosedFile::buffered_bytes).sum();
-        open + closed
+        self.staged_bytes + open + closed
     }
 
     /// Rows taken in since the last [`finish`](Self::finish).
@@ -179,6 +214,7 @@ impl TableWriter {
     /// kind Unavailable nothing is lost and it can be called again.
     pub(crate) async fn finish(&mut self) -> Result<Vec<DataFile>> {
         self.check()?;
+        self.encode_staged(true)?;
         let mut partitions: Vec<Struct> = self.open.keys().cloned().collect();
         // The order of a hash map would make two runs over the same rows differ.
         partitions.sort_by_key(|partition| self.open[partition].opened_at());
@@ -284,8 +320,11 @@ impl TableWriter {
         Ok(())
     }
 
+    /// Before a file is opened: not too many at once, and no more encoders than memory has room for.
     fn make_room(&mut self) -> Result<()> {
-        if self.open.len() < self.options.max_open_files.max(1) {
+        let encoder = self.arrow.fields().len() * ENCODER_BYTES_PER_COLUMN;
+        let most = (self.options.max_buffer_bytes / 2 / encoder.max(1)).min(self.options.max_open_files).max(1);
+        if self.open.len() < most {
             return Ok(());
         }
         let oldest = self.open.iter().min_by_key(|(_, file)| file.written_at()).map(|(partition, _)| partition.clone());

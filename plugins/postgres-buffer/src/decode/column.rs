@@ -183,25 +183,28 @@ macro_rules! each {
 }
 
 impl Values {
+    /// Without room for values: of many streams most have few rows, and Arrow's own choice is room for a thousand.
     fn new(kind: &ColumnType) -> Self {
         match kind {
-            ColumnType::Boolean => Self::Boolean(BooleanBuilder::new()),
-            ColumnType::Int32 => Self::Int32(Int32Builder::new()),
-            ColumnType::Int64 => Self::Int64(Int64Builder::new()),
-            ColumnType::Float32 => Self::Float32(Float32Builder::new()),
-            ColumnType::Float64 => Self::Float64(Float64Builder::new()),
+            ColumnType::Boolean => Self::Boolean(BooleanBuilder::with_capacity(0)),
+            ColumnType::Int32 => Self::Int32(Int32Builder::with_capacity(0)),
+            ColumnType::Int64 => Self::Int64(Int64Builder::with_capacity(0)),
+            ColumnType::Float32 => Self::Float32(Float32Builder::with_capacity(0)),
+            ColumnType::Float64 => Self::Float64(Float64Builder::with_capacity(0)),
             ColumnType::Decimal(precision, scale) => {
-                let builder = Decimal128Builder::new().with_data_type(kind.arrow());
+                let builder = Decimal128Builder::with_capacity(0).with_data_type(kind.arrow());
                 Self::Decimal(builder, *precision, *scale)
             }
-            ColumnType::Text => Self::Text(StringBuilder::new()),
-            ColumnType::Json => Self::Json(StringBuilder::new()),
-            ColumnType::Date => Self::Date(Date32Builder::new()),
-            ColumnType::Time => Self::Time(Time64MicrosecondBuilder::new()),
-            ColumnType::Timestamp => Self::Timestamp(TimestampMicrosecondBuilder::new()),
-            ColumnType::TimestampTz => Self::TimestampTz(TimestampMicrosecondBuilder::new().with_timezone(UTC)),
-            ColumnType::Uuid => Self::Uuid(FixedSizeBinaryBuilder::new(16)),
-            ColumnType::Bytea => Self::Bytea(BinaryBuilder::new()),
+            ColumnType::Text => Self::Text(StringBuilder::with_capacity(0, 0)),
+            ColumnType::Json => Self::Json(StringBuilder::with_capacity(0, 0)),
+            ColumnType::Date => Self::Date(Date32Builder::with_capacity(0)),
+            ColumnType::Time => Self::Time(Time64MicrosecondBuilder::with_capacity(0)),
+            ColumnType::Timestamp => Self::Timestamp(TimestampMicrosecondBuilder::with_capacity(0)),
+            ColumnType::TimestampTz => {
+                Self::TimestampTz(TimestampMicrosecondBuilder::with_capacity(0).with_timezone(UTC))
+            }
+            ColumnType::Uuid => Self::Uuid(FixedSizeBinaryBuilder::with_capacity(0, 16)),
+            ColumnType::Bytea => Self::Bytea(BinaryBuilder::with_capacity(0, 0)),
             ColumnType::List(element) => Self::List {
                 field: Arc::new(element.field("item")),
                 offsets: vec![0],

@@ -52,6 +52,10 @@ pub(crate) fn drop_copy(postgres: &Postgres) -> Result<()> {
 }
 
 impl Database {
+    pub(crate) fn session(&self) -> &Session {
+        &self.session
+    }
+
     pub(crate) fn dsn(&self) -> &str {
         &self.dsn
     }

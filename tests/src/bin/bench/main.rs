@@ -8,9 +8,12 @@
 //! - `--backlog N`: N rows instead of `ROWS`; a poll must not cost more, memory must not grow
 //! - `--commits N`: N commits of ten rows; the last hundred beside the first hundred; `--commits N rest`: through a REST catalog
 //!   into S3
+//! - `--fan-out N`: N streams of wide rows with large values under several limits of memory, and the host's peak RSS beside
+//!   each; `--fan-out N rest`: through a REST catalog into S3; `LIMITS` are the limits in MiB (64 128 256)
 //! - `--cold-start`: from the start of the process to a commit on an existing table
 
 mod buffer;
+mod fan_out;
 mod measured;
 mod roofline;
 
@@ -50,9 +53,21 @@ fn run(arguments: &[String]) -> Result<()> {
             let rest = IcebergRest::start(&minio)?;
             commits(number(n)?, |dsn| Connector::rest(dsn, &rest, &minio))
         }
+        [option, n] if option == "--fan-out" => fan_out::run(&server()?, number(n)?, &limits()?, Connector::new),
+        [option, n, catalog] if option == "--fan-out" && catalog == "rest" => {
+            let minio = Minio::start()?;
+            let rest = IcebergRest::start(&minio)?;
+            fan_out::run(&server()?, number(n)?, &limits()?, |dsn| Connector::rest(dsn, &rest, &minio))
+        }
         [option] if option == "--cold-start" => cold_start(),
-        _ => bail!("bench [--processed N | --backlog N | --commits N [rest] | --cold-start]"),
+        _ => bail!("bench [--processed N | --backlog N | --commits N [rest] | --fan-out N [rest] | --cold-start]"),
     }
+}
+
+/// The limits of memory, in MiB.
+fn limits() -> Result<Vec<u64>> {
+    let limits = std::env::var("LIMITS").unwrap_or_else(|_| "64 128 256".to_owned());
+    limits.split_whitespace().map(|limit| limit.parse().context("LIMITS are numbers of MiB")).collect()
 }
 
 /// A server for a benchmark: it keeps its promises, as in production.

@@ -76,7 +76,7 @@ pub(crate) fn until_idle(connector: &Connector, rows: u64) -> Result<Measured> {
     }
     measured.elapsed = started.elapsed();
     measured.cpu_seconds = cpu_seconds(pid).context("the host's CPU time is gone")?;
-    let code = host.wait(INTERVAL)?;
+    let code = host.wait(Duration::from_secs(5))?;
     if code != 0 {
         bail!("the host ended with {code}: {}", host.log_tail());
     }

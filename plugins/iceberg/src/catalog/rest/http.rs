@@ -13,8 +13,6 @@ use crate::config::RestCatalogConfig;
 use crate::storage::choose_crypto;
 
 const CONNECT_TIME: Duration = Duration::from_secs(5);
-/// A server may take long to commit; the outcome of one that takes longer is looked up.
-const REQUEST_TIME: Duration = Duration::from_secs(60);
 /// What stands in a message of what a server says.
 const MOST_OF_A_MESSAGE: usize = 500;
 
@@ -46,9 +44,10 @@ pub(super) struct Http {
 impl Http {
     pub(super) fn new(config: &RestCatalogConfig, headers: HeaderMap, tokens_at: &str) -> Result<Self> {
         choose_crypto();
+        let request_time = config.request_time().map_err(|message| CatalogError::new(Kind::Refused, message))?;
         let client = Client::builder()
             .connect_timeout(CONNECT_TIME)
-            .timeout(REQUEST_TIME)
+            .timeout(request_time)
             .user_agent(concat!("philotes-iceberg/", env!("CARGO_PKG_VERSION")))
             .default_headers(headers)
             .build()

@@ -127,6 +127,7 @@ fn config(server: &Scripted) -> RestCatalogConfig {
         token: Some("s3cr3t".into()),
         oauth2: None,
         headers: BTreeMap::new(),
+        timeout: "60s".into(),
     }
 }
 
