@@ -106,6 +106,7 @@ fn build_task(
             tasks: count,
             max_memory: memory,
             route: connector.route.clone(),
+            tolerance: connector.tolerance,
         },
         source: connector.source.clone(),
         sink: connector.sink.clone(),
@@ -193,6 +194,7 @@ pub fn single_task(connector: &ConnectorConfig, end: Kind) -> TaskInfo {
         tasks: 1,
         max_memory: share as u64,
         route: connector.route.clone(),
+        tolerance: connector.tolerance,
     }
 }
 
@@ -218,6 +220,7 @@ mod tests {
             route: Route::default(),
             rename: BTreeMap::new(),
             commit: CommitPolicy { interval: ms(5), ..CommitPolicy::default() },
+            tolerance: philotes_sdk::Tolerance::None,
             tasks: 1,
             retry: RetryPolicy { initial: ms(1), max: ms(2), elapsed: ms(20) },
             restart: RestartPolicy { on_failure: true, initial: ms(1), max: ms(5), attempts: 3 },

@@ -50,6 +50,10 @@ pub const POLL_REVOKE: u32 = 5;
 pub const BATCH_ENDS_TRANSACTION: u32 = 1;
 /// [`Batch::flags`]: the rows belong to the initial load.
 pub const BATCH_INITIAL_LOAD: u32 = 2;
+/// [`Batch::flags`]: the rows are dead letters.
+pub const BATCH_DEAD_LETTERS: u32 = 4;
+/// [`Connector::flags`]: the sink keeps dead letters.
+pub const CONNECTOR_DEAD_LETTERS: u64 = 1;
 /// Level of an event: error.
 pub const LOG_ERROR: u32 = 1;
 /// Level of an event: warning.
@@ -195,7 +199,7 @@ pub struct Position {
 pub struct Batch {
     /// Size of the struct.
     pub struct_size: u32,
-    /// [`BATCH_ENDS_TRANSACTION`], [`BATCH_INITIAL_LOAD`].
+    /// [`BATCH_ENDS_TRANSACTION`], [`BATCH_INITIAL_LOAD`], [`BATCH_DEAD_LETTERS`].
     pub flags: u32,
     /// Whose rows these are.
     pub at: *const Partition,
@@ -430,6 +434,8 @@ pub struct Connector {
     pub plan: Option<PlanFor>,
     /// Does an action.
     pub act: Option<Act>,
+    /// [`CONNECTOR_DEAD_LETTERS`].
+    pub flags: u64,
 }
 
 /// `philotes_capability`: what a plugin needs of its host.

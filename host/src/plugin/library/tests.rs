@@ -325,6 +325,7 @@ fn a_flush_that_fails_halfway_loses_nothing_that_is_durable() {
         offset: Offset::new("1").unwrap(),
         ends_transaction: false,
         initial_load: false,
+        dead_letters: false,
         newest_micros: 0,
     };
     sink.write(&batch).unwrap();

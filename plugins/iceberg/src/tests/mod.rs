@@ -176,6 +176,7 @@ fn rows(at: StreamPartition, ids: &[i64], note: Option<&str>) -> ChangeBatch {
         offset: offset(ids.last().copied().unwrap_or(0)),
         ends_transaction: true,
         initial_load: false,
+        dead_letters: false,
         newest_micros: 0,
     }
 }
