@@ -153,9 +153,14 @@ impl Case {
             .source("poll_interval: 100ms")
             .sink(&format!("table: chaos.{name}"))
             .top("commit: {interval: 100ms}")
-            .top("retry: {initial: 100ms, max: 500ms}");
+            .top("retry: {initial: 100ms, max: 500ms}")
+            .top("errors: {tolerance: dead-letter}")
+            .sink(&format!("dead_letters: chaos.{name}_letters"));
         let table = connector.table(&format!("chaos.{name}"));
-        let mut shop = Shop { session: Session::connect(&dsn)?, source_id: name, parts: 0 };
+        let letters = connector.table(&format!("chaos.{name}_letters"));
+        // Elsewhere they would only slow things down.
+        let bad = self.point.name.starts_with("letters.");
+        let mut shop = Shop { session: Session::connect(&dsn)?, source_id: name, parts: 0, bad };
         shop.write_part()?;
         if self.point.at_start {
             // A table with a token, and rows that it covers which the buffer still has.
@@ -176,6 +181,10 @@ impl Case {
         for reader in READERS {
             let found = pairs(reader, &table)?;
             ensure!(found == expected, "{reader}: {}", difference(&found, &expected));
+            if bad {
+                let (found, expected) = (marks(reader, &letters)?, shop.expected_letters());
+                ensure!(found == expected, "{reader}: letters {found:?} instead of {expected:?}");
+            }
         }
         let left = match self.acknowledge {
             Acknowledge::Mark => shop.waiting()?,
@@ -236,6 +245,8 @@ struct Shop {
     session: Session,
     source_id: String,
     parts: i64,
+    /// Each part has two rows that become dead letters, one at either end.
+    bad: bool,
 }
 
 impl Shop {
@@ -253,9 +264,33 @@ impl Shop {
             )
         };
         let updates = event("UPDATE", 2, (from - PART).max(1), from - 1);
-        self.session.batch(&(event("INSERT", 1, from, to) + &updates))?;
+        let mut events = event("INSERT", 1, from, to) + &updates;
+        if self.bad {
+            events += &self.bad_rows();
+        }
+        self.session.batch(&events)?;
         self.parts += 1;
         Ok(())
+    }
+
+    /// A row with a text for a number, which the source cannot decode, and one at 24:00, for which Iceberg has no value.
+    fn bad_rows(&self) -> String {
+        let (source_id, part) = (&self.source_id, self.parts);
+        let columns = r#"{"columns": [{"name": "id", "type": "bigint"}, {"name": "v", "type": "integer"}, {"name": "at", "type": "time"}]}"#;
+        let event = |number: i64, row: &str| {
+            format!(
+                "insert into philotes.cdc_events (source_id, schema_name, table_name, operation, lsn, key_columns, after_data, \
+                 metadata, event_time) values ('{source_id}', 'public', 't', 'INSERT', 'bad {number}.', '[\"id\"]', '{row}', \
+                 '{columns}', now());"
+            )
+        };
+        event(2 * part, r#"{"id": 0, "v": "many", "at": "10:00:00"}"#)
+            + &event(2 * part + 1, r#"{"id": 0, "v": 0, "at": "24:00:00"}"#)
+    }
+
+    /// The marks of all bad rows, sorted.
+    fn expected_letters(&self) -> Vec<i64> {
+        (0..2 * self.parts).collect()
     }
 
     /// Every change that was written: (id, v), sorted.
@@ -283,6 +318,18 @@ fn pairs(reader: Reader, table: &Table) -> Result<Vec<(i64, i64)>> {
     let number = |cell: &serde_json::Value| cell.as_str().and_then(|cell| cell.parse().ok());
     let pair = |row: &Vec<serde_json::Value>| Some((number(row.first()?)?, number(row.get(1)?)?));
     rows.rows.iter().map(|row| pair(row).with_context(|| format!("{row:?} is no change"))).collect()
+}
+
+/// What the records of dead letters are marked with, sorted: each holds its LSN.
+fn marks(reader: Reader, table: &Table) -> Result<Vec<i64>> {
+    let rows = reader.query(table, "select record from t")?.rows;
+    let mark = |record: &str| record.split_once("bad ")?.1.split_once('.')?.0.parse().ok();
+    let mut marks = rows
+        .iter()
+        .map(|row| row.first().and_then(|cell| mark(cell.as_str()?)).with_context(|| format!("{row:?} has no mark")))
+        .collect::<Result<Vec<i64>>>()?;
+    marks.sort_unstable();
+    Ok(marks)
 }
 
 fn difference(found: &[(i64, i64)], expected: &[(i64, i64)]) -> String {
@@ -323,6 +370,6 @@ mod tests {
             pairs
         };
         assert_eq!(pairs(&pairwise()), pairs(&full()));
-        assert_eq!((pairwise().len(), full().len()), (48, 192));
+        assert_eq!((pairwise().len(), full().len()), (60, 240));
     }
 }

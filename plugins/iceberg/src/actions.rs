@@ -3,7 +3,7 @@
 //! Setting and forgetting an offset commit an empty snapshot: it moves the head of the table, so that a task that is
 //! running is fenced and takes the new offset up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use iceberg::TableIdent;
@@ -157,7 +157,8 @@ async fn change_offset(
         None => format!("table {table}: the offset of {at} is forgotten"),
     };
     let offsets = BTreeMap::from([(at, offset)]);
-    let changes = Changes { connector, files: &[], offsets: &offsets, retention: None };
+    let changes =
+        Changes { connector, files: &[], offsets: &offsets, properties: &HashMap::new(), retention: None };
     let (request, attempt) = snapshot::propose(&mut Base::new(loaded), changes).await?;
     match catalog.commit_table(table, request).await {
         Ok(loaded) if attempt.succeeded_in(&loaded.metadata, connector)? => {}

@@ -10,6 +10,7 @@ mod control;
 mod crashes;
 mod exclusive;
 mod foreign;
+mod letters;
 mod matrix;
 mod order;
 mod outages;

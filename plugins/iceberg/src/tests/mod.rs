@@ -4,6 +4,7 @@ mod conformance;
 mod faulty;
 mod foreign;
 mod growth;
+mod letters;
 mod operator;
 mod protocol;
 mod tables;
@@ -50,6 +51,7 @@ impl Lake {
             partition_by: Vec::new(),
             format_version: 2,
             snapshots: None,
+            dead_letters: "cdc.dead_letters".into(),
             target_file_size: "128MiB".into(),
         };
         Self { folder, config }
