@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::letter::{self, Origin};
 use super::ranges::Ranges;
 use super::read::{self, Stored};
-use crate::catalog;
+use crate::catalog::{self, Catalog};
 use crate::config::Config;
 use crate::table::{Settings, Table};
 use crate::template::Template;
@@ -30,6 +30,19 @@ struct Arguments {
 
 /// Does `replay`.
 pub(crate) async fn replay(config: &Config, context: &TaskContext, arguments: serde_json::Value) -> Result<ActionOutput> {
+    let Some(catalog) = catalog::open_existing(config).await? else {
+        return Err(Error::config("catalog.uri: no catalog is there yet, so that there are no dead letters either"));
+    };
+    replay_in(config, context, catalog, arguments).await
+}
+
+/// Does it in this catalog.
+pub(crate) async fn replay_in(
+    config: &Config,
+    context: &TaskContext,
+    catalog: Arc<dyn Catalog>,
+    arguments: serde_json::Value,
+) -> Result<ActionOutput> {
     let arguments: Arguments =
         serde_json::from_value(arguments).map_err(|e| Error::config("arguments of replay").with_source(e))?;
     let stream: StreamName = arguments.stream.parse()?;
@@ -38,9 +51,6 @@ pub(crate) async fn replay(config: &Config, context: &TaskContext, arguments: se
         Some(text) => Some(
             text.parse().map_err(|()| Error::config(format!("sequence={text}: allowed are numbers, as in 7 or 3-9")))?,
         ),
-    };
-    let Some(catalog) = catalog::open_existing(config).await? else {
-        return Err(Error::config("catalog.uri: no catalog is there yet, so that there are no dead letters either"));
     };
     let name = Template::parse(&config.table).map_err(|e| Error::config(format!("table: {e}")))?.table(&stream)?;
     let settings = Arc::new(Settings::new(config, context.clone(), catalog)?);
@@ -59,19 +69,15 @@ pub(crate) async fn replay(config: &Config, context: &TaskContext, arguments: se
         .filter(|letter| letter.table_uuid == uuid && !done.contains(letter.sequence))
         .filter(|letter| wanted.as_ref().is_none_or(|wanted| wanted.contains(letter.sequence)))
         .collect();
-    let outcome = table_of(&mut table, &due).await;
+    let outcome = write(&mut table, &due).await;
     // What was not committed is nobody's.
-    match outcome {
-        Ok(rows) => Ok(ActionOutput::Rows { columns: ["sequence", "position", "replayed"].map(str::to_owned).to_vec(), rows }),
-        Err(error) => {
-            table.abandon().await;
-            Err(error)
-        }
-    }
+    table.abandon().await;
+    let columns = ["sequence", "position", "replayed"].map(str::to_owned).to_vec();
+    Ok(ActionOutput::Rows { columns, rows: outcome? })
 }
 
 /// Writes what can be written, and says of each letter what became of it.
-async fn table_of(table: &mut Table, due: &[Stored]) -> Result<Vec<Vec<String>>> {
+async fn write(table: &mut Table, due: &[Stored]) -> Result<Vec<Vec<String>>> {
     let mut rows = Vec::new();
     let mut said = |letter: &Stored, what: String| {
         rows.push(vec![letter.sequence.to_string(), letter.position.clone(), what]);

@@ -30,7 +30,7 @@ impl Sifted {
 pub(crate) fn sift(rows: &RecordBatch, take: impl Fn(&RecordBatch) -> Result<RecordBatch>) -> Result<Sifted> {
     let (mut good, mut bad) = (Vec::new(), Vec::new());
     // The next part is on top.
-    let mut parts: Vec<Range<usize>> = vec![0..rows.num_rows()];
+    let mut parts: Vec<Range<usize>> = if rows.num_rows() > 0 { vec![0..rows.num_rows()] } else { Vec::new() };
     while let Some(part) = parts.pop() {
         match take(&rows.slice(part.start, part.len())) {
             Ok(taken) => good.push(taken),

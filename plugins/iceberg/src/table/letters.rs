@@ -11,20 +11,19 @@ use crate::dead_letters::{self, Letter, Main, Ranges, Sifted, read_intent};
 impl Table {
     /// Writes rows; those that cannot be written become letters, where the connector tolerates that.
     pub(super) async fn write_rows(&mut self, batch: &ChangeBatch) -> Result<()> {
-        let error = match self.write_all(batch).await {
-            Err(error) if error.kind() == ErrorKind::Data => error,
+        let tolerant = self.settings.context.info().tolerance.dead_letters();
+        match self.write_all(batch).await {
+            Err(error) if error.kind() == ErrorKind::Data && tolerant => {}
             outcome => return outcome,
-        };
-        if !self.settings.context.info().tolerance.dead_letters() {
-            return Err(error);
         }
         let sifted = self.sift(batch.schema_id, &batch.rows).await?;
-        let Some((first, reason)) = sifted.bad.first() else { return Err(error) };
         let letters = sifted.bad.iter().map(|(row, error)| Letter::of_row(batch, *row, error));
         let letters = letters.collect::<Result<Vec<_>>>()?;
         if let Some(good) = &sifted.good {
             self.take_in(good).await?;
         }
+        // None where the table was altered for them meanwhile.
+        let Some((first, reason)) = sifted.bad.first() else { return Ok(()) };
         tracing::warn!(
             stream = %batch.at.stream, partition = batch.at.partition, offset = batch.offset.as_str(), rows = letters.len(),
             first_row = first, error = %reason,
@@ -59,7 +58,13 @@ impl Table {
 
     /// Parts rows into those that can be written, projected, and the others; creates or alters the table as for any rows.
     pub(crate) async fn sift(&mut self, schema_id: u64, rows: &RecordBatch) -> Result<Sifted> {
-        match self.prepare(schema_id, &rows.schema()).await {
+        let mut prepared = self.prepare(schema_id, &rows.schema()).await;
+        if self.base.is_some() && prepared.as_ref().is_err_and(|error| error.kind() == ErrorKind::Data) {
+            // Somebody may have altered the table since it was loaded.
+            self.reload().await?;
+            prepared = self.prepare(schema_id, &rows.schema()).await;
+        }
+        match prepared {
             Ok(()) => {}
             // The schema itself: no row of it can be written.
             Err(error) if error.kind() == ErrorKind::Data => return Ok(Sifted::nothing_of(rows.num_rows(), &error)),

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::faulty::Fault;
 use super::*;
-use crate::dead_letters::read_intent;
+use crate::dead_letters::{self, read_intent};
 
 const LETTERS: &str = "cdc.dead_letters";
 const DAY: i64 = 86_400_000_000;
@@ -193,7 +193,8 @@ async fn whatever_becomes_of_a_request_each_letter_arrives_once() {
         for fault in 0..5 {
             let lake = Lake::new();
             let (mut sink, catalog) = sink(&lake).await;
-            assert_durable(&commit(&mut sink, &[1]).await, 1);
+            sink.write(&timed(&[1], &[])).await.unwrap();
+            assert_durable(&sink.flush().await.unwrap(), 1);
             let fault = match fault {
                 0 => Fault::AppliedButConflict,
                 1 => Fault::LostReply,
@@ -220,7 +221,8 @@ async fn whoever_adopts_an_intent_completes_it() {
     for restarted in [false, true] {
         let lake = Lake::new();
         let (mut sink, catalog) = sink(&lake).await;
-        assert_durable(&commit(&mut sink, &[1]).await, 1);
+        sink.write(&timed(&[1], &[])).await.unwrap();
+        assert_durable(&sink.flush().await.unwrap(), 1);
         catalog.script([Fault::after(|_| async {}), Fault::Unavailable]);
         sink.write(&timed(&[2, 3], &[3])).await.unwrap();
         let flushed = sink.flush().await.unwrap();
@@ -309,7 +311,7 @@ async fn a_stream_cannot_be_written_to_the_table_of_letters() {
 #[tokio::test]
 async fn files_of_letters_that_nobody_was_told_of_are_removed() {
     let lake = Lake::new();
-    let (mut sink, catalog) = sink(&lake).await;
+    let (mut sink, _) = sink(&lake).await;
     assert_durable(&commit(&mut sink, &[1]).await, 1);
     sink.write(&timed(&[2], &[2])).await.unwrap();
     let files = || {
@@ -334,7 +336,6 @@ async fn files_of_letters_that_nobody_was_told_of_are_removed() {
     std::fs::rename(&aside, &metadata).unwrap();
     sink.close(std::time::Duration::from_secs(5)).await.unwrap();
     assert_eq!(files(), 0);
-    assert!(catalog.requests().len() == 1);
 }
 
 #[tokio::test]
@@ -379,6 +380,46 @@ async fn letters_are_shown_and_replayed_once_their_cause_is_gone() {
     sink.write(&as_text(&[6])).await.unwrap();
     assert_durable(&sink.flush().await.unwrap(), 6);
     assert_eq!(states().await.len(), 3);
+}
+
+/// Whatever becomes of its request, and if it is asked for twice at once, each letter gets in once.
+#[tokio::test]
+async fn a_replay_that_is_repeated_or_races_writes_each_row_once() {
+    for fault in 0..6 {
+        let lake = Lake::new();
+        let (mut sink, catalog) = sink(&lake).await;
+        sink.write(&row(1)).await.unwrap();
+        sink.write(&as_text(&[2, 3])).await.unwrap();
+        assert_durable(&sink.flush().await.unwrap(), 3);
+        let sql = lake.catalog().await;
+        foreign::drop_column(&sql, "id").await;
+        let arguments = || json!({"stream": "public.orders"});
+        let (config, other) = (lake.config.clone(), arguments());
+        let race = Fault::after(move |catalog| async move {
+            let output = dead_letters::replay_in(&config, &tolerant(), catalog, other).await.unwrap();
+            assert!(matches!(output, ActionOutput::Rows { rows, .. } if rows.len() == 2));
+        });
+        let nothing = Fault::after(|_| async {});
+        // The first request adds the column.
+        let fault = match fault {
+            0 => Fault::AppliedButConflict,
+            1 => Fault::LostReply,
+            2 => Fault::Swallowed,
+            3 => Fault::Late,
+            4 => Fault::NotApplied,
+            _ => race,
+        };
+        let raced = matches!(fault, Fault::After(_));
+        catalog.script([nothing, fault]);
+        let outcome = dead_letters::replay_in(&lake.config, &tolerant(), catalog.clone(), arguments()).await;
+        assert_eq!(outcome.as_ref().err().map(|error| error.kind()), raced.then_some(ErrorKind::Conflict), "{outcome:?}");
+        assert!(catalog.deliver().await.iter().all(|applied| !applied));
+        assert!(replay(&lake).await.is_empty());
+        let rows: usize = lake.batches(ORDERS).await.iter().map(RecordBatch::num_rows).sum();
+        assert_eq!(rows, 3);
+        let metadata = lake.metadata().await;
+        assert_eq!(metadata.properties()["philotes.replayed.shop"], "1-2");
+    }
 }
 
 async fn head(lake: &Lake) -> i64 {
