@@ -273,19 +273,19 @@ impl Shop {
         Ok(())
     }
 
-    /// A row with a text for a number, which the source cannot decode, and one at 24:00, for which Iceberg has no value.
+    /// A row with a text for a number, which the source cannot decode, and one that says it is a text, which the table cannot
+    /// take.
     fn bad_rows(&self) -> String {
         let (source_id, part) = (&self.source_id, self.parts);
-        let columns = r#"{"columns": [{"name": "id", "type": "bigint"}, {"name": "v", "type": "integer"}, {"name": "at", "type": "time"}]}"#;
-        let event = |number: i64, row: &str| {
+        let event = |number: i64, r#type: &str| {
             format!(
                 "insert into philotes.cdc_events (source_id, schema_name, table_name, operation, lsn, key_columns, after_data, \
-                 metadata, event_time) values ('{source_id}', 'public', 't', 'INSERT', 'bad {number}.', '[\"id\"]', '{row}', \
-                 '{columns}', now());"
+                 metadata, event_time) values ('{source_id}', 'public', 't', 'INSERT', 'bad {number}.', '[\"id\"]', \
+                 '{{\"id\": 0, \"v\": \"many\"}}', '{{\"columns\": [{{\"name\": \"id\", \"type\": \"bigint\"}}, \
+                 {{\"name\": \"v\", \"type\": \"{type}\"}}]}}', now());"
             )
         };
-        event(2 * part, r#"{"id": 0, "v": "many", "at": "10:00:00"}"#)
-            + &event(2 * part + 1, r#"{"id": 0, "v": 0, "at": "24:00:00"}"#)
+        event(2 * part, "integer") + &event(2 * part + 1, "text")
     }
 
     /// The marks of all bad rows, sorted.
