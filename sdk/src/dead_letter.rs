@@ -61,7 +61,8 @@ fn fields() -> [Field; 5] {
 /// # Errors
 /// [`ErrorKind::Internal`] where they take more than two gibibytes.
 pub fn to_rows(stream: &StreamName, letters: &[DeadLetter]) -> Result<RecordBatch> {
-    let text = |of: fn(&DeadLetter) -> &str| Arc::new(StringArray::from_iter_values(letters.iter().map(of))) as ArrayRef;
+    let text =
+        |of: fn(&DeadLetter) -> &str| Arc::new(StringArray::from_iter_values(letters.iter().map(of))) as ArrayRef;
     let times: TimestampMicrosecondArray = letters.iter().map(|letter| letter.timestamp_micros).collect();
     let positions: StringArray = letters.iter().map(|letter| letter.position.as_deref()).collect();
     let columns = vec![
@@ -114,7 +115,8 @@ pub fn check(schema: &Schema) -> Result<()> {
     {
         return Ok(());
     }
-    let names = |fields: &mut dyn Iterator<Item = &Field>| fields.map(|f| f.name().as_str()).collect::<Vec<_>>().join(", ");
+    let names =
+        |fields: &mut dyn Iterator<Item = &Field>| fields.map(|f| f.name().as_str()).collect::<Vec<_>>().join(", ");
     Err(Error::internal(format!(
         "a batch of dead letters has the columns {}; they are {}, with the types of the header",
         names(&mut schema.fields().iter().map(|field| &**field)),
@@ -146,7 +148,8 @@ mod tests {
     fn other_columns_are_refused() {
         let good = schema(&StreamName::new(["t"]).unwrap());
         check(&good).unwrap();
-        let without = |at: usize| Schema::new((0..5).filter(|i| *i != at).map(|i| good.field(i).clone()).collect::<Vec<_>>());
+        let without =
+            |at: usize| Schema::new((0..5).filter(|i| *i != at).map(|i| good.field(i).clone()).collect::<Vec<_>>());
         for at in 0..5 {
             let message = check(&without(at)).unwrap_err().to_string();
             assert!(message.contains("dead letters"), "{message}");

@@ -158,9 +158,7 @@ impl Case {
             .sink(&format!("dead_letters: chaos.{name}_letters"));
         let table = connector.table(&format!("chaos.{name}"));
         let letters = connector.table(&format!("chaos.{name}_letters"));
-        // Elsewhere they would only slow things down.
-        let bad = self.point.name.starts_with("letters.");
-        let mut shop = Shop { session: Session::connect(&dsn)?, source_id: name, parts: 0, bad };
+        let mut shop = Shop { session: Session::connect(&dsn)?, source_id: name, parts: 0 };
         shop.write_part()?;
         if self.point.at_start {
             // A table with a token, and rows that it covers which the buffer still has.
@@ -181,10 +179,8 @@ impl Case {
         for reader in READERS {
             let found = pairs(reader, &table)?;
             ensure!(found == expected, "{reader}: {}", difference(&found, &expected));
-            if bad {
-                let (found, expected) = (marks(reader, &letters)?, shop.expected_letters());
-                ensure!(found == expected, "{reader}: letters {found:?} instead of {expected:?}");
-            }
+            let (found, expected) = (marks(reader, &letters)?, shop.expected_letters());
+            ensure!(found == expected, "{reader}: letters {found:?} instead of {expected:?}");
         }
         let left = match self.acknowledge {
             Acknowledge::Mark => shop.waiting()?,
@@ -245,12 +241,10 @@ struct Shop {
     session: Session,
     source_id: String,
     parts: i64,
-    /// Each part has two rows that become dead letters, one at either end.
-    bad: bool,
 }
 
 impl Shop {
-    /// New rows, and an update of each row of the part before.
+    /// New rows, an update of each row of the part before, and two rows that become dead letters.
     fn write_part(&mut self) -> Result<()> {
         let (from, to) = (self.parts * PART + 1, (self.parts + 1) * PART);
         let columns = r#"{"columns": [{"name": "id", "type": "bigint", "nullable": false}, {"name": "v", "type": "integer", "nullable": false}]}"#;
@@ -264,11 +258,7 @@ impl Shop {
             )
         };
         let updates = event("UPDATE", 2, (from - PART).max(1), from - 1);
-        let mut events = event("INSERT", 1, from, to) + &updates;
-        if self.bad {
-            events += &self.bad_rows();
-        }
-        self.session.batch(&events)?;
+        self.session.batch(&(event("INSERT", 1, from, to) + &updates + &self.bad_rows()))?;
         self.parts += 1;
         Ok(())
     }

@@ -286,7 +286,11 @@ fn tolerance(mut section: Section, sink: Option<&Endpoint>, faults: &mut Faults)
         return Tolerance::None;
     }
     if let Some(sink) = sink.filter(|sink| !sink.connector.takes_dead_letters()) {
-        faults.add(path, format!("found {word:?}, and the sink {} keeps no dead letters", sink.connector.name()), "none");
+        faults.add(
+            path,
+            format!("found {word:?}, and the sink {} keeps no dead letters", sink.connector.name()),
+            "none",
+        );
     }
     Tolerance::DeadLetter
 }

@@ -157,8 +157,7 @@ async fn change_offset(
         None => format!("table {table}: the offset of {at} is forgotten"),
     };
     let offsets = BTreeMap::from([(at, offset)]);
-    let changes =
-        Changes { connector, files: &[], offsets: &offsets, properties: &HashMap::new(), retention: None };
+    let changes = Changes { connector, files: &[], offsets: &offsets, properties: &HashMap::new(), retention: None };
     let (request, attempt) = snapshot::propose(&mut Base::new(loaded), changes).await?;
     match catalog.commit_table(table, request).await {
         Ok(loaded) if attempt.succeeded_in(&loaded.metadata, connector)? => {}

@@ -241,7 +241,10 @@ impl Table {
             if before.overlaps(replayed) {
                 return Err(Error::new(
                     ErrorKind::Conflict,
-                    format!("table {}: some of these letters were replayed meanwhile; look at them and try again", self.name),
+                    format!(
+                        "table {}: some of these letters were replayed meanwhile; look at them and try again",
+                        self.name
+                    ),
                 ));
             }
             properties.insert(replayed_property(connector), before.union(replayed).to_string());

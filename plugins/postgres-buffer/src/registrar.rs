@@ -37,7 +37,10 @@ pub(crate) struct Closed {
 
 /// What a batch consists of.
 pub(crate) enum Content {
-    Rows { rows: RecordBatch, schema_id: u64 },
+    Rows {
+        rows: RecordBatch,
+        schema_id: u64,
+    },
     /// Dead letters; the rows themselves are read when they are written down.
     Letters(Vec<Fault>),
 }

@@ -52,7 +52,8 @@ impl FlushItem {
     /// [`ErrorKind::Internal`] where the text is no such item.
     pub fn add(json: &str, to: &mut Flushed) -> Result<()> {
         let item: Self = serde_json::from_str(json).map_err(|e| {
-            Error::internal("flush emitted what is no durable offset, commit, count of dead letters or failure").with_source(e)
+            Error::internal("flush emitted what is no durable offset, commit, count of dead letters or failure")
+                .with_source(e)
         })?;
         match item {
             // Deserialised transparently, so that length and syntax are still to be checked.

@@ -40,7 +40,8 @@ fn good(rows: i64) -> Vec<(i64, i64)> {
 }
 
 fn letters(reader: Reader, table: &Table) -> Vec<BTreeMap<String, Value>> {
-    let columns = ["stream", "partition", "sequence", "origin", "position", "kind", "message", "record", "_cdc_timestamp"];
+    let columns =
+        ["stream", "partition", "sequence", "origin", "position", "kind", "message", "record", "_cdc_timestamp"];
     let sql = format!("select {} from t order by sequence", columns.map(|name| format!("\"{name}\"")).join(", "));
     let rows = reader.query(table, &sql).unwrap().rows;
     rows.into_iter().map(|row| columns.iter().map(|name| (*name).to_owned()).zip(row).collect()).collect()
@@ -63,7 +64,10 @@ fn assert_letters(session: &Session, connector: &Connector, rows: i64) {
         let mut found = Vec::new();
         for (number, letter) in letters.iter().enumerate() {
             assert_eq!(text(letter, "sequence"), (number + 1).to_string(), "{reader}");
-            assert_eq!((text(letter, "stream"), text(letter, "partition"), text(letter, "kind")), ("public.t", "0", "data"));
+            assert_eq!(
+                (text(letter, "stream"), text(letter, "partition"), text(letter, "kind")),
+                ("public.t", "0", "data")
+            );
             assert_eq!(text(letter, "_cdc_timestamp"), "1769248800000000", "{reader}: {letter:?}");
             let record: Value = serde_json::from_str(text(letter, "record")).unwrap();
             let id = match text(letter, "origin") {
@@ -81,7 +85,10 @@ fn assert_letters(session: &Session, connector: &Connector, rows: i64) {
                     assert!(text(letter, "message").contains("\"v\""), "{letter:?}");
                     let id = record["id"].as_i64().unwrap();
                     assert_eq!(text(letter, "position"), format!("lsn {id}"));
-                    assert_eq!((&record["_cdc_operation"], &record["v"], id % 10), (&json!("INSERT"), &json!("some"), 7));
+                    assert_eq!(
+                        (&record["_cdc_operation"], &record["v"], id % 10),
+                        (&json!("INSERT"), &json!("some"), 7)
+                    );
                     id
                 }
                 other => panic!("{other}"),

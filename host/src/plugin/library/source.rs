@@ -11,7 +11,8 @@ use philotes_sdk::abi::{
     has_schema, import_rows, import_schema, read_partition, read_partitions,
 };
 use philotes_sdk::{
-    ChangeBatch, Error, Offset, Poll, Result, StreamName, StreamOffset, StreamPartition, TaskInfo, Tolerance, dead_letter,
+    ChangeBatch, Error, Offset, Poll, Result, StreamName, StreamOffset, StreamPartition, TaskInfo, Tolerance,
+    dead_letter,
 };
 
 use super::instance::{ForeignInstance, Life, millis};

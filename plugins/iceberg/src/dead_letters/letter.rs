@@ -4,7 +4,8 @@ use std::io::Cursor;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, Int64Array, LargeBinaryArray, RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Array,
+    Array, ArrayRef, AsArray, Int64Array, LargeBinaryArray, RecordBatch, StringArray, TimestampMicrosecondArray,
+    UInt64Array,
 };
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
@@ -79,7 +80,8 @@ impl Letter {
         let one = take_record_batch(&batch.rows, &index)
             .map_err(|e| Error::internal("a row cannot be taken out of its batch").with_source(e))?;
         let lsn = one.column_by_name(LSN).and_then(|column| column.as_string_opt::<i32>().cloned());
-        let time = one.column_by_name(TIMESTAMP).and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>().cloned());
+        let time =
+            one.column_by_name(TIMESTAMP).and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>().cloned());
         Ok(Self {
             at: batch.at.clone(),
             offset: batch.offset.clone(),
@@ -183,7 +185,8 @@ pub(super) fn schema() -> SchemaRef {
 
 /// The letters as rows of their table, numbered after `from`.
 pub(super) fn to_rows(connector: &str, main: Main<'_>, from: u64, letters: &[Letter]) -> Result<RecordBatch> {
-    let text = |of: &dyn Fn(&Letter) -> String| Arc::new(StringArray::from_iter_values(letters.iter().map(of))) as ArrayRef;
+    let text =
+        |of: &dyn Fn(&Letter) -> String| Arc::new(StringArray::from_iter_values(letters.iter().map(of))) as ArrayRef;
     let times = |of: &dyn Fn(&Letter) -> Option<i64>| {
         Arc::new(letters.iter().map(of).collect::<TimestampMicrosecondArray>().with_timezone(UTC)) as ArrayRef
     };

@@ -23,8 +23,8 @@ pub(crate) use actions::{DEAD_LETTERS, list, show};
 pub(crate) use intent::{Intent, read as read_intent};
 pub(crate) use letter::{Letter, Letters};
 pub(crate) use ranges::{Ranges, property as replayed_property};
-pub(crate) use replay::{REPLAY, replay};
 #[cfg(test)]
 pub(crate) use replay::replay_in;
+pub(crate) use replay::{REPLAY, replay};
 pub(crate) use sift::{Sifted, sift};
 pub(crate) use table::{Main, append, remove, store};

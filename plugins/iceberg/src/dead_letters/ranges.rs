@@ -87,7 +87,9 @@ mod tests {
 
     #[test]
     fn sets_are_read_merged_and_written() {
-        for (text, written) in [("7", "7"), ("1-3", "1-3"), ("5,1-3,4", "1-5"), ("9, 2-3,11", "2-3,9,11"), ("1-9,3", "1-9")] {
+        for (text, written) in
+            [("7", "7"), ("1-3", "1-3"), ("5,1-3,4", "1-5"), ("9, 2-3,11", "2-3,9,11"), ("1-9,3", "1-9")]
+        {
             assert_eq!(text.parse::<Ranges>().unwrap().to_string(), written, "{text}");
         }
         for text in ["", "a", "3-1", "-1", "1-", "1,,2"] {

@@ -63,7 +63,8 @@ pub(super) async fn letters(
     let mut letters = Vec::new();
     for batch in &batches {
         for row in 0..batch.num_rows() {
-            letters.push(letter(batch, row).ok_or_else(|| Error::data(format!("table {table} holds no dead letters")))?);
+            letters
+                .push(letter(batch, row).ok_or_else(|| Error::data(format!("table {table} holds no dead letters")))?);
         }
     }
     letters.sort_by(|a, b| (&a.stream, &a.table_uuid, a.sequence).cmp(&(&b.stream, &b.table_uuid, b.sequence)));

@@ -29,7 +29,11 @@ struct Arguments {
 }
 
 /// Does `replay`.
-pub(crate) async fn replay(config: &Config, context: &TaskContext, arguments: serde_json::Value) -> Result<ActionOutput> {
+pub(crate) async fn replay(
+    config: &Config,
+    context: &TaskContext,
+    arguments: serde_json::Value,
+) -> Result<ActionOutput> {
     let Some(catalog) = catalog::open_existing(config).await? else {
         return Err(Error::config("catalog.uri: no catalog is there yet, so that there are no dead letters either"));
     };
@@ -49,7 +53,8 @@ pub(crate) async fn replay_in(
     let wanted: Option<Ranges> = match &arguments.sequence {
         None => None,
         Some(text) => Some(
-            text.parse().map_err(|()| Error::config(format!("sequence={text}: allowed are numbers, as in 7 or 3-9")))?,
+            text.parse()
+                .map_err(|()| Error::config(format!("sequence={text}: allowed are numbers, as in 7 or 3-9")))?,
         ),
     };
     let name = Template::parse(&config.table).map_err(|e| Error::config(format!("table: {e}")))?.table(&stream)?;
@@ -62,7 +67,8 @@ pub(crate) async fn replay_in(
     };
     let connector = settings.connector();
     let letters =
-        read::letters(settings.catalog.as_ref(), &settings.dead_letters, connector, Some(&stream.to_string()), true).await?;
+        read::letters(settings.catalog.as_ref(), &settings.dead_letters, connector, Some(&stream.to_string()), true)
+            .await?;
     let done = table.replayed()?;
     let due: Vec<Stored> = letters
         .into_iter()

@@ -30,7 +30,8 @@ impl Sifted {
 pub(crate) fn sift(rows: &RecordBatch, take: impl Fn(&RecordBatch) -> Result<RecordBatch>) -> Result<Sifted> {
     let (mut good, mut bad) = (Vec::new(), Vec::new());
     // The next part is on top.
-    let mut parts: Vec<Range<usize>> = if rows.num_rows() > 0 { vec![0..rows.num_rows()] } else { Vec::new() };
+    let mut parts: Vec<Range<usize>> = Vec::new();
+    parts.extend((rows.num_rows() > 0).then_some(0..rows.num_rows()));
     while let Some(part) = parts.pop() {
         match take(&rows.slice(part.start, part.len())) {
             Ok(taken) => good.push(taken),

@@ -106,7 +106,8 @@ impl Table {
         let Some(base) = &self.base else { return Ok(()) };
         let Some(intent) = read_intent(&base.metadata, self.settings.connector())? else { return Ok(()) };
         if intent.number > self.completed {
-            dead_letters::append(&self.settings, Main { name: &self.name, uuid: base.metadata.uuid() }, &intent).await?;
+            dead_letters::append(&self.settings, Main { name: &self.name, uuid: base.metadata.uuid() }, &intent)
+                .await?;
             self.completed = intent.number;
         }
         Ok(())

@@ -119,15 +119,22 @@ async fn only_bad_rows_become_letters_with_what_they_were() {
                     _cdc_timestamp failed_at";
     assert_eq!(names.join(" "), expected);
     let cell = |name: &str| batch.column_by_name(name).unwrap().as_string::<i32>().value(0).to_owned();
-    assert_eq!(cell("connector") + " " + &cell("table") + " " + &cell("stream"), "shop cdc.public_orders public.orders");
+    assert_eq!(
+        cell("connector") + " " + &cell("table") + " " + &cell("stream"),
+        "shop cdc.public_orders public.orders"
+    );
     assert_eq!(cell("table_uuid"), lake.metadata().await.uuid().to_string());
-    assert_eq!((cell("partition"), cell("offset"), cell("origin")), ("0".into(), "{\"batch\":5}".into(), "sink".into()));
+    assert_eq!(
+        (cell("partition"), cell("offset"), cell("origin")),
+        ("0".into(), "{\"batch\":5}".into(), "sink".into())
+    );
     assert_eq!(cell("kind"), "data");
     let message = cell("message");
     assert!(message.contains("\"t\"") && message.contains("23:59:59"), "{message}");
     let record: serde_json::Value = serde_json::from_str(&cell("record")).unwrap();
     assert_eq!((&record["id"], &record["_cdc_operation"]), (&json!(2), &json!("INSERT")));
-    let times = batch.column_by_name("_cdc_timestamp").unwrap().as_primitive::<arrow::datatypes::TimestampMicrosecondType>();
+    let times =
+        batch.column_by_name("_cdc_timestamp").unwrap().as_primitive::<arrow::datatypes::TimestampMicrosecondType>();
     assert_eq!(times.value(0), 1_769_212_800_000_000);
     assert_eq!(sequences(&lake).await, [1, 2]);
 }
@@ -357,7 +364,10 @@ async fn letters_are_shown_and_replayed_once_their_cause_is_gone() {
 
     // The cause is still there: they are left as they are, and the table too.
     let said = replay(&lake).await;
-    assert!(said.iter().all(|row| row[2].starts_with("no: ")) && said[2][2].contains("insert it at the source"), "{said:?}");
+    assert!(
+        said.iter().all(|row| row[2].starts_with("no: ")) && said[2][2].contains("insert it at the source"),
+        "{said:?}"
+    );
     let head = head(&lake).await;
     // The column goes, and comes back as text.
     let catalog = lake.catalog().await;
@@ -412,7 +422,11 @@ async fn a_replay_that_is_repeated_or_races_writes_each_row_once() {
         let raced = matches!(fault, Fault::After(_));
         catalog.script([nothing, fault]);
         let outcome = dead_letters::replay_in(&lake.config, &tolerant(), catalog.clone(), arguments()).await;
-        assert_eq!(outcome.as_ref().err().map(|error| error.kind()), raced.then_some(ErrorKind::Conflict), "{outcome:?}");
+        assert_eq!(
+            outcome.as_ref().err().map(|error| error.kind()),
+            raced.then_some(ErrorKind::Conflict),
+            "{outcome:?}"
+        );
         assert!(catalog.deliver().await.iter().all(|applied| !applied));
         assert!(replay(&lake).await.is_empty());
         let rows: usize = lake.batches(ORDERS).await.iter().map(RecordBatch::num_rows).sum();
