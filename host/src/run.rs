@@ -106,6 +106,7 @@ fn build_task(
             tasks: count,
             max_memory: memory,
             route: connector.route.clone(),
+            tolerance: connector.tolerance,
         },
         source: connector.source.clone(),
         sink: connector.sink.clone(),
@@ -194,6 +195,7 @@ pub fn single_task(connector: &ConnectorConfig, end: Kind) -> TaskInfo {
         tasks: 1,
         max_memory: share as u64,
         route: connector.route.clone(),
+        tolerance: connector.tolerance,
     }
 }
 
@@ -219,6 +221,7 @@ mod tests {
             route: Route::default(),
             rename: BTreeMap::new(),
             commit: CommitPolicy { interval: ms(5), ..CommitPolicy::default() },
+            tolerance: philotes_sdk::Tolerance::None,
             tasks: 1,
             retry: RetryPolicy { initial: ms(1), max: ms(2), elapsed: ms(20) },
             stalled_after: ms(30_000),

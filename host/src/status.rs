@@ -106,6 +106,7 @@ struct StreamProgress {
     /// Of the newest row read, and of the newest one committed; zero where unknown.
     read_micros: i64,
     committed_micros: i64,
+    dead_letters: u64,
     last_commit: Option<DateTime<Utc>>,
 }
 
@@ -197,6 +198,8 @@ pub struct StreamSnapshot {
     pub read_rows: u64,
     /// Rows durable in the sink.
     pub committed_rows: u64,
+    /// Records that could not be written and were kept as dead letters, durable in the sink.
+    pub dead_letters: u64,
     /// Rows on their way.
     pub uncommitted_rows: u64,
     /// How far the sink is behind the source's server; `None` where the source does not say.
@@ -435,6 +438,14 @@ impl TaskStatus {
             .set(now.timestamp_millis() as f64 / 1000.0);
     }
 
+    /// So many dead letters of a partition became durable.
+    pub(crate) fn dead_letters(&self, at: &StreamPartition, count: u64) {
+        self.inner().stream(at).dead_letters += count;
+        let stream = at.stream.to_string();
+        counter!("philotes_dead_letters_total", "connector" => self.connector.clone(), "stream" => stream)
+            .increment(count);
+    }
+
     /// A flush came back, having done these commits.
     pub(crate) fn flushed(&self, took: Duration, commits: &[Committed]) {
         self.inner().commits += commits.len() as u64;
@@ -474,6 +485,7 @@ impl TaskStatus {
                     partition: at.partition.clone(),
                     read_rows: progress.read_rows,
                     committed_rows: progress.committed_rows,
+                    dead_letters: progress.dead_letters,
                     uncommitted_rows: progress.uncommitted_rows,
                     lag_seconds: progress.lag(inner.caught_up, now),
                     last_commit: progress.last_commit.map(print_time),

@@ -419,6 +419,7 @@ impl SourceInstance for MemorySource {
                     offset: offset(to),
                     ends_transaction: true,
                     initial_load: false,
+                    dead_letters: false,
                     newest_micros: 0,
                 }));
             }

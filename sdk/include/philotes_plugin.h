@@ -119,6 +119,10 @@ struct ArrowArray {
 /* philotes_batch.flags */
 #define PHILOTES_BATCH_ENDS_TRANSACTION 1u
 #define PHILOTES_BATCH_INITIAL_LOAD 2u
+#define PHILOTES_BATCH_DEAD_LETTERS 4u /* see philotes_batch */
+
+/* philotes_connector.flags */
+#define PHILOTES_CONNECTOR_DEAD_LETTERS UINT64_C(1) /* a sink that keeps dead letters */
 
 /* philotes_argument.flags */
 #define PHILOTES_ARGUMENT_REQUIRED 1u  /* the action cannot do without it */
@@ -188,6 +192,11 @@ typedef struct philotes_position {
  * the source's own position). The schema's metadata says philotes.stream (the stream's name, printed with dots) and philotes.key (a
  * JSON array of the key columns' names, [] where there is none); a column's metadata may say philotes.source_type (its type at
  * the source). A time zone is always spelled +00:00. Views, list views, unions and run-end encoding are refused.
+ *
+ * With PHILOTES_BATCH_DEAD_LETTERS the rows are records that cannot be written, and the columns are these instead: position ("u",
+ * nullable: the source's own name of the record), kind ("u": the error's kind in lower case: data), message ("u": why, without
+ * any value), record ("u": the record as the source has it), none of these three nullable, and _cdc_timestamp as above. Such
+ * a schema has an id of its own. A source sends them only where its task says "tolerance":"dead-letter".
  */
 typedef struct philotes_batch {
     uint32_t struct_size;
@@ -271,7 +280,8 @@ typedef struct philotes_source {
     uint32_t reserved;
     /*
      * Makes an instance without touching a server. `config` is a JSON object; `task` is
-     * {"connector","task","tasks","max_memory","route":{"include","exclude"}}. On success *instance is the host's to destroy.
+     * {"connector","task","tasks","max_memory","route":{"include","exclude"},"tolerance"}, where tolerance is none or
+     * dead-letter: what becomes of a record that cannot be written. On success *instance is the host's to destroy.
      */
     uint32_t (*create)(const philotes_host *host, philotes_text config, philotes_text task, void **instance,
                        philotes_error *error);
@@ -319,6 +329,7 @@ typedef struct philotes_sink {
      * Makes durable what was written. Emits JSON objects, each with one key:
      *   {"durable": {"stream": ["a", "b"], "partition": "0", "offset": "<the offset's text>"}}
      *   {"commit":  {"table": "t", "rows": 1, "bytes": 1, "files": 1, "id": "<the sink's own name of it>"}}
+     *   {"dead_letters": {"stream": ["a", "b"], "partition": "0", "count": 1}}   dead letters that are durable
      *   {"failed":  {"stream": ["a", "b"], "partition": "0", "kind": 2, "message": "why"}}
      * Items count whatever is returned: on an error, what was emitted before is durable nonetheless.
      */
@@ -349,7 +360,7 @@ typedef struct philotes_argument {
 typedef struct philotes_action {
     uint32_t struct_size;
     uint32_t argument_count;
-    philotes_text name; /* [a-z0-9-]{1,63} */
+    philotes_text name; /* [a-z0-9_-]{1,63} */
     philotes_text doc; /* one sentence */
     const philotes_argument *const *arguments;
 } philotes_action;
@@ -394,6 +405,7 @@ typedef struct philotes_connector {
      */
     uint32_t (*act)(const philotes_host *host, philotes_text config, philotes_text task, philotes_text action,
                     philotes_text arguments, void *slot, philotes_error *error);
+    uint64_t flags; /* PHILOTES_CONNECTOR_ */
 } philotes_connector;
 
 /* A host capability that a plugin cannot do without, by number and by name, so that an older host can say what it lacks. */

@@ -54,6 +54,10 @@ pub const ARGUMENT_REQUIRED: u32 = 1;
 pub const ARGUMENT_EXCLUSIVE: u32 = 2;
 /// [`Batch::flags`]: the rows belong to the initial load.
 pub const BATCH_INITIAL_LOAD: u32 = 2;
+/// [`Batch::flags`]: the rows are dead letters.
+pub const BATCH_DEAD_LETTERS: u32 = 4;
+/// [`Connector::flags`]: the sink keeps dead letters.
+pub const CONNECTOR_DEAD_LETTERS: u64 = 1;
 /// Level of an event: error.
 pub const LOG_ERROR: u32 = 1;
 /// Level of an event: warning.
@@ -199,7 +203,7 @@ pub struct Position {
 pub struct Batch {
     /// Size of the struct.
     pub struct_size: u32,
-    /// [`BATCH_ENDS_TRANSACTION`], [`BATCH_INITIAL_LOAD`].
+    /// [`BATCH_ENDS_TRANSACTION`], [`BATCH_INITIAL_LOAD`], [`BATCH_DEAD_LETTERS`].
     pub flags: u32,
     /// Whose rows these are.
     pub at: *const Partition,
@@ -434,6 +438,8 @@ pub struct Connector {
     pub plan: Option<PlanFor>,
     /// Does an action.
     pub act: Option<Act>,
+    /// [`CONNECTOR_DEAD_LETTERS`].
+    pub flags: u64,
 }
 
 /// `philotes_capability`: what a plugin needs of its host.

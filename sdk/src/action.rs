@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// One action, as `philotes action FILE` lists it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Action {
-    /// Its name, `[a-z0-9-]{1,63}`: `init`, `capture`, `offsets`. The loader refuses a plugin with any other.
+    /// Its name, `[a-z0-9_-]{1,63}`: `init`, `capture`, `dead_letters`. The loader refuses a plugin with any other.
     pub name: String,
     /// One sentence: what it does.
     pub doc: String,

@@ -56,6 +56,8 @@ pub struct ChangeBatch {
     pub ends_transaction: bool,
     /// The rows belong to the initial load.
     pub initial_load: bool,
+    /// The rows are not the stream's own but its dead letters, in the columns of [`dead_letter`](crate::dead_letter).
+    pub dead_letters: bool,
     /// When the source's server took the newest of these rows in, in microseconds since 1970 UTC; for the lag. Zero
     /// where unknown.
     pub newest_micros: i64,

@@ -22,6 +22,28 @@ pub struct TaskInfo {
     pub max_memory: u64,
     /// Which streams are wanted. Sources push it down to their server; the host applies it as well.
     pub route: Route,
+    /// What becomes of a record that cannot be written.
+    #[serde(default)]
+    pub tolerance: Tolerance,
+}
+
+/// What becomes of a record that cannot be written: `errors.tolerance`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tolerance {
+    /// It is an error of kind [`Data`](crate::ErrorKind::Data), which stops the connector.
+    #[default]
+    None,
+    /// It is kept as a [dead letter](crate::dead_letter), and the others go on.
+    DeadLetter,
+}
+
+impl Tolerance {
+    /// Whether a record that cannot be written becomes a dead letter.
+    #[must_use]
+    pub fn dead_letters(self) -> bool {
+        self == Self::DeadLetter
+    }
 }
 
 /// The streams that a connector wants, as glob patterns over their printed names.

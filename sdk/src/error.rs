@@ -38,6 +38,12 @@ impl ErrorKind {
         })
     }
 
+    /// The kind with this name, if there is one.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        (1..=7).filter_map(Self::from_u32).find(|kind| kind.name() == name)
+    }
+
     /// The kind's name in lower case, as it stands in logs, status and metrics.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -39,6 +39,12 @@ pub const fn is_name(name: &str) -> bool {
     index >= 1 && index <= 63
 }
 
+/// Whether a text can name an action: `[a-z0-9_-]{1,63}`.
+#[must_use]
+pub fn is_action_name(name: &str) -> bool {
+    is_name(&name.replace('_', "-"))
+}
+
 /// Exports a plugin: its sources and its sinks, under one id.
 ///
 /// Once per crate, which is a `cdylib`. `worker_threads: N` at the end gives each instance's runtime more than one worker
@@ -104,5 +110,6 @@ mod tests {
         for name in ["", "A", "a_b", "ä", "a b", &"x".repeat(64)] {
             assert!(!is_name(name), "{name}");
         }
+        assert!(is_action_name("dead_letters") && is_action_name("init") && !is_action_name("Init"));
     }
 }

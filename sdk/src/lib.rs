@@ -47,7 +47,8 @@
 //!         self.next = Some(to);
 //!         let (rows, offset) = (rows(from, to)?, Offset::from_value(&to)?);
 //!         Ok(Poll::Batch(ChangeBatch {
-//!             at, schema_id: 0, rows, offset, ends_transaction: true, initial_load: false, newest_micros: 0,
+//!             at, schema_id: 0, rows, offset, ends_transaction: true, initial_load: false, dead_letters: false,
+//!             newest_micros: 0,
 //!         }))
 //!     }
 //!     async fn resume(&mut self, _: &StreamPartition, offset: Option<&Offset>) -> Result<()> {
@@ -150,7 +151,7 @@
 //! #         let offset = Offset::new("3")?;
 //! #         let batch = ChangeBatch {
 //! #             at: at.clone(), schema_id: 0, rows, offset: offset.clone(), ends_transaction: true,
-//! #             initial_load: false, newest_micros: 0,
+//! #             initial_load: false, dead_letters: false, newest_micros: 0,
 //! #         };
 //! #         let mut sink = open().await?;
 //! #         sink.write(&batch).await?;
@@ -171,6 +172,7 @@ pub mod batch;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod context;
+pub mod dead_letter;
 mod error;
 #[allow(unsafe_code, reason = "the plugin's side of the C ABI; every block says why it holds")]
 pub mod export;
@@ -182,7 +184,7 @@ mod stream;
 
 pub use action::{Action, ActionArgument, ActionOutput};
 pub use batch::{ChangeBatch, StreamDescription};
-pub use context::{Host, MetricKind, Route, TaskContext, TaskInfo, glob};
+pub use context::{Host, MetricKind, Route, TaskContext, TaskInfo, Tolerance, glob};
 pub use error::{Error, ErrorKind, Result};
 pub use sink::{Committed, Flushed, Plan, PlannedColumn, Sink};
 pub use source::{Poll, Source};

@@ -16,6 +16,8 @@ pub struct Flushed {
     pub durable: Vec<StreamOffset>,
     /// What became visible with them, one entry per commit; for logs and metrics.
     pub commits: Vec<Committed>,
+    /// How many dead letters became durable, by partition: those of the source and the sink's own.
+    pub dead_letters: Vec<(StreamPartition, u64)>,
     /// These partitions' rows are not durable. The sink keeps them: the host retries the flush or reopens, by kind.
     pub failed: Vec<(StreamPartition, Error)>,
 }
@@ -55,6 +57,10 @@ pub trait Sink: Send + Sized + 'static {
     const NAME: &'static str;
     /// One sentence for `philotes plugins describe`.
     const DOC: &'static str;
+    /// It keeps dead letters: [`Tolerance::DeadLetter`](crate::Tolerance) is allowed. It then takes batches with
+    /// [`ChangeBatch::dead_letters`] set, and where the connector asks for it (and not otherwise) makes dead letters of
+    /// the rows that it cannot write itself, durable exactly once as rows are, with the offset of the batch they came in.
+    const DEAD_LETTERS: bool = false;
     /// The configuration; its JSON Schema is the configuration spec. Use `deny_unknown_fields`.
     type Config: DeserializeOwned + JsonSchema + Send + Sync + 'static;
 

@@ -42,6 +42,9 @@ pub enum Poll {
 /// * Before the first batch of a partition the source announces it and receives [`resume`](Source::resume). It delivers
 ///   only rows after that offset, each once, in order. A stream that the route leaves out
 ///   ([`Route::wants`](crate::Route::wants)) need not be announced; if it is, it gets no answer, and nothing of it is wanted.
+/// * A record that it cannot make a row of is an error of kind [`Data`](crate::ErrorKind::Data). Where the connector tolerates them
+///   ([`TaskInfo::tolerance`](crate::TaskInfo)) it is a row of a batch of [dead letters](crate::dead_letter) instead, announced,
+///   offset and acknowledged as every batch is.
 /// * [`commit`](Source::commit) names offsets that are durable in the sink. It must return without waiting; acknowledging
 ///   is garbage collection and happens on the plugin's runtime. A failed acknowledgement surfaces at a later poll.
 /// * Any error ends the instance: the host drops what is uncommitted, closes and reopens the source and the sink (after a

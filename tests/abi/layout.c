@@ -114,6 +114,7 @@ int main(void)
     FIELD(philotes_connector, streams);
     FIELD(philotes_connector, plan);
     FIELD(philotes_connector, act);
+    FIELD(philotes_connector, flags);
     SIZE(philotes_capability);
     FIELD(philotes_capability, struct_size);
     FIELD(philotes_capability, bit);

@@ -251,6 +251,11 @@ class PyIceberg:
         """Rows, each an object by the columns' names."""
         self.table.append(pa.Table.from_pylist(request["rows"], schema=self.table.schema().as_arrow()))
 
+    def drop_column(self, request):
+        """Takes a column out of the schema, as ALTER TABLE DROP COLUMN does."""
+        with self.table.update_schema() as update:
+            update.delete_column(request["column"])
+
     def rollback(self, request):
         """Makes an earlier snapshot the head, as an operator's rollback does."""
         snapshot = int(request["snapshot"])

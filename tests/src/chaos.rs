@@ -153,8 +153,11 @@ impl Case {
             .source("poll_interval: 100ms")
             .sink(&format!("table: chaos.{name}"))
             .top("commit: {interval: 100ms}")
-            .top("retry: {initial: 100ms, max: 500ms}");
+            .top("retry: {initial: 100ms, max: 500ms}")
+            .top("errors: {tolerance: dead-letter}")
+            .sink(&format!("dead_letters: chaos.{name}_letters"));
         let table = connector.table(&format!("chaos.{name}"));
+        let letters = connector.table(&format!("chaos.{name}_letters"));
         let mut shop = Shop { session: Session::connect(&dsn)?, source_id: name, parts: 0 };
         shop.write_part()?;
         if self.point.at_start {
@@ -176,6 +179,8 @@ impl Case {
         for reader in READERS {
             let found = pairs(reader, &table)?;
             ensure!(found == expected, "{reader}: {}", difference(&found, &expected));
+            let (found, expected) = (marks(reader, &letters)?, shop.expected_letters());
+            ensure!(found == expected, "{reader}: letters {found:?} instead of {expected:?}");
         }
         let left = match self.acknowledge {
             Acknowledge::Mark => shop.waiting()?,
@@ -239,7 +244,7 @@ struct Shop {
 }
 
 impl Shop {
-    /// New rows, and an update of each row of the part before.
+    /// New rows, an update of each row of the part before, and two rows that become dead letters.
     fn write_part(&mut self) -> Result<()> {
         let (from, to) = (self.parts * PART + 1, (self.parts + 1) * PART);
         let columns = r#"{"columns": [{"name": "id", "type": "bigint", "nullable": false}, {"name": "v", "type": "integer", "nullable": false}]}"#;
@@ -253,9 +258,29 @@ impl Shop {
             )
         };
         let updates = event("UPDATE", 2, (from - PART).max(1), from - 1);
-        self.session.batch(&(event("INSERT", 1, from, to) + &updates))?;
+        self.session.batch(&(event("INSERT", 1, from, to) + &updates + &self.bad_rows()))?;
         self.parts += 1;
         Ok(())
+    }
+
+    /// A row with a text for a number, which the source cannot decode, and one that says it is a text, which the table cannot
+    /// take.
+    fn bad_rows(&self) -> String {
+        let (source_id, part) = (&self.source_id, self.parts);
+        let event = |number: i64, r#type: &str| {
+            format!(
+                "insert into philotes.cdc_events (source_id, schema_name, table_name, operation, lsn, key_columns, after_data, \
+                 metadata, event_time) values ('{source_id}', 'public', 't', 'INSERT', 'bad {number}.', '[\"id\"]', \
+                 '{{\"id\": 0, \"v\": \"many\"}}', '{{\"columns\": [{{\"name\": \"id\", \"type\": \"bigint\"}}, \
+                 {{\"name\": \"v\", \"type\": \"{type}\"}}]}}', now());"
+            )
+        };
+        event(2 * part, "integer") + &event(2 * part + 1, "text")
+    }
+
+    /// The marks of all bad rows, sorted.
+    fn expected_letters(&self) -> Vec<i64> {
+        (0..2 * self.parts).collect()
     }
 
     /// Every change that was written: (id, v), sorted.
@@ -283,6 +308,18 @@ fn pairs(reader: Reader, table: &Table) -> Result<Vec<(i64, i64)>> {
     let number = |cell: &serde_json::Value| cell.as_str().and_then(|cell| cell.parse().ok());
     let pair = |row: &Vec<serde_json::Value>| Some((number(row.first()?)?, number(row.get(1)?)?));
     rows.rows.iter().map(|row| pair(row).with_context(|| format!("{row:?} is no change"))).collect()
+}
+
+/// What the records of dead letters are marked with, sorted: each holds its LSN.
+fn marks(reader: Reader, table: &Table) -> Result<Vec<i64>> {
+    let rows = reader.query(table, "select record from t")?.rows;
+    let mark = |record: &str| record.split_once("bad ")?.1.split_once('.')?.0.parse().ok();
+    let mut marks = rows
+        .iter()
+        .map(|row| row.first().and_then(|cell| mark(cell.as_str()?)).with_context(|| format!("{row:?} has no mark")))
+        .collect::<Result<Vec<i64>>>()?;
+    marks.sort_unstable();
+    Ok(marks)
 }
 
 fn difference(found: &[(i64, i64)], expected: &[(i64, i64)]) -> String {
@@ -323,6 +360,6 @@ mod tests {
             pairs
         };
         assert_eq!(pairs(&pairwise()), pairs(&full()));
-        assert_eq!((pairwise().len(), full().len()), (48, 192));
+        assert_eq!((pairwise().len(), full().len()), (60, 240));
     }
 }

@@ -18,7 +18,7 @@ pub struct Failpoint {
 }
 
 /// All of them, in the order in which a row passes them.
-pub const FAILPOINTS: [Failpoint; 12] = [
+pub const FAILPOINTS: [Failpoint; 15] = [
     Failpoint {
         name: "token.unread",
         place: "iceberg: a stream was announced, its table is not loaded yet",
@@ -62,6 +62,13 @@ pub const FAILPOINTS: [Failpoint; 12] = [
         at_start: false,
     },
     Failpoint {
+        name: "letters.stored",
+        place: "iceberg: a file with dead letters is in the storage, the commit that names it is not proposed",
+        left: "data files and a file with dead letters in no snapshot",
+        safe: "the same",
+        at_start: false,
+    },
+    Failpoint {
         name: "commit.proposed",
         place: "iceberg: manifests are written, the commit is not sent",
         left: "data files and manifests in no snapshot",
@@ -80,6 +87,20 @@ pub const FAILPOINTS: [Failpoint; 12] = [
         place: "iceberg: the answer was read, nothing was concluded from it",
         left: "the same",
         safe: "the same",
+        at_start: false,
+    },
+    Failpoint {
+        name: "letters.unsent",
+        place: "iceberg: the commit with the intent is done, the dead letters are not appended",
+        left: "rows and their offset in the table, and an intent that names the file with the dead letters",
+        safe: "whoever loads the table next, or flushes it again, completes the intent before its next commit",
+        at_start: false,
+    },
+    Failpoint {
+        name: "letters.appended",
+        place: "iceberg: the catalog has answered to appending the dead letters, nothing was concluded from it",
+        left: "the same, and the dead letters in their table, with the intent's number",
+        safe: "the number tells that the intent is completed",
         at_start: false,
     },
     Failpoint {

@@ -405,6 +405,14 @@ impl Table {
         Reader::PyIceberg.ask(self, "drop", json!({}))
     }
 
+    /// Drops a column of the table, as somebody else with PyIceberg would.
+    ///
+    /// # Errors
+    /// What PyIceberg says.
+    pub fn drop_column_as_somebody_else(&self, column: &str) -> Result<()> {
+        Reader::PyIceberg.ask(self, "drop_column", json!({ "column": column }))
+    }
+
     /// Rolls the table back to a snapshot, as somebody else with PyIceberg would.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use philotes_sdk::{Route, StreamName};
+use philotes_sdk::{Route, StreamName, Tolerance};
 
 use super::document::Node;
 use super::fault::{Faults, below, nearest, unknown_key};
@@ -30,6 +30,8 @@ pub struct ConnectorConfig {
     pub rename: BTreeMap<StreamName, StreamName>,
     /// When the sink flushes.
     pub commit: CommitPolicy,
+    /// What becomes of a record that cannot be written.
+    pub tolerance: Tolerance,
     /// How many tasks at most.
     pub tasks: u32,
     /// How calls are retried.
@@ -122,9 +124,7 @@ pub(super) fn read(file: &Path, root: Node, plugins: &dyn Plugins, faults: &mut 
     let retry = retry(top.section("retry", faults), faults);
     let stalled_after = top.duration("stalled_after", STALLED_AFTER, faults);
     let restart = restart(top.section("restart", faults), faults);
-    let mut errors = top.section("errors", faults);
-    errors.word("tolerance", &["none"], faults);
-    errors.finish(faults);
+    let tolerance = tolerance(top.section("errors", faults), sink.as_ref(), faults);
     let tasks = top.count("tasks", 1, 1, faults);
     let max_memory = top.size("max_memory", 0, 16 << 20, faults);
     top.finish(faults);
@@ -139,6 +139,7 @@ pub(super) fn read(file: &Path, root: Node, plugins: &dyn Plugins, faults: &mut 
         route,
         rename,
         commit,
+        tolerance,
         tasks: u32::try_from(tasks).unwrap_or(u32::MAX),
         retry,
         stalled_after,
@@ -282,6 +283,23 @@ fn commit(mut section: Section, faults: &mut Faults) -> CommitPolicy {
     };
     section.finish(faults);
     policy
+}
+
+fn tolerance(mut section: Section, sink: Option<&Endpoint>, faults: &mut Faults) -> Tolerance {
+    let word = section.word("tolerance", &["none", "dead-letter"], faults);
+    let path = section.below("tolerance");
+    section.finish(faults);
+    if word == "none" {
+        return Tolerance::None;
+    }
+    if let Some(sink) = sink.filter(|sink| !sink.connector.takes_dead_letters()) {
+        faults.add(
+            path,
+            format!("found {word:?}, and the sink {} keeps no dead letters", sink.connector.name()),
+            "none",
+        );
+    }
+    Tolerance::DeadLetter
 }
 
 fn retry(mut section: Section, faults: &mut Faults) -> RetryPolicy {

@@ -95,8 +95,13 @@ fn each_fault_is_a_line_with_file_path_and_what_is_allowed() {
         ("sink:", "commit: 5\nsink:", "f.yaml: commit: found the number 5; allowed: a map"),
         (
             "sink:",
+            "errors: {tolerance: all}\nsink:",
+            "f.yaml: errors.tolerance: found \"all\"; allowed: none, dead-letter",
+        ),
+        (
+            "sink:",
             "errors: {tolerance: dead-letter}\nsink:",
-            "f.yaml: errors.tolerance: found \"dead-letter\"; allowed: none",
+            "f.yaml: errors.tolerance: found \"dead-letter\", and the sink memory-sink keeps no dead letters; allowed: none",
         ),
         (
             "sink:",

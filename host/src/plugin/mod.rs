@@ -44,6 +44,10 @@ pub trait Connector: Send + Sync {
     fn config_spec(&self) -> &serde_json::Value;
     /// The actions it offers.
     fn actions(&self) -> &[Action];
+    /// Whether a sink keeps dead letters.
+    fn takes_dead_letters(&self) -> bool {
+        false
+    }
     /// The plugin's own check of a configuration: one message per fault, the key path first. Touches no server.
     fn validate(&self, config: &str) -> Result<Vec<String>>;
     /// Tries to reach what the configuration names.

@@ -238,6 +238,9 @@ impl Writer<'_> {
             durable.push(StreamOffset { at, offset: each.offset });
         }
         self.task.status.flushed(took, &flushed.commits);
+        for (at, count) in &flushed.dead_letters {
+            self.task.status.dead_letters(&self.task.routing.to_source(at), *count);
+        }
         for commit in &flushed.commits {
             debug!(table = commit.table, rows = commit.rows, files = commit.files, id = commit.id, "committed");
         }

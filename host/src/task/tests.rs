@@ -20,7 +20,7 @@ use crate::testing::World;
 fn task(world: &Arc<World>) -> Task {
     let (source, sink) = world.endpoints();
     Task {
-        info: TaskInfo { connector: "test".to_owned(), task: 0, tasks: 1, max_memory: 0, route: Route::default() },
+        info: TaskInfo { connector: "test".to_owned(), tasks: 1, ..TaskInfo::default() },
         source,
         sink,
         routing: Routing::default(),

@@ -84,7 +84,8 @@ fn in_rust() -> String {
             tasks,
             streams,
             plan,
-            act
+            act,
+            flags
         ]
     );
     layout!(out, "philotes_capability", abi::Capability, [struct_size, bit, name]);

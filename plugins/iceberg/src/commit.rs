@@ -7,13 +7,14 @@
 //! that seemed lost may still arrive and make them part of the table. What was written for a request that never left is
 //! removed at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
 use iceberg::spec::TableMetadata;
-use philotes_sdk::{Committed, Error, Offset, Result, StreamOffset, StreamPartition, failpoint};
+use philotes_sdk::{Committed, Error, ErrorKind, Offset, Result, StreamOffset, StreamPartition, failpoint};
 
 use crate::catalog::{CatalogError, CatalogErrorKind};
+use crate::dead_letters::{self, Intent, Letter, Letters, Main, Ranges, read_intent, replayed_property};
 use crate::manifests::AddedFile;
 use crate::snapshot::{self, Attempt, Changes};
 use crate::storage;
@@ -24,11 +25,26 @@ use crate::table::{ROUNDS, Table};
 pub(crate) struct Payload {
     files: Vec<AddedFile>,
     offsets: BTreeMap<StreamPartition, Option<Offset>>,
+    /// Dead letters; their files are part of an attempt, because another task of the connector may take their numbers.
+    pub(crate) letters: Letters,
+    /// Where they are stored, numbered after the last intent with this number.
+    stored: Option<(u64, Intent)>,
+    /// Letters whose rows these are.
+    replayed: Option<Ranges>,
     /// Every request that was made with it.
     attempts: Vec<Attempt>,
 }
 
 impl Payload {
+    fn new(
+        files: Vec<AddedFile>,
+        offsets: BTreeMap<StreamPartition, Option<Offset>>,
+        letters: Letters,
+        replayed: Option<Ranges>,
+    ) -> Self {
+        Self { files, offsets, letters, stored: None, replayed, attempts: Vec::new() }
+    }
+
     /// The attempt that is part of the table, if one is.
     pub(crate) fn succeeded_in(&self, metadata: &TableMetadata, connector: &str) -> Result<Option<Attempt>> {
         for attempt in &self.attempts {
@@ -44,12 +60,18 @@ impl Payload {
         if self.attempts.is_empty() { self.files } else { Vec::new() }
     }
 
+    /// The files with dead letters, unless a request that may still succeed has named them.
+    pub(crate) fn unsent_intent(&self) -> Option<&Intent> {
+        self.stored.as_ref().filter(|_| self.attempts.is_empty()).map(|(_, intent)| intent)
+    }
+
     /// The payload, made durable by this attempt.
     pub(crate) fn landed(self, attempt: Attempt) -> Landed {
         Landed {
             rows: self.files.iter().map(|added| added.file.record_count()).sum(),
             bytes: self.files.iter().map(|added| added.file.file_size_in_bytes()).sum(),
             files: self.files.len() as u64,
+            letters: counted(self.letters.all()),
             offsets: self.offsets,
             attempt,
         }
@@ -62,8 +84,17 @@ pub(crate) struct Landed {
     rows: u64,
     bytes: u64,
     files: u64,
+    letters: BTreeMap<StreamPartition, u64>,
     offsets: BTreeMap<StreamPartition, Option<Offset>>,
     attempt: Attempt,
+}
+
+fn counted(letters: &[Letter]) -> BTreeMap<StreamPartition, u64> {
+    let mut counts = BTreeMap::new();
+    for letter in letters {
+        *counts.entry(letter.at.clone()).or_default() += 1;
+    }
+    counts
 }
 
 /// What flushing a table achieved.
@@ -71,6 +102,7 @@ pub(crate) struct Landed {
 pub(crate) struct TableFlushed {
     pub(crate) durable: Vec<StreamOffset>,
     pub(crate) commits: Vec<Committed>,
+    pub(crate) letters: Vec<(StreamPartition, u64)>,
     pub(crate) failed: Vec<(StreamPartition, Error)>,
 }
 
@@ -78,10 +110,20 @@ impl Table {
     /// Makes durable what was written to the table.
     pub(crate) async fn flush(&mut self) -> TableFlushed {
         let outcome = self.commit_all().await;
+        let mut flushed = self.settle_landed().await;
+        if let Err(error) = outcome {
+            flushed.failed = self.undurable(&error);
+        }
+        flushed
+    }
+
+    /// What the commits that succeeded achieved; lets go of what they expired.
+    async fn settle_landed(&mut self) -> TableFlushed {
         let mut flushed = TableFlushed::default();
         let mut durable: BTreeMap<StreamPartition, Offset> = BTreeMap::new();
         for landed in std::mem::take(&mut self.landed) {
-            let Landed { rows, bytes, files, offsets, attempt } = landed;
+            let Landed { rows, bytes, files, letters, offsets, attempt } = landed;
+            flushed.letters.extend(letters);
             durable.extend(offsets.into_iter().filter_map(|(at, offset)| Some((at, offset?))));
             let id = attempt.snapshot_id.to_string();
             flushed.commits.push(Committed { table: self.name.to_string(), rows, bytes, files, id });
@@ -90,9 +132,6 @@ impl Table {
             }
         }
         flushed.durable = durable.into_iter().map(|(at, offset)| StreamOffset { at, offset }).collect();
-        if let Err(error) = outcome {
-            flushed.failed = self.undurable(&error);
-        }
         flushed
     }
 
@@ -113,18 +152,36 @@ impl Table {
         // What was frozen before is resolved as it is; only then what came after it is frozen.
         self.resolve().await?;
         self.freeze().await?;
-        self.resolve().await
+        self.resolve().await?;
+        self.complete_intent().await
+    }
+
+    /// Commits rows of letters that were taken in, together with what they were.
+    ///
+    /// # Errors
+    /// Conflict: somebody else has replayed some of them meanwhile. After any error it may have happened all the same.
+    pub(crate) async fn commit_replay(&mut self, replayed: Ranges) -> Result<()> {
+        self.roll().await?;
+        let files = std::mem::take(&mut self.complete);
+        self.payload = Some(Payload::new(files, BTreeMap::new(), Letters::default(), Some(replayed)));
+        self.resolve().await?;
+        self.settle_landed().await;
+        Ok(())
     }
 
     /// Freezes what was written as the next payload.
     async fn freeze(&mut self) -> Result<()> {
         self.roll().await?;
         if self.payload.is_none() && !self.offsets.is_empty() {
-            self.payload = Some(Payload {
-                files: std::mem::take(&mut self.complete),
-                offsets: std::mem::take(&mut self.offsets),
-                attempts: Vec::new(),
-            });
+            if !self.letters.is_empty() {
+                self.create_for_letters().await?;
+            }
+            self.payload = Some(Payload::new(
+                std::mem::take(&mut self.complete),
+                std::mem::take(&mut self.offsets),
+                std::mem::take(&mut self.letters),
+                None,
+            ));
         }
         Ok(())
     }
@@ -153,8 +210,56 @@ impl Table {
         })
     }
 
+    /// Stores the payload's letters, unless they are stored with the numbers that follow on this base.
+    async fn store_letters(&mut self) -> Result<()> {
+        let (Some(base), Some(payload)) = (&self.base, &mut self.payload) else { return Ok(()) };
+        if payload.letters.is_empty() {
+            return Ok(());
+        }
+        let last = read_intent(&base.metadata, self.settings.connector())?;
+        let after = last.as_ref().map_or(0, |intent| intent.number);
+        if payload.stored.as_ref().is_some_and(|(stored_after, _)| *stored_after == after) {
+            return Ok(());
+        }
+        if let Some(intent) = payload.unsent_intent() {
+            dead_letters::remove(&self.settings, intent).await;
+        }
+        payload.stored = None;
+        let main = Main { name: &self.name, uuid: base.metadata.uuid() };
+        let intent = dead_letters::store(&self.settings, main, last.as_ref(), payload.letters.all()).await?;
+        payload.stored = Some((after, intent));
+        Ok(())
+    }
+
+    /// What the payload's commit sets beside tokens.
+    fn properties_of_payload(&self) -> Result<HashMap<String, String>> {
+        let (connector, mut properties) = (self.settings.connector(), HashMap::new());
+        let Some(payload) = &self.payload else { return Ok(properties) };
+        if let Some((_, intent)) = &payload.stored {
+            properties.extend([intent.property(connector)?]);
+        }
+        if let Some(replayed) = &payload.replayed {
+            let before = self.replayed()?;
+            if before.overlaps(replayed) {
+                return Err(Error::new(
+                    ErrorKind::Conflict,
+                    format!(
+                        "table {}: some of these letters were replayed meanwhile; look at them and try again",
+                        self.name
+                    ),
+                ));
+            }
+            properties.insert(replayed_property(connector), before.union(replayed).to_string());
+        }
+        Ok(properties)
+    }
+
     /// Sends the payload once. Without an error it has succeeded, or the outcome must be looked up, because of what is given back.
     async fn attempt(&mut self) -> Result<Option<CatalogError>> {
+        // Before anything is added to this base, the last intent on it; then the next one can be made.
+        self.complete_intent().await?;
+        self.store_letters().await?;
+        let properties = self.properties_of_payload()?;
         let (Some(base), Some(payload)) = (&mut self.base, &mut self.payload) else {
             return Err(Error::internal("a payload for a table that does not exist"));
         };
@@ -164,6 +269,7 @@ impl Table {
             connector: &self.settings.context.info().connector,
             files: &payload.files,
             offsets: &payload.offsets,
+            properties: &properties,
             retention: self.settings.retention,
         };
         let (request, attempt) = snapshot::propose(base, changes).await?;

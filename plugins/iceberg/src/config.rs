@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use iceberg::TableIdent;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -36,6 +37,9 @@ pub struct Config {
     /// Which snapshots the sink's own commits expire; none without it.
     #[serde(default)]
     pub snapshots: Option<Snapshots>,
+    /// The table of the records that cannot be written, where the connector tolerates them: namespace.table.
+    #[serde(default = "default_dead_letters")]
+    pub dead_letters: String,
     /// The size at which a data file is complete: a number of bytes, or with a unit as in 128MiB.
     #[serde(default = "default_target_file_size")]
     pub target_file_size: String,
@@ -256,6 +260,10 @@ fn default_table() -> String {
     "cdc.{schema}_{table}".to_owned()
 }
 
+fn default_dead_letters() -> String {
+    "cdc.dead_letters".to_owned()
+}
+
 fn default_format_version() -> u8 {
     2
 }
@@ -313,6 +321,9 @@ impl Config {
         if let Err(error) = partition::parse(&self.partition_by) {
             faults.push(with_key("partition_by", error.message()));
         }
+        if let Err(message) = self.dead_letters_table() {
+            faults.push(message);
+        }
         if self.format_version != 2 {
             faults.push(format!("format_version: {} is not allowed; allowed is 2", self.format_version));
         }
@@ -323,6 +334,22 @@ impl Config {
             faults.push(message);
         }
         faults
+    }
+
+    /// The table of dead letters.
+    pub(crate) fn dead_letters_table(&self) -> Result<TableIdent, String> {
+        let found = &self.dead_letters;
+        let fault = || format!("dead_letters: {found:?} is no table; expected namespace.table, as in cdc.dead_letters");
+        let levels: Vec<&str> = found.split('.').collect();
+        let sound = |level: &&str| {
+            !level.is_empty()
+                && level.chars().count() <= 255
+                && !level.chars().any(|c| c.is_control() || c.is_whitespace() || matches!(c, '{' | '}'))
+        };
+        if levels.len() < 2 || !levels.iter().all(sound) {
+            return Err(fault());
+        }
+        TableIdent::from_strs(levels).map_err(|_| fault())
     }
 
     /// The target size of a data file in bytes.

@@ -2,14 +2,17 @@
 //!
 //! The table side (what is committed, and that it is committed exactly once): `sink` routes streams to tables, `table` holds
 //! what a task knows of one and adopts states of it, `commit` is the protocol, `snapshot` builds one attempt out of
-//! `manifests`, `token` and `expire`, `lineage` checks that a token still speaks of the data. `actions` is what an
-//! operator does by hand; removing orphans stands on `live` and `fence`. `catalog` and `storage` are below all of it. The data side (what is in the files): `schema`, `partition`, `writer`.
+//! `manifests`, `token` and `expire`, `lineage` checks that a token still speaks of the data; `dead_letters` is the second
+//! table that a commit may reach. `actions` is what an operator does by hand; removing orphans stands on `live` and `fence`.
+//! `catalog` and `storage` are below all of it. The data side (what is in the files): `schema`, `partition`, `writer`.
 
 mod actions;
 mod base;
 mod catalog;
 mod commit;
 mod config;
+mod create;
+mod dead_letters;
 mod error;
 mod expire;
 mod fence;

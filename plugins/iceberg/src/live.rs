@@ -94,6 +94,11 @@ impl Live {
         }
     }
 
+    /// Adds files that these texts name.
+    pub(crate) fn mention(&mut self, texts: impl IntoIterator<Item = String>) {
+        self.mentions.extend(texts);
+    }
+
     /// Whether a file is in use.
     pub(crate) fn holds(&self, location: &str) -> bool {
         let [raw, decoded] = names(location);

@@ -17,18 +17,15 @@ use philotes_sdk::{
 use crate::actions;
 use crate::catalog::{self, Catalog, sql};
 use crate::config::{CatalogConfig, Config};
-use crate::partition;
+use crate::dead_letters;
 use crate::plan;
 use crate::table::{Settings, Table};
 use crate::template::Template;
-use crate::writer::WriterOptions;
 
 /// Tables that are loaded or committed at a time.
 const TABLES_AT_ONCE: usize = 8;
 /// While a task has more tables than this, those without rows keep no writer.
 const IDLE_WRITERS: usize = 16;
-/// A writer with less memory than this would write row groups too small to compress.
-const MIN_BUFFER_BYTES: usize = 8 << 20;
 
 /// Writes change batches to Iceberg tables, one per stream, and commits them with their offsets.
 #[derive(Debug)]
@@ -44,20 +41,7 @@ impl IcebergSink {
     /// A sink that writes to the tables of this catalog.
     pub(crate) fn new(config: &Config, context: TaskContext, catalog: Arc<dyn Catalog>) -> Result<Self> {
         let template = Template::parse(&config.table).map_err(|e| Error::config(format!("table: {e}")))?;
-        let mut writer = WriterOptions {
-            target_file_bytes: config.target_file_bytes().map_err(Error::config)?,
-            ..WriterOptions::default()
-        };
-        if let Ok(memory @ 1..) = usize::try_from(context.info().max_memory) {
-            writer.max_buffer_bytes = writer.max_buffer_bytes.min(memory).max(MIN_BUFFER_BYTES);
-        }
-        let settings = Settings {
-            catalog,
-            partition_by: partition::parse(&config.partition_by)?,
-            retention: config.retention().map_err(Error::config)?,
-            writer,
-            context,
-        };
+        let settings = Settings::new(config, context, catalog)?;
         Ok(Self { settings: Arc::new(settings), template, tables: BTreeMap::new(), streams: HashMap::new() })
     }
 
@@ -68,6 +52,12 @@ impl IcebergSink {
         }
         let name = self.template.table(stream)?;
         let key = name.to_string().to_lowercase();
+        if key == self.settings.dead_letters.to_string().to_lowercase() {
+            return Err(Error::data(format!(
+                "stream {stream} would be written to table {name}, which is that of the dead letters; rename the stream in the \
+                 connector's route, or set `table` or `dead_letters`"
+            )));
+        }
         if let Some((other, _)) = self.streams.iter().find(|(_, taken)| **taken == key) {
             return Err(Error::data(format!(
                 "streams {other} and {stream} would both be written to table {name}; allowed is one stream per table: \
@@ -84,6 +74,7 @@ impl IcebergSink {
 impl Sink for IcebergSink {
     const NAME: &'static str = "iceberg";
     const DOC: &'static str = "Apache Iceberg tables, exactly once, through a REST catalog or an embedded SQLite file, in S3 or on this machine.";
+    const DEAD_LETTERS: bool = true;
     type Config = Config;
 
     fn validate(config: &Config) -> Vec<String> {
@@ -176,6 +167,7 @@ impl Sink for IcebergSink {
             }
             flushed.durable.extend(table.durable);
             flushed.commits.extend(table.commits);
+            flushed.dead_letters.extend(table.letters);
             flushed.failed.extend(table.failed);
         }
         drop(flushes);
@@ -203,7 +195,7 @@ impl Sink for IcebergSink {
     }
 
     fn actions() -> Vec<Action> {
-        actions::list()
+        [actions::list(), dead_letters::list()].concat()
     }
 
     async fn act(

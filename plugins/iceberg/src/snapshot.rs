@@ -27,6 +27,8 @@ pub(crate) struct Changes<'a> {
     pub(crate) connector: &'a str,
     pub(crate) files: &'a [AddedFile],
     pub(crate) offsets: &'a BTreeMap<StreamPartition, Option<Offset>>,
+    /// Other properties to set.
+    pub(crate) properties: &'a HashMap<String, String>,
     pub(crate) retention: Option<Retention>,
 }
 
@@ -69,7 +71,7 @@ pub(crate) async fn propose(base: &mut Base, changes: Changes<'_>) -> Result<(Co
     let snapshot_id = new_snapshot_id(&metadata);
     let sequence_number = metadata.last_sequence_number() + 1;
     let mut tokens = BTreeMap::new();
-    let (mut set, mut removed) = (HashMap::new(), Vec::new());
+    let (mut set, mut removed) = (changes.properties.clone(), Vec::new());
     for (at, offset) in changes.offsets {
         let name = token::property(changes.connector, at);
         let token = offset.clone().map(|offset| Token { offset, commit_id, snapshot_id, sequence_number });

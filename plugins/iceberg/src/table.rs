@@ -4,19 +4,22 @@
 //! adopted as the base of what comes next, for whatever reason, the tokens of all keys that this task owns are
 //! compared with what it knows of them. Any difference means that somebody else writes them.
 
+mod letters;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::datatypes::Schema as ArrowSchema;
-use iceberg::spec::{FormatVersion, TableMetadata, UnboundPartitionSpec};
-use iceberg::{NamespaceIdent, TableCreation, TableIdent, TableRequirement, TableUpdate};
-use philotes_sdk::{ChangeBatch, Error, ErrorKind, Offset, Result, StreamPartition, TaskContext, failpoint};
+use iceberg::{TableIdent, TableRequirement, TableUpdate};
+use philotes_sdk::{ChangeBatch, Error, Offset, Result, StreamPartition, TaskContext, failpoint};
 use uuid::Uuid;
 
 use crate::base::Base;
 use crate::catalog::{Catalog, CatalogErrorKind, CommitRequest, LoadedTable};
 use crate::commit::{Landed, Payload};
-use crate::config::Retention;
+use crate::config::{Config, Retention};
+pub(crate) use crate::create::{check_format, create_table, design};
+use crate::dead_letters::{self, Letter, Letters};
 use crate::expire::Cleaner;
 use crate::fence;
 use crate::lineage;
@@ -39,9 +42,35 @@ pub(crate) struct Settings {
     pub(crate) partition_by: Vec<PartitionField>,
     pub(crate) retention: Option<Retention>,
     pub(crate) writer: WriterOptions,
+    /// The table of dead letters.
+    pub(crate) dead_letters: TableIdent,
+    /// Held while dead letters are appended.
+    pub(crate) appending: tokio::sync::Mutex<()>,
 }
 
+/// A writer with less memory than this would write row groups too small to compress.
+const MIN_BUFFER_BYTES: usize = 8 << 20;
+
 impl Settings {
+    pub(crate) fn new(config: &Config, context: TaskContext, catalog: Arc<dyn Catalog>) -> Result<Self> {
+        let mut writer = WriterOptions {
+            target_file_bytes: config.target_file_bytes().map_err(Error::config)?,
+            ..WriterOptions::default()
+        };
+        if let Ok(memory @ 1..) = usize::try_from(context.info().max_memory) {
+            writer.max_buffer_bytes = writer.max_buffer_bytes.min(memory).max(MIN_BUFFER_BYTES);
+        }
+        Ok(Self {
+            catalog,
+            partition_by: partition::parse(&config.partition_by)?,
+            retention: config.retention().map_err(Error::config)?,
+            writer,
+            context,
+            dead_letters: config.dead_letters_table().map_err(Error::config)?,
+            appending: tokio::sync::Mutex::default(),
+        })
+    }
+
     pub(crate) fn connector(&self) -> &str {
         &self.context.info().connector
     }
@@ -60,13 +89,17 @@ pub(crate) struct Table {
     open: Option<Open>,
     /// Files that are complete and wait for the next commit.
     pub(crate) complete: Vec<AddedFile>,
-    /// How far the rows in `open` and `complete` reach.
+    /// Records that cannot be written.
+    pub(crate) letters: Letters,
+    /// How far the rows in `open` and `complete`, and the letters, reach.
     pub(crate) offsets: BTreeMap<StreamPartition, Option<Offset>>,
     /// What was frozen for a commit that is not resolved yet.
     pub(crate) payload: Option<Payload>,
     /// Commits that succeeded and were not reported yet.
     pub(crate) landed: Vec<Landed>,
     pub(crate) cleaner: Cleaner,
+    /// The number of the last intent that is known to be completed.
+    pub(crate) completed: u64,
 }
 
 /// A writer, and how batches are fitted to its schema.
@@ -88,10 +121,12 @@ impl Table {
             owned: BTreeMap::new(),
             open: None,
             complete: Vec::new(),
+            letters: Letters::default(),
             offsets: BTreeMap::new(),
             payload: None,
             landed: Vec::new(),
             cleaner: Cleaner::default(),
+            completed: 0,
         }
     }
 
@@ -119,6 +154,7 @@ impl Table {
         }
         let offsets = tokens.iter().map(|token| token.as_ref().map(|token| token.offset.clone())).collect();
         self.owned.extend(keys.iter().cloned().zip(tokens));
+        self.complete_intent().await?;
         Ok(offsets)
     }
 
@@ -217,40 +253,37 @@ impl Table {
         if !self.owned.contains_key(&batch.at) {
             return Err(Error::internal(format!("rows of {} before its announcement", batch.at)));
         }
-        let rows = self.fit(batch).await?;
-        if let Some(open) = &mut self.open
-            && rows.num_rows() > 0
-        {
-            open.writer.write(&rows).await.map_err(|e| e.context(format!("table {}", self.name)))?;
+        if batch.dead_letters {
+            self.letters.extend(Letter::of_source(batch)?);
+        } else {
+            self.write_rows(batch).await?;
         }
         self.offsets.insert(batch.at.clone(), Some(batch.offset.clone()));
         Ok(())
     }
 
     pub(crate) fn buffered_bytes(&self) -> usize {
-        self.open.as_ref().map_or(0, |open| open.writer.buffered_bytes())
+        self.open.as_ref().map_or(0, |open| open.writer.buffered_bytes()) + self.letter_bytes()
     }
 
-    /// The batch's rows as the table's current schema has them; creates or alters the table where that is needed.
-    async fn fit(&mut self, batch: &ChangeBatch) -> Result<arrow::array::RecordBatch> {
-        let arrow = batch.rows.schema();
+    /// Makes table and writer take rows of this schema: creates or alters the table where that is needed.
+    async fn prepare(&mut self, schema_id: u64, arrow: &ArrowSchema) -> Result<()> {
         if self.base.is_none() {
-            self.create(&arrow).await?;
+            self.create(arrow).await?;
         }
-        let known = self.open_writer().is_some_and(|open| open.projections.contains_key(&batch.schema_id));
+        let known = self.open_writer().is_some_and(|open| open.projections.contains_key(&schema_id));
         if !known {
-            self.evolve(&arrow).await.map_err(|e| e.context(format!("stream {}", batch.at.stream)))?;
+            self.evolve(arrow).await?;
         }
         if self.open_writer().is_none() {
             self.roll().await?;
             self.open = Some(self.new_writer()?);
         }
         let Some(open) = &mut self.open else { return Err(Error::internal("a table without a writer")) };
-        if !open.projections.contains_key(&batch.schema_id) {
-            open.projections.insert(batch.schema_id, Projection::new(&open.schema, &arrow)?);
+        if !open.projections.contains_key(&schema_id) {
+            open.projections.insert(schema_id, Projection::new(&open.schema, arrow)?);
         }
-        let projected = open.projections[&batch.schema_id].project(&batch.rows);
-        projected.map_err(|e| e.context(format!("{}, offset {}", batch.at, batch.offset.as_str())))
+        Ok(())
     }
 
     /// The writer, if it writes what the table now is.
@@ -293,6 +326,9 @@ impl Table {
     /// request may still succeed.
     pub(crate) async fn abandon(self) {
         let Some(base) = &self.base else { return };
+        if let Some(intent) = self.payload.as_ref().and_then(Payload::unsent_intent) {
+            dead_letters::remove(&self.settings, intent).await;
+        }
         let unsent = self.payload.into_iter().flat_map(Payload::into_unsent_files);
         let complete = self.complete.into_iter().chain(unsent).map(|added| added.file.file_path().to_owned());
         let open = self.open.map(|mut open| open.writer.abandon());
@@ -302,29 +338,16 @@ impl Table {
     /// Creates the table for rows of this schema, and its namespaces. If somebody else has created it by now, that one
     /// is taken.
     async fn create(&mut self, arrow: &ArrowSchema) -> Result<()> {
-        let (schema, partition_spec) = design(&self.settings.partition_by, arrow)?;
-        let catalog = self.settings.catalog.clone();
-        create_namespaces(catalog.as_ref(), self.name.namespace()).await?;
-        let creation = TableCreation::builder()
-            .name(self.name.name().to_owned())
-            .schema(schema)
-            .partition_spec(partition_spec)
-            .properties(PROPERTIES.map(|(name, value)| (name.to_owned(), value.to_owned())))
-            .format_version(FormatVersion::V2)
-            .build();
-        match catalog.create_table(self.name.namespace(), creation).await {
-            Ok(created) => {
-                tracing::info!(table = %self.name, location = created.metadata.location(), "created the table");
-                self.adopt(created)
-            }
-            Err(error) if matches!(error.kind(), CatalogErrorKind::AlreadyExists | CatalogErrorKind::Unknown) => {
+        let settings = self.settings.clone();
+        match create_table(settings.catalog.as_ref(), &self.name, &settings.partition_by, arrow).await? {
+            Some(created) => self.adopt(created),
+            None => {
                 self.reload().await?;
                 match &self.base {
                     Some(_) => Ok(()),
-                    None => Err(Error::unavailable(format!("cannot create table {}", self.name)).with_source(error)),
+                    None => Err(Error::unavailable(format!("cannot create table {}", self.name))),
                 }
             }
-            Err(error) => Err(error.into()),
         }
     }
 
@@ -370,48 +393,4 @@ impl Table {
         }
         Err(Error::unavailable(format!("table {} is altered by others all the time", self.name)))
     }
-}
-
-/// What new tables are given: metadata files stay bounded, and other writers compress as this one does.
-const PROPERTIES: [(&str, &str); 3] = [
-    ("write.metadata.delete-after-commit.enabled", "true"),
-    ("write.metadata.previous-versions-max", "50"),
-    ("write.parquet.compression-codec", "zstd"),
-];
-
-/// Schema and partition spec of a new table for rows of this schema.
-pub(crate) fn design(
-    partition_by: &[PartitionField],
-    arrow: &ArrowSchema,
-) -> Result<(iceberg::spec::Schema, UnboundPartitionSpec)> {
-    let schema = schema::table_schema(arrow)?;
-    let spec = partition::bind(partition_by, &schema)?;
-    Ok((schema, spec))
-}
-
-/// Refuses a table of a format that this sink does not write.
-pub(crate) fn check_format(name: &TableIdent, metadata: &TableMetadata) -> Result<()> {
-    match metadata.format_version() {
-        FormatVersion::V2 => Ok(()),
-        other => {
-            Err(Error::new(ErrorKind::Config, format!("table {name} has format version {}; allowed is 2", other as u8)))
-        }
-    }
-}
-
-/// Creates a namespace and those above it where they are missing.
-async fn create_namespaces(catalog: &dyn Catalog, namespace: &NamespaceIdent) -> Result<()> {
-    for depth in 1..=namespace.len() {
-        let level = NamespaceIdent::from_vec(namespace[..depth].to_vec())
-            .map_err(|e| Error::internal("a namespace without a name").with_source(e))?;
-        if catalog.namespace_exists(&level).await? {
-            continue;
-        }
-        match catalog.create_namespace(&level).await {
-            Ok(()) => {}
-            Err(error) if error.kind() == CatalogErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
 }

@@ -14,7 +14,9 @@ use uuid::Uuid;
 
 /// What every token's property begins with.
 const PREFIX: &str = "philotes.offset.";
-/// How much all tokens of a table may take together, names and values, in bytes: every commit writes them again.
+/// What the properties of this sink begin with: tokens, intents of dead letters, what was replayed.
+const OURS: &str = "philotes.";
+/// How much they may take together in a table, names and values, in bytes: every commit writes them again.
 const MAX_BYTES: usize = 256 << 10;
 /// What stays as it is in the parts of a property's name. Dots do not: they separate the parts.
 const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-');
@@ -97,18 +99,18 @@ fn parse_value(name: &str, value: &str) -> Result<Token> {
     })
 }
 
-/// Refuses a commit after which the table's tokens would take more than is allowed.
+/// Refuses a commit after which the sink's properties would take more than is allowed.
 pub(crate) fn check_size(properties: &HashMap<String, String>, updates: &HashMap<String, String>) -> Result<()> {
     let kept = properties.iter().filter(|(name, _)| !updates.contains_key(*name));
     let bytes: usize = kept
         .chain(updates)
-        .filter(|(name, _)| name.starts_with(PREFIX))
+        .filter(|(name, _)| name.starts_with(OURS))
         .map(|(name, value)| name.len() + value.len())
         .sum();
     if bytes > MAX_BYTES {
         return Err(Error::config(format!(
-            "the offsets in the table's properties would take {bytes} bytes; allowed are {MAX_BYTES}: \
-             fewer connectors, streams or partitions per table (`table` names it)"
+            "the sink's own properties of the table would take {bytes} bytes; allowed are {MAX_BYTES}: \
+             fewer connectors, streams or partitions per table (`table` names it), fewer gaps between letters that are replayed"
         )));
     }
     Ok(())

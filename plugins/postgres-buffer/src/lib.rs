@@ -19,6 +19,7 @@ mod connect;
 mod copy;
 mod decode;
 mod describe;
+mod letters;
 mod offset;
 mod ranges;
 mod reader;

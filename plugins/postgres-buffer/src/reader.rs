@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use philotes_sdk::{Error, Result, StreamPartition, TaskContext, failpoint};
+use philotes_sdk::{Error, ErrorKind, Result, StreamPartition, TaskContext, failpoint};
 use tokio::sync::mpsc;
 
 use crate::acknowledge::Ledger;
@@ -17,9 +17,10 @@ use crate::connect::{Session, failed};
 use crate::copy::{Row, Rows};
 use crate::decode::{Appended, StreamDecoder, stream_name};
 use crate::describe::Catalog;
+use crate::letters::{self, Letters};
 use crate::ranges::{self, Range};
 use crate::ready::Ready;
-use crate::registrar::Closed;
+use crate::registrar::{Closed, Content};
 use crate::seen::Seen;
 use crate::sql::{Snapshot, Wanted};
 
@@ -53,6 +54,8 @@ struct Stream {
     table: String,
     status: Status,
     decoder: StreamDecoder,
+    /// Rows that cannot be decoded, where the connector tolerates them.
+    letters: Letters,
     /// Rows that went into batches.
     delivered: u64,
 }
@@ -297,6 +300,7 @@ impl Reader {
             status,
             delivered: 0,
             decoder: StreamDecoder::new(name.clone(), self.catalog.is_some()),
+            letters: Letters::default(),
             at: Arc::new(StreamPartition::only(name)),
         };
         self.streams.push(stream);
@@ -308,14 +312,17 @@ impl Reader {
         debug_assert!(!self.seen.contains(row.id), "the snapshot leaves out what was seen");
         let mut bytes = self.streams[at].decoder.bytes();
         loop {
-            let appended = self.streams[at].decoder.append(row)?;
-            if appended == Appended::Done {
-                break;
-            }
+            let appended = match self.streams[at].decoder.append(row) {
+                Ok(Appended::Done) => break,
+                Ok(appended) => appended,
+                Err(error) => return self.tolerate(at, row, error).await,
+            };
             self.close(at, false).await?;
             bytes = 0;
-            if appended == Appended::TypesWanted {
-                self.ask_catalog(at).await?;
+            if appended == Appended::TypesWanted
+                && let Err(error) = self.ask_catalog(at).await
+            {
+                return self.tolerate(at, row, error).await;
             }
         }
         let decoder = &self.streams[at].decoder;
@@ -325,6 +332,25 @@ impl Reader {
             self.close(at, false).await?;
         } else if self.open_bytes >= self.ready.max_open_bytes() {
             // Many streams at once.
+            self.close_all(false).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes a dead letter of a row that cannot be decoded, where the connector tolerates that.
+    async fn tolerate(&mut self, at: usize, row: &Row<'_>, error: Error) -> Result<()> {
+        if error.kind() != ErrorKind::Data || !self.context.info().tolerance.dead_letters() {
+            return Err(error);
+        }
+        // What is left of the row in the decoder goes with the batch.
+        self.close(at, false).await?;
+        let letters = &mut self.streams[at].letters;
+        letters.push(row, &error);
+        self.open_bytes += letters::bytes(row);
+        if letters.rows() >= self.settings.config.batch_rows as usize || letters.bytes() >= self.ready.max_batch_bytes()
+        {
+            self.close_letters(at).await?;
+        } else if self.open_bytes >= self.ready.max_open_bytes() {
             self.close_all(false).await?;
         }
         Ok(())
@@ -347,11 +373,38 @@ impl Reader {
         let Some(built) = stream.decoder.close()? else { return Ok(()) };
         failpoint!("batch.decoded", |message| Error::unavailable(message));
         self.open_bytes -= bytes;
-        self.seen.emitted(&built.ids);
-        while !self.ready.admit(bytes) {
+        let buffer_rows = built.buffer_rows;
+        let (ids, newest_micros) = (built.ids.clone(), built.newest_micros);
+        let content = Content::Rows { rows: built.rows, schema_id: built.schema_id };
+        let at = Arc::clone(&stream.at);
+        self.hand_over(Closed { at, content, ids, buffer_rows, newest_micros, bytes, ends_transaction }).await
+    }
+
+    /// Closes a stream's batch of dead letters and sends it to be written down.
+    async fn close_letters(&mut self, at: usize) -> Result<()> {
+        let stream = &mut self.streams[at];
+        let bytes = stream.letters.bytes();
+        let Some(letters) = stream.letters.close() else { return Ok(()) };
+        self.open_bytes -= bytes;
+        letters.warn(&stream.at.stream);
+        let at = Arc::clone(&stream.at);
+        self.hand_over(Closed {
+            at,
+            ids: letters.ids.clone(),
+            buffer_rows: letters.faults.len() as u64,
+            newest_micros: letters.newest_micros,
+            content: Content::Letters(letters.faults),
+            bytes,
+            ends_transaction: false,
+        })
+        .await
+    }
+
+    async fn hand_over(&mut self, closed: Closed) -> Result<()> {
+        self.seen.emitted(&closed.ids);
+        while !self.ready.admit(closed.bytes) {
             self.ready.wake.notified().await;
         }
-        let closed = Closed { at: Arc::clone(&stream.at), built, bytes, ends_transaction };
         // The registrar has failed, and said why.
         self.closed.send(closed).await.map_err(|_| Error::unavailable("the session that writes down batches was lost"))
     }
@@ -360,6 +413,7 @@ impl Reader {
     async fn close_all(&mut self, complete: bool) -> Result<()> {
         let last = self.streams.iter().rposition(|stream| stream.decoder.rows() > 0);
         for at in 0..self.streams.len() {
+            self.close_letters(at).await?;
             self.close(at, complete && Some(at) == last).await?;
         }
         Ok(())

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use philotes_sdk::{ChangeBatch, Result, StreamPartition, failpoint};
 use tokio::sync::mpsc;
 use tokio_postgres::Client;
@@ -12,8 +13,8 @@ use tokio_postgres::Client;
 use crate::acknowledge::Ledger;
 use crate::claim::Claim;
 use crate::connect::failed;
-use crate::decode::Built;
-use crate::ranges::multirange;
+use crate::letters::{self, Fault};
+use crate::ranges::{Range, multirange};
 use crate::ready::Ready;
 
 /// Batches in one statement at most.
@@ -22,10 +23,26 @@ const TOGETHER: usize = 16;
 /// A batch on its way from the reader.
 pub(crate) struct Closed {
     pub(crate) at: Arc<StreamPartition>,
-    pub(crate) built: Built,
+    pub(crate) content: Content,
+    /// The buffer's ids of its rows, exactly.
+    pub(crate) ids: Vec<Range>,
+    /// How many rows of the buffer they are.
+    pub(crate) buffer_rows: u64,
+    /// When the buffer took in the newest of them, in microseconds since 1970; 0 where unknown.
+    pub(crate) newest_micros: i64,
     /// What the reader counted it as.
     pub(crate) bytes: usize,
     pub(crate) ends_transaction: bool,
+}
+
+/// What a batch consists of.
+pub(crate) enum Content {
+    Rows {
+        rows: RecordBatch,
+        schema_id: u64,
+    },
+    /// Dead letters; the rows themselves are read when they are written down.
+    Letters(Vec<Fault>),
 }
 
 /// The registrar's session and what it shares.
@@ -56,7 +73,7 @@ impl Registrar {
         while closed.recv_many(&mut together, TOGETHER).await > 0 {
             let numbers: Vec<i64> = (next..).take(together.len()).collect();
             let streams: Vec<String> = together.iter().map(|closed| closed.at.stream.to_string()).collect();
-            let ids: Vec<String> = together.iter().map(|closed| multirange(&closed.built.ids)).collect();
+            let ids: Vec<String> = together.iter().map(|closed| multirange(&closed.ids)).collect();
             let written = self
                 .client
                 .execute(&statement, &[&source_id, &epoch.counter, &epoch.bits, &numbers, &streams, &ids])
@@ -67,25 +84,33 @@ impl Registrar {
             }
             failpoint!("batch.listed", |message| philotes_sdk::Error::unavailable(message));
             for (closed, number) in together.drain(..).zip(numbers) {
-                self.hand_out(closed, number)?;
+                self.hand_out(closed, number).await?;
                 next = number + 1;
             }
         }
         Ok(())
     }
 
-    fn hand_out(&self, closed: Closed, number: i64) -> Result<()> {
-        let Closed { at, built, bytes, ends_transaction } = closed;
+    async fn hand_out(&self, closed: Closed, number: i64) -> Result<()> {
+        let Closed { at, content, ids, buffer_rows, newest_micros, bytes, ends_transaction } = closed;
+        let (rows, schema_id, dead_letters) = match content {
+            Content::Rows { rows, schema_id } => (rows, schema_id, false),
+            Content::Letters(faults) => {
+                let rows = letters::read(&self.client, &self.claim.source_id, &at.stream, &faults).await?;
+                (rows, letters::SCHEMA_ID, true)
+            }
+        };
         let batch = ChangeBatch {
             at: (*at).clone(),
-            schema_id: built.schema_id,
-            rows: built.rows,
+            schema_id,
+            rows,
             offset: self.claim.offset(number).to_offset()?,
             ends_transaction,
             initial_load: false,
-            newest_micros: built.newest_micros,
+            dead_letters,
+            newest_micros,
         };
-        self.ledger.handed_out(&at.stream, number, built.ids, built.buffer_rows);
+        self.ledger.handed_out(&at.stream, number, ids, buffer_rows);
         self.ready.push(batch, bytes);
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::pin::pin;
 
 use futures::StreamExt;
-use philotes_sdk::{Result, StreamDescription, StreamName, StreamPartition, TaskContext};
+use philotes_sdk::{ErrorKind, Result, StreamDescription, StreamName, StreamPartition, TaskContext};
 
 use crate::claim;
 use crate::config::Settings;
@@ -33,6 +33,7 @@ pub(crate) async fn streams(settings: Settings, context: &TaskContext) -> Result
         )
         .await
         .map_err(failed_here)?;
+    let tolerance = context.info().tolerance;
     let mut described = Vec::new();
     for name in names {
         let (schema, table): (String, String) = (name.get(0), name.get(1));
@@ -56,7 +57,15 @@ pub(crate) async fn streams(settings: Settings, context: &TaskContext) -> Result
             while let Some(row) = rows.next()? {
                 sampled += 1;
                 loop {
-                    match decoder.append(&row)? {
+                    let appended = match decoder.append(&row) {
+                        // It would become a dead letter.
+                        Err(error) if error.kind() == ErrorKind::Data && tolerance.dead_letters() => {
+                            decoder.close()?;
+                            break;
+                        }
+                        appended => appended?,
+                    };
+                    match appended {
                         Appended::Done => break,
                         Appended::CloseFirst => drop(decoder.close()?),
                         Appended::TypesWanted => {

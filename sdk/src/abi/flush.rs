@@ -12,6 +12,14 @@ pub enum FlushItem {
     Durable(StreamOffset),
     /// A commit that became visible.
     Commit(Committed),
+    /// Dead letters that are durable.
+    DeadLetters {
+        /// Whose.
+        #[serde(flatten)]
+        at: StreamPartition,
+        /// How many.
+        count: u64,
+    },
     /// A partition whose rows are not durable.
     Failed {
         /// Which.
@@ -34,7 +42,8 @@ impl FlushItem {
             message: error.to_string(),
         });
         let durable = flushed.durable.into_iter().map(Self::Durable);
-        durable.chain(flushed.commits.into_iter().map(Self::Commit)).chain(failed).collect()
+        let letters = flushed.dead_letters.into_iter().map(|(at, count)| Self::DeadLetters { at, count });
+        durable.chain(flushed.commits.into_iter().map(Self::Commit)).chain(letters).chain(failed).collect()
     }
 
     /// Adds an emitted item to what a flush achieved.
@@ -43,7 +52,8 @@ impl FlushItem {
     /// [`ErrorKind::Internal`] where the text is no such item.
     pub fn add(json: &str, to: &mut Flushed) -> Result<()> {
         let item: Self = serde_json::from_str(json).map_err(|e| {
-            Error::internal("flush emitted what is no durable offset, commit or failure").with_source(e)
+            Error::internal("flush emitted what is no durable offset, commit, count of dead letters or failure")
+                .with_source(e)
         })?;
         match item {
             // Deserialised transparently, so that length and syntax are still to be checked.
@@ -54,6 +64,7 @@ impl FlushItem {
                 to.durable.push(StreamOffset { at, offset });
             }
             Self::Commit(commit) => to.commits.push(commit),
+            Self::DeadLetters { at, count } => to.dead_letters.push((at, count)),
             Self::Failed { at, kind, message } => {
                 let kind = ErrorKind::from_u32(kind)
                     .ok_or_else(|| Error::internal(format!("flush emitted the unknown error kind {kind} for {at}")))?;
@@ -77,6 +88,7 @@ mod tests {
         let flushed = Flushed {
             durable: vec![durable.clone()],
             commits: vec![commit.clone()],
+            dead_letters: vec![(at.clone(), 5)],
             failed: vec![(at.clone(), Error::fenced("moved on"))],
         };
         let mut back = Flushed::default();
@@ -84,6 +96,7 @@ mod tests {
             FlushItem::add(&serde_json::to_string(&item).unwrap(), &mut back).unwrap();
         }
         assert_eq!((back.durable, back.commits), (vec![durable], vec![commit]));
+        assert_eq!(back.dead_letters, [(at.clone(), 5)]);
         assert_eq!((&back.failed[0].0, back.failed[0].1.kind()), (&at, ErrorKind::Fenced));
     }
 
@@ -94,6 +107,7 @@ mod tests {
         for json in [
             r#"{"durable": {"stream": ["a", "b"], "partition": "0", "offset": "{\"n\":1}"}}"#,
             r#"{"commit": {"table": "t", "rows": 1, "bytes": 1, "files": 1, "id": "x"}}"#,
+            r#"{"dead_letters": {"stream": ["a", "b"], "partition": "0", "count": 1}}"#,
             r#"{"failed": {"stream": ["a", "b"], "partition": "0", "kind": 2, "message": "why"}}"#,
         ] {
             FlushItem::add(json, &mut flushed).unwrap();

@@ -70,6 +70,7 @@ impl Source for Waiting {
             offset,
             ends_transaction: false,
             initial_load: false,
+            dead_letters: false,
             newest_micros: 0,
         }))
     }

@@ -83,6 +83,7 @@ pub fn sink<P: Plugin, S: Sink>() -> &'static abi::Connector {
     this.validate = Some(connector::sink::validate::<P, S>);
     this.check = Some(connector::sink::check::<P, S>);
     this.plan = Some(connector::plan::<P, S>);
+    this.flags = if S::DEAD_LETTERS { abi::CONNECTOR_DEAD_LETTERS } else { 0 };
     this.act = Some(connector::sink::act::<P, S>);
     leak(this)
 }

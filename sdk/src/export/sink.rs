@@ -145,6 +145,7 @@ impl<S: Sink> Open<S> {
             offset,
             ends_transaction: lent.flags & abi::BATCH_ENDS_TRANSACTION != 0,
             initial_load: lent.flags & abi::BATCH_INITIAL_LOAD != 0,
+            dead_letters: lent.flags & abi::BATCH_DEAD_LETTERS != 0,
             newest_micros: lent.newest_micros,
         })
     }

@@ -142,6 +142,9 @@ impl<S: Source> Open<S> {
         if batch.initial_load {
             lent.flags |= abi::BATCH_INITIAL_LOAD;
         }
+        if batch.dead_letters {
+            lent.flags |= abi::BATCH_DEAD_LETTERS;
+        }
         lent.schema_id = batch.schema_id;
         lent.array = export_rows(&batch.rows);
         lent.bytes = batch.bytes() as u64;

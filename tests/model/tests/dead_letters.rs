@@ -5,7 +5,7 @@ use philotes_model::dead_letters::{Budget, DeadLetters, NO_LETTER_LOST, NO_LETTE
 
 fn small() -> DeadLetters {
     let budget = Budget { starts: 3, requests: 5, foreign: 1 };
-    DeadLetters { rules: Rules::ALL, instances: 2, rows: 3, budget }
+    DeadLetters { rules: Rules::ALL, instances: 2, keys_apart: false, rows: 3, budget }
 }
 
 #[test]
@@ -15,6 +15,16 @@ fn letters_arrive_once() {
         model = DeadLetters { instances: 3, budget: Budget { requests: 6, ..model.budget }, ..model };
     }
     exhaust("dead letters", model).holds();
+}
+
+/// Two tasks with keys of their own in one table share the intent and its numbers.
+#[test]
+fn letters_of_tasks_with_keys_of_their_own_arrive_once() {
+    let mut model = DeadLetters { keys_apart: true, ..small() };
+    if deep() {
+        model.budget.requests = 6;
+    }
+    exhaust("dead letters of two keys", model).holds();
 }
 
 #[test]

@@ -187,7 +187,7 @@ fn plugins_describe_themselves() {
 }
 
 /// One HTTP request: status and body.
-fn get(address: &str, path: &str) -> anyhow::Result<(u16, String)> {
+pub(crate) fn get(address: &str, path: &str) -> anyhow::Result<(u16, String)> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;

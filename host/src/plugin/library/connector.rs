@@ -22,6 +22,7 @@ pub(super) struct ForeignConnector {
     doc: String,
     config_spec: serde_json::Value,
     actions: Vec<Action>,
+    takes_dead_letters: bool,
     library: PathBuf,
     validation: Validation,
     source: Option<SourceFunctions>,
@@ -49,6 +50,7 @@ impl ForeignConnector {
             doc: checked.doc,
             config_spec: checked.config_spec,
             actions: checked.actions,
+            takes_dead_letters: checked.kind == Kind::Sink && functions.flags & abi::CONNECTOR_DEAD_LETTERS != 0,
             library,
             validation,
             source: checked.source.as_ref().and_then(SourceFunctions::new),
@@ -101,6 +103,10 @@ impl Connector for ForeignConnector {
 
     fn actions(&self) -> &[Action] {
         &self.actions
+    }
+
+    fn takes_dead_letters(&self) -> bool {
+        self.takes_dead_letters
     }
 
     fn validate(&self, config: &str) -> Result<Vec<String>> {

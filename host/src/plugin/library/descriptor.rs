@@ -6,7 +6,7 @@ use philotes_sdk::abi::{
     self, ABI_MAJOR, ABI_MINOR, CAPABILITIES, KIND_SINK, KIND_SOURCE, MAGIC, POINTER_BITS, SinkTable, Sized32,
     SourceTable, Text,
 };
-use philotes_sdk::export::is_name;
+use philotes_sdk::export::{is_action_name, is_name};
 use philotes_sdk::{Action, ActionArgument};
 
 use crate::plugin::Kind;
@@ -77,6 +77,9 @@ pub enum Refusal {
         /// The name.
         name: String,
     },
+    /// An action that cannot be named on a command line.
+    #[error("an action's name is {0:?}; names of actions match [a-z0-9_-]{{1,63}}")]
+    ActionName(String),
     /// Neither source nor sink.
     #[error("{connector} is of kind {kind}; there are 1 (source) and 2 (sink)")]
     Kind {
@@ -309,7 +312,10 @@ unsafe fn read_action(action: *const abi::Action, connector: &str) -> Result<Act
     unsafe {
         let raw = abi::Action::read(action);
         at_least(&format!("an action of {connector}"), raw.struct_size, size_of::<abi::Action>())?;
-        let name = name(raw.name, "an action's name")?;
+        let name = text(raw.name, || "an action's name".into())?;
+        if !is_action_name(&name) {
+            return Err(Refusal::ActionName(name));
+        }
         let mut arguments = Vec::new();
         let what = format!("arguments of the action {name} of {connector}");
         for argument in items(raw.arguments, raw.argument_count, 0, &what)? {

@@ -94,6 +94,9 @@ impl SinkInstance for ForeignSink {
         if batch.initial_load {
             lent.flags |= abi::BATCH_INITIAL_LOAD;
         }
+        if batch.dead_letters {
+            lent.flags |= abi::BATCH_DEAD_LETTERS;
+        }
         lent.at = at.first();
         lent.offset = Text::lend(batch.offset.as_str());
         lent.schema_id = batch.schema_id;

@@ -10,7 +10,10 @@ use philotes_sdk::abi::{
     self, Batch, ErrorText, LentPartitions, LentPositions, PollResult, Sized32, SourceTable, Text, Validation,
     has_schema, import_rows, import_schema, read_partition, read_partitions,
 };
-use philotes_sdk::{ChangeBatch, Error, Offset, Poll, Result, StreamName, StreamOffset, StreamPartition, TaskInfo};
+use philotes_sdk::{
+    ChangeBatch, Error, Offset, Poll, Result, StreamName, StreamOffset, StreamPartition, TaskInfo, Tolerance,
+    dead_letter,
+};
 
 use super::instance::{ForeignInstance, Life, millis};
 use crate::plugin::{Cancel, Services, SourceInstance};
@@ -51,6 +54,7 @@ pub(super) struct ForeignSource {
     instance: ForeignInstance,
     functions: SourceFunctions,
     validation: Validation,
+    tolerance: Tolerance,
     described: HashMap<StreamName, HashMap<u64, SchemaRef>>,
 }
 
@@ -63,7 +67,7 @@ impl ForeignSource {
         services: Services,
     ) -> Result<Self> {
         let instance = ForeignInstance::open(functions.life, config, task, services)?;
-        Ok(Self { instance, functions, validation, described: HashMap::new() })
+        Ok(Self { instance, functions, validation, tolerance: task.tolerance, described: HashMap::new() })
     }
 
     /// Takes over what the plugin put into a batch.
@@ -92,6 +96,13 @@ impl ForeignSource {
                 wrong(Error::internal(format!("schema id {} came without its schema", batch.schema_id)))
             })?
         };
+        let dead_letters = batch.flags & abi::BATCH_DEAD_LETTERS != 0;
+        if dead_letters {
+            if !self.tolerance.dead_letters() {
+                return Err(wrong(Error::internal("dead letters, which the connector does not tolerate")));
+            }
+            dead_letter::check(&schema).map_err(wrong)?;
+        }
         let array = std::mem::replace(&mut batch.array, FFI_ArrowArray::empty());
         // SAFETY: the plugin filled it by the C Data Interface.
         let rows = unsafe { import_rows(array, &schema, self.validation) }.map_err(wrong)?;
@@ -102,6 +113,7 @@ impl ForeignSource {
             offset,
             ends_transaction: batch.flags & abi::BATCH_ENDS_TRANSACTION != 0,
             initial_load: batch.flags & abi::BATCH_INITIAL_LOAD != 0,
+            dead_letters,
             newest_micros: batch.newest_micros,
         })
     }

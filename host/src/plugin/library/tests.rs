@@ -10,7 +10,7 @@ use philotes_sdk::abi::{
     self, Batch, ErrorText, LentPartitions, Partition, PollResult, Position, SinkTable, Sized32, SourceTable, Text,
     Validation, export_rows,
 };
-use philotes_sdk::{ChangeBatch, ErrorKind, Offset, Poll, Result, StreamName, StreamPartition, TaskInfo};
+use philotes_sdk::{ChangeBatch, ErrorKind, Offset, Poll, Result, StreamName, StreamPartition, TaskInfo, Tolerance};
 
 use super::sink::{ForeignSink, SinkFunctions};
 use super::source::{ForeignSource, SourceFunctions};
@@ -149,6 +149,7 @@ unsafe extern "C" fn poll(
             batch.array = export_rows(&other);
         }
         "two-schemas" => {}
+        "letters" => batch.flags = abi::BATCH_DEAD_LETTERS,
         other => panic!("no mistake {other}"),
     }
     abi::OK
@@ -223,6 +224,10 @@ fn services() -> Services {
 }
 
 fn source(mistake: &str) -> Result<ForeignSource> {
+    source_of(mistake, &TaskInfo::default())
+}
+
+fn source_of(mistake: &str, task: &TaskInfo) -> Result<ForeignSource> {
     let table = SourceTable {
         struct_size: SourceTable::SIZE,
         reserved: 0,
@@ -236,7 +241,7 @@ fn source(mistake: &str) -> Result<ForeignSource> {
         destroy: Some(destroy),
     };
     let functions = SourceFunctions::new(&table).unwrap();
-    ForeignSource::open(functions, Validation::Full, mistake, &TaskInfo::default(), services())
+    ForeignSource::open(functions, Validation::Full, mistake, task, services())
 }
 
 fn sink(mistake: &str) -> ForeignSink {
@@ -284,6 +289,7 @@ fn every_mistake_of_a_source_is_an_error_that_names_it() {
         ("other-array", ErrorKind::Internal, "1 children instead of 2"),
         ("swapped", ErrorKind::Internal, "column \"n\" (Int64): 3 buffers instead of 2"),
         ("text-no-utf8", ErrorKind::Internal, "a batch does not match its schema"),
+        ("letters", ErrorKind::Internal, "dead letters, which the connector does not tolerate"),
     ] {
         let error = source(mistake).unwrap().poll(Duration::ZERO, 1).unwrap_err();
         assert_eq!(error.kind(), kind, "{mistake}: {error}");
@@ -291,6 +297,9 @@ fn every_mistake_of_a_source_is_an_error_that_names_it() {
     }
     let error = source("no-instance").err().unwrap();
     assert_eq!(error.message(), "create returned no instance");
+    let tolerant = TaskInfo { tolerance: Tolerance::DeadLetter, ..TaskInfo::default() };
+    let error = source_of("letters", &tolerant).unwrap().poll(Duration::ZERO, 1).unwrap_err();
+    assert!(error.to_string().contains("dead letters has the columns n, t"), "{error}");
     let mut source = source("two-schemas").unwrap();
     source.poll(Duration::ZERO, 1).unwrap();
     let error = source.poll(Duration::ZERO, 1).unwrap_err();
@@ -311,7 +320,7 @@ fn every_mistake_of_a_sink_is_an_error_that_names_it() {
         assert!(error.to_string().contains(expected), "{mistake}: {error}");
     }
     let error = sink("no-item").flush().unwrap_err();
-    assert!(error.to_string().contains("no durable offset, commit or failure"), "{error}");
+    assert!(error.to_string().contains("no durable offset, commit, count of dead letters or failure"), "{error}");
 }
 
 /// What became durable before a flush failed is told with the next flush that succeeds.
@@ -325,6 +334,7 @@ fn a_flush_that_fails_halfway_loses_nothing_that_is_durable() {
         offset: Offset::new("1").unwrap(),
         ends_transaction: false,
         initial_load: false,
+        dead_letters: false,
         newest_micros: 0,
     };
     sink.write(&batch).unwrap();

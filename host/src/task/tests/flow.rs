@@ -210,6 +210,7 @@ fn batch() -> philotes_sdk::ChangeBatch {
         offset: Offset::new("1").unwrap(),
         ends_transaction: false,
         initial_load: false,
+        dead_letters: false,
         newest_micros: 0,
     }
 }

@@ -9,13 +9,14 @@ use serde::Deserialize;
 
 use crate::catalog::{Catalog, CommitRequest};
 use crate::config::Config;
+use crate::dead_letters;
 use crate::fence;
 use crate::snapshot::Attempt;
 use crate::template::Template;
 
 /// What there is.
 pub(crate) fn list() -> Vec<Action> {
-    vec![offsets::action(), orphans::action()]
+    [vec![offsets::action(), orphans::action()], dead_letters::list()].concat()
 }
 
 /// Does one of them.
@@ -28,6 +29,8 @@ pub(crate) async fn act(
     match action {
         offsets::NAME => offsets::offsets(config, context, arguments).await,
         orphans::NAME => orphans::orphans(config, context, arguments).await,
+        dead_letters::DEAD_LETTERS => dead_letters::show(config, context, arguments).await,
+        dead_letters::REPLAY => dead_letters::replay(config, context, arguments).await,
         other => {
             let known: Vec<String> = list().into_iter().map(|action| action.name).collect();
             Err(Error::config(format!("no action {other:?}; allowed: {}", known.join(", "))))

@@ -3,7 +3,7 @@
 //! Setting and forgetting an offset want the connector to be stopped, which the host sees to. They commit an empty snapshot: it
 //! moves the head of the table, so that a task that runs all the same is fenced and takes the new offset up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use iceberg::TableIdent;
@@ -135,7 +135,7 @@ async fn change_offset(
         None => format!("table {table}: the offset of {at} is forgotten"),
     };
     let offsets = BTreeMap::from([(at, offset)]);
-    let changes = Changes { connector, files: &[], offsets: &offsets, retention: None };
+    let changes = Changes { connector, files: &[], offsets: &offsets, properties: &HashMap::new(), retention: None };
     let (request, attempt) = snapshot::propose(&mut Base::new(loaded), changes).await?;
     if let Some(reason) = super::commit(catalog.as_ref(), table, request, &attempt, connector).await? {
         let changed = format!("table {table} was changed meanwhile and the offset is as it was; try again");

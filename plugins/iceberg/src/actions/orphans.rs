@@ -4,7 +4,7 @@
 //! sets the fence (see `fence.rs`); what is in use is read from the metadata after that; and what was listed and is not in
 //! use goes. Other programs know nothing of the fence: against them only the age protects.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use super::{Switch, argument};
 use crate::base::Base;
 use crate::catalog::{self, Catalog, CatalogErrorKind, LoadedTable};
 use crate::config::{Config, parse_duration};
+use crate::dead_letters;
 use crate::error::from_iceberg;
 use crate::fence;
 use crate::lineage;
@@ -91,7 +92,8 @@ pub(super) async fn orphans(
     let Some(catalog) = catalog::open_existing(config).await? else {
         return Err(Error::config("catalog.uri: no catalog is there yet, so that there are no files either"));
     };
-    let search = Search { catalog, connector: &context.info().connector, remove };
+    let dead_letters = config.dead_letters_table().map_err(Error::config)?;
+    let search = Search { catalog, connector: &context.info().connector, dead_letters, remove };
     let tables = match (arguments.stream, arguments.table) {
         (Some(_), Some(_)) => return Err(Error::config("stream= and table=: only one of them is allowed")),
         (Some(stream), None) => vec![template.table(&stream.parse::<StreamName>()?)?],
@@ -117,10 +119,21 @@ struct Orphans {
     of: LoadedTable,
 }
 
+/// A table of the catalog.
+struct Neighbour {
+    name: TableIdent,
+    /// Where its files may lie.
+    folders: Vec<String>,
+    /// What it says of files with dead letters, which lie in another table's folder.
+    intents: Vec<String>,
+}
+
 /// What is looked through, for whom, and whether what is found is removed.
 pub(crate) struct Search<'a> {
     pub(crate) catalog: Arc<dyn Catalog>,
     pub(crate) connector: &'a str,
+    /// The connector's table of dead letters.
+    pub(crate) dead_letters: TableIdent,
     pub(crate) remove: bool,
 }
 
@@ -132,7 +145,7 @@ impl Search<'_> {
         before: DateTime<Utc>,
     ) -> Result<Vec<(TableIdent, Listed)>> {
         // All that can be refused is, before anything is removed.
-        let all = self.all_folders().await?;
+        let all = self.all_tables().await?;
         let mut found = Vec::new();
         for table in tables {
             let mut orphans = self.find(&table, &all).await?;
@@ -159,7 +172,7 @@ impl Search<'_> {
         Ok(own)
     }
 
-    async fn find(&self, table: &TableIdent, all: &[(TableIdent, Vec<String>)]) -> Result<Orphans> {
+    async fn find(&self, table: &TableIdent, all: &[Neighbour]) -> Result<Orphans> {
         let loaded = self.catalog.load_table(table).await?;
         self.check(table, &loaded)?;
         let folders = folders(&loaded.metadata);
@@ -170,6 +183,7 @@ impl Search<'_> {
             files.extend(listed.map_err(|e| from_iceberg(format!("table {table}: cannot list its files"), e))?);
         }
         let mut live = Live::default();
+        live.mention(all.iter().flat_map(|other| other.intents.iter().cloned()));
         let of = live.reach(self.catalog.as_ref(), table).await?;
         files.retain(|file| !live.holds(&file.location));
         files.sort_by(|a, b| a.location.cmp(&b.location));
@@ -199,6 +213,12 @@ impl Search<'_> {
         if !self.remove {
             return Ok(());
         }
+        if *table == self.dead_letters || dead_letters::holds_letters(metadata) {
+            return refused(
+                "it holds dead letters, whose files may be named by commits of other tables that are still on their way. \
+                 They are listed only",
+            );
+        }
         if !property(metadata, "gc.enabled", true)? {
             return refused("its property gc.enabled says that its files may be in use elsewhere");
         }
@@ -214,8 +234,8 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// Every table of the catalog, and where its files may lie.
-    async fn all_folders(&self) -> Result<Vec<(TableIdent, Vec<String>)>> {
+    /// Every table of the catalog.
+    async fn all_tables(&self) -> Result<Vec<Neighbour>> {
         let mut all = Vec::new();
         for namespace in self.catalog.list_namespaces().await? {
             for table in self.catalog.list_tables(&namespace).await? {
@@ -225,9 +245,10 @@ impl Search<'_> {
                     Err(error) if error.kind() == CatalogErrorKind::NotFound => continue,
                     Err(error) => return Err(error.into()),
                 };
-                let mut taken = folders(&metadata);
-                taken.push(normalised(metadata.location()));
-                all.push((table, taken));
+                let mut folders = folders(&metadata);
+                folders.push(normalised(metadata.location()));
+                let intents = dead_letters::intents(&metadata).map(str::to_owned).collect();
+                all.push(Neighbour { name: table, folders, intents });
             }
         }
         Ok(all)
@@ -274,7 +295,13 @@ impl Search<'_> {
             let loaded = self.catalog.load_table(table).await?;
             self.check_same(table, of, &loaded)?;
             self.check(table, &loaded)?;
-            let changes = Changes { connector: self.connector, files: &[], offsets: &BTreeMap::new(), retention: None };
+            let changes = Changes {
+                connector: self.connector,
+                files: &[],
+                offsets: &BTreeMap::new(),
+                properties: &HashMap::new(),
+                retention: None,
+            };
             let (mut request, attempt) = snapshot::propose(&mut Base::new(loaded), changes).await?;
             request.updates.push(fence::set(attempt.commit_id));
             match super::commit(self.catalog.as_ref(), table, request, &attempt, self.connector).await? {
@@ -317,10 +344,11 @@ fn folders(metadata: &TableMetadata) -> Vec<String> {
 
 /// Refuses a table whose folders are another table's as well: a folder that was chosen, or one that a table kept when it was
 /// renamed, before its name was given to a new one.
-fn check_alone(table: &TableIdent, folders: &[String], all: &[(TableIdent, Vec<String>)]) -> Result<()> {
-    for (other, taken) in all.iter().filter(|(other, _)| other != table) {
-        let shared = |mine: &str| taken.iter().any(|its| is_within(mine, its) || is_within(its, mine));
+fn check_alone(table: &TableIdent, folders: &[String], all: &[Neighbour]) -> Result<()> {
+    for other in all.iter().filter(|other| other.name != *table) {
+        let shared = |mine: &str| other.folders.iter().any(|its| is_within(mine, its) || is_within(its, mine));
         if let Some(folder) = folders.iter().find(|folder| shared(folder)) {
+            let other = &other.name;
             return Err(Error::config(format!(
                 "table {table}: its folder {folder} is table {other}'s as well, so that its files cannot be told from \
                  orphans. Nothing was removed"

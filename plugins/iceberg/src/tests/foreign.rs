@@ -77,8 +77,21 @@ pub(super) async fn replace(catalog: &SqlCatalog) {
     apply(catalog, vec![TableUpdate::RemoveSnapshotRef { ref_name: MAIN_BRANCH.into() }]).await;
 }
 
-/// Drops the table, as another program would: its row goes.
+/// Takes a column out of the schema.
+pub(super) async fn drop_column(catalog: &SqlCatalog, name: &str) {
+    let metadata = metadata(catalog).await;
+    let fields = metadata.current_schema().as_struct().fields().iter().filter(|field| field.name != name).cloned();
+    let schema = iceberg::spec::Schema::builder().with_fields(fields).build().unwrap();
+    apply(catalog, vec![TableUpdate::AddSchema { schema }, TableUpdate::SetCurrentSchema { schema_id: -1 }]).await;
+}
+
+/// Drops the only table, as another program would: its row goes.
 pub(super) fn drop_table(folder: &std::path::Path) {
+    drop_named(folder, "%");
+}
+
+/// Drops the one table whose name is like this.
+pub(super) fn drop_named(folder: &std::path::Path, name: &str) {
     let database = rusqlite::Connection::open(folder.join("catalog.db")).unwrap();
-    assert_eq!(database.execute("DELETE FROM iceberg_tables", []).unwrap(), 1);
+    assert_eq!(database.execute("DELETE FROM iceberg_tables WHERE table_name LIKE ?1", [name]).unwrap(), 1);
 }

@@ -4,6 +4,7 @@ mod conformance;
 mod faulty;
 mod foreign;
 mod growth;
+mod letters;
 mod operator;
 mod orphans;
 mod protocol;
@@ -52,6 +53,7 @@ impl Lake {
             partition_by: Vec::new(),
             format_version: 2,
             snapshots: None,
+            dead_letters: "cdc.dead_letters".into(),
             target_file_size: "128MiB".into(),
         };
         Self { folder, config }
@@ -178,6 +180,7 @@ fn rows(at: StreamPartition, ids: &[i64], note: Option<&str>) -> ChangeBatch {
         offset: offset(ids.last().copied().unwrap_or(0)),
         ends_transaction: true,
         initial_load: false,
+        dead_letters: false,
         newest_micros: 0,
     }
 }

@@ -48,7 +48,8 @@ async fn stray(lake: &Lake, name: &str) -> String {
 
 /// Removes what there is, through this catalog.
 async fn remove_from(catalog: &Arc<FaultyCatalog>) -> Result<Vec<String>> {
-    let search = Search { catalog: catalog.clone(), connector: "shop", remove: true };
+    let search =
+        Search { catalog: catalog.clone(), connector: "shop", dead_letters: ident("cdc.dead_letters"), remove: true };
     let removed = search.run(vec![ident(ORDERS)], Utc::now()).await?;
     Ok(removed.into_iter().map(|(_, file)| file.location).collect())
 }
@@ -286,6 +287,31 @@ async fn what_cannot_be_told_from_orphans_is_refused() {
     assert!(refused(json!({})).await.1.contains("history"));
     assert!(refused(remove()).await.1.contains("history"));
     assert!(on_disk(&lake).len() >= before);
+}
+
+/// A table that is renamed keeps its folder, and a new one of its name may be given the same.
+#[tokio::test]
+async fn a_folder_that_two_tables_lie_in_is_left_alone() {
+    let lake = Lake::new();
+    let (mut sink, catalog) = lake.announced().await;
+    assert_durable(&commit(&mut sink, &[1]).await, 1);
+    stray(&lake, "data/stray.parquet").await;
+    let before = on_disk(&lake);
+    let loaded = catalog.inner.load_table(&ident(ORDERS)).await.unwrap();
+    let location = loaded.metadata_location.unwrap();
+    let database = rusqlite::Connection::open(lake.folder.path().join("catalog.db")).unwrap();
+    database
+        .execute(
+            "INSERT INTO iceberg_tables (catalog_name, table_namespace, table_name, metadata_location) \
+             SELECT catalog_name, table_namespace, 'other', ?1 FROM iceberg_tables WHERE table_name = 'public_orders'",
+            [location],
+        )
+        .unwrap();
+    for arguments in [json!({"older_than": "0s"}), json!({"older_than": "0s", "remove": "true"})] {
+        let error = orphans(&lake, arguments).await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Config && error.to_string().contains("cdc.other's as well"), "{error}");
+    }
+    assert_eq!(on_disk(&lake), before);
 }
 
 #[tokio::test]

@@ -193,6 +193,14 @@ impl TableWriter {
         Ok(())
     }
 
+    /// Whether each of these rows has a place in a file.
+    ///
+    /// # Errors
+    /// As those of [`write`](Self::write) that leave the batch as if it had never been given.
+    pub(crate) fn accepts(&self, batch: &RecordBatch) -> Result<()> {
+        self.partitioner.split(batch).map(drop)
+    }
+
     /// Another way to the same files, for those whose bytes have not begun to leave.
     pub(crate) fn reach_files_by(&mut self, files: FileIO) {
         self.files = files;

@@ -9,7 +9,8 @@ use arrow::array::{Array, AsArray};
 use arrow::util::display::array_value_to_string;
 use philotes_postgres_buffer::{Config, PostgresBuffer};
 use philotes_sdk::{
-    ActionOutput, ChangeBatch, Error, Offset, Poll, Route, Source, StreamOffset, StreamPartition, TaskContext, TaskInfo,
+    ActionOutput, ChangeBatch, Error, Offset, Poll, Route, Source, StreamOffset, StreamPartition, TaskContext,
+    TaskInfo, Tolerance,
 };
 use serde_json::{Value, json};
 use tokio_postgres::Client;
@@ -25,6 +26,7 @@ pub(crate) struct Buffer {
     pub(crate) keys: Value,
     pub(crate) route: Route,
     pub(crate) connector: String,
+    pub(crate) tolerance: Tolerance,
 }
 
 impl Buffer {
@@ -43,7 +45,15 @@ impl Buffer {
         template.batch_execute(&format!("CREATE DATABASE {database}")).await.unwrap();
         let client = server.connect(&database).await;
         let keys = json!({"poll_interval": "50ms"});
-        Self { server, database, client, keys, route: Route::default(), connector: "shop".to_owned() }
+        Self {
+            server,
+            database,
+            client,
+            keys,
+            route: Route::default(),
+            connector: "shop".to_owned(),
+            tolerance: Tolerance::None,
+        }
     }
 
     pub(crate) fn config(&self) -> Config {
@@ -57,6 +67,7 @@ impl Buffer {
             connector: self.connector.clone(),
             tasks: 1,
             route: self.route.clone(),
+            tolerance: self.tolerance,
             ..TaskInfo::default()
         })
     }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use philotes_sdk::{ErrorKind, Poll, Source};
+use philotes_postgres_buffer::PostgresBuffer;
+use philotes_sdk::{ErrorKind, Poll, Source, Tolerance, dead_letter};
 use serde_json::json;
 
 use crate::driver::{Buffer, Driver, error_of, insert};
@@ -84,10 +85,9 @@ async fn without_the_index_it_still_reads() {
 async fn a_buffer_that_is_not_as_it_must_be_is_refused() {
     let Some(buffer) = Buffer::new().await else { return };
     let refused = async |expected: &str| {
-        for error in [
-            error_of(buffer.open().await),
-            error_of(philotes_postgres_buffer::PostgresBuffer::check(buffer.config(), buffer.context()).await),
-        ] {
+        for error in
+            [error_of(buffer.open().await), error_of(PostgresBuffer::check(buffer.config(), buffer.context()).await)]
+        {
             assert_eq!(error.kind(), ErrorKind::Config, "{error}");
             assert!(error.to_string().starts_with("dsn: ") && error.to_string().contains(expected), "{error}");
         }
@@ -95,7 +95,7 @@ async fn a_buffer_that_is_not_as_it_must_be_is_refused() {
     buffer.sql("ALTER SEQUENCE philotes.cdc_events_id_seq CACHE 32").await;
     refused("CACHE 32").await;
     buffer.act("init", json!({})).await.unwrap();
-    philotes_postgres_buffer::PostgresBuffer::check(buffer.config(), buffer.context()).await.unwrap();
+    PostgresBuffer::check(buffer.config(), buffer.context()).await.unwrap();
     buffer.sql("DROP TABLE philotes.connectors").await;
     refused("philotes.connectors").await;
     buffer.sql("DROP TABLE philotes.cdc_events").await;
@@ -106,7 +106,7 @@ async fn a_buffer_that_is_not_as_it_must_be_is_refused() {
 async fn servers_out_of_reach_and_wrong_passwords() {
     let Some(mut buffer) = Buffer::new().await else { return };
     let refused = async |buffer: &Buffer, kind| {
-        let error = error_of(philotes_postgres_buffer::PostgresBuffer::check(buffer.config(), buffer.context()).await);
+        let error = error_of(PostgresBuffer::check(buffer.config(), buffer.context()).await);
         assert_eq!(error.kind(), kind, "{error}");
         assert!(!error.to_string().contains("hunter2"), "{error}");
     };
@@ -153,6 +153,67 @@ async fn a_row_that_cannot_be_decoded_is_named() {
     let text = error.to_string();
     assert!(text.contains("public.orders") && text.contains("buffer id 5") && text.contains("column id"), "{text}");
     assert!(!text.contains("hunter2"), "{text}");
+}
+
+/// Whatever is wrong with a row, it travels whole, in order with the others, and is acknowledged as they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_cannot_be_decoded_are_dead_letters_where_they_are_tolerated() {
+    let Some(mut buffer) = Buffer::new().await else { return };
+    buffer.tolerance = Tolerance::DeadLetter;
+    buffer.keys["batch_rows"] = json!(3);
+    let columns = r#"{"columns": [{"name": "id", "type": "bigint"}, {"name": "v", "type": "text"}]}"#;
+    let bad = |after: &str, key: &str, metadata: &str| {
+        format!(
+            "INSERT INTO philotes.cdc_events (source_id, schema_name, table_name, operation, lsn, transaction_id, key_columns, \
+             after_data, metadata, event_time) VALUES ('shop', 'public', 'orders', 'INSERT', '0/7', 7, '{key}', {after}, \
+             '{metadata}', '2026-01-24T10:00:00Z');"
+        )
+    };
+    let text = r#"'{"id": "hunter2", "v": [1.50, "ä"]}'"#;
+    // Between good rows whose metadata the server need not send again; the first snapshot is a short one.
+    buffer.sql(&insert(0..4)).await;
+    let mut driver = Driver::open(&buffer).await;
+    driver.drain().await.unwrap();
+    buffer
+        .sql(
+            &[
+                insert(4..6),
+                bad(text, r#"["id"]"#, columns),
+                insert(6..7),
+                bad("NULL", r#"["id"]"#, columns),
+                bad(text, r#"{"id": 1}"#, columns),
+                bad(text, r#"["id"]"#, r#"{"columns": 5}"#),
+                bad(text, r#"["id"]"#, r#"{"columns": [{"name": "_cdc_x", "type": "text"}]}"#),
+                insert(7..9),
+            ]
+            .concat(),
+        )
+        .await;
+    driver.drain().await.unwrap();
+    let letters: Vec<_> = driver.batches.iter().filter(|batch| batch.dead_letters).cloned().collect();
+    driver.batches.retain(|batch| !batch.dead_letters);
+    assert_eq!(driver.ids(), (0..9).collect::<Vec<_>>());
+    assert!(letters.len() >= 2, "three rows per batch");
+    let letters: Vec<_> = letters.iter().flat_map(|batch| dead_letter::from_rows(&batch.rows).unwrap()).collect();
+    let reasons = ["column id: ", "without after_data", "key_columns", "metadata.columns", "column _cdc_x"];
+    assert_eq!(letters.len(), reasons.len());
+    for (letter, reason) in letters.iter().zip(reasons) {
+        assert!(letter.message.contains(reason) && letter.message.contains("public.orders"), "{letter:?}");
+        assert!(!letter.message.contains("hunter2") && letter.kind == ErrorKind::Data, "{letter:?}");
+        assert_eq!(letter.timestamp_micros, Some(1_769_248_800_000_000));
+        let row = "SELECT row_to_json(e) FROM philotes.cdc_events e WHERE id = ";
+        let position = letter.position.as_deref().unwrap();
+        assert_eq!(letter.record, buffer.ask(&format!("{row}{position}")).await);
+    }
+    // Numbers keep their digits.
+    assert!(letters[0].record.contains("[1.50, \"ä\"]"), "{}", letters[0].record);
+    driver.acknowledge(&buffer).await;
+    assert_eq!(buffer.unprocessed().await, "0");
+    // What `plan` samples leaves them out.
+    buffer.sql(&(bad(text, r#"["id"]"#, columns) + &insert(9..10))).await;
+    let streams = PostgresBuffer::streams(buffer.config(), buffer.context()).await.unwrap();
+    assert_eq!(streams[0].schema.fields().len(), 5);
+    driver.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -259,6 +259,7 @@ fn batch(store: &str, at: &StreamPartition, rows: &[Row], covered: usize) -> Res
         offset: Offset::from_value(&MemoryOffset { store: store.to_owned(), rows: covered })?,
         ends_transaction: true,
         initial_load: false,
+        dead_letters: false,
         newest_micros: rows.last().map_or(0, time),
     })
 }

@@ -91,6 +91,7 @@ impl<S: Sink> Run<S> {
             offset: Offset::new(format!(r#"{{"batch":{batch},"text":"ü \"/%"}}"#)).fixture("an offset")?,
             ends_transaction: true,
             initial_load: false,
+            dead_letters: false,
             newest_micros: 0,
         })
     }

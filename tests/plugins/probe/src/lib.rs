@@ -118,6 +118,7 @@ impl Source for ProbeSource {
                 offset: Offset::new("{\"n\":3}")?,
                 ends_transaction: true,
                 initial_load: true,
+                dead_letters: false,
                 newest_micros: 1_000_000,
             }),
             3 => Poll::Idle { caught_up: true },
@@ -211,6 +212,7 @@ impl Sink for ProbeSink {
             id: batch.schema_id.to_string(),
         });
         Ok(Flushed {
+            dead_letters: Vec::new(),
             commits: commits.collect(),
             failed: vec![(at("1")?, Error::fenced("as always"))],
             durable: written.into_iter().map(|batch| StreamOffset { at: batch.at, offset: batch.offset }).collect(),

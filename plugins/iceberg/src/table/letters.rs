@@ -1,0 +1,123 @@
+//! Rows that cannot be written, and what becomes of them: an error that stops the connector, or dead letters.
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::Schema;
+use philotes_sdk::batch::reserved_fields;
+use philotes_sdk::{ChangeBatch, Error, ErrorKind, Result};
+
+use super::Table;
+use crate::dead_letters::{self, Letter, Main, Ranges, Sifted, read_intent};
+
+impl Table {
+    /// Writes rows; those that cannot be written become letters, where the connector tolerates that.
+    pub(super) async fn write_rows(&mut self, batch: &ChangeBatch) -> Result<()> {
+        let tolerant = self.settings.context.info().tolerance.dead_letters();
+        match self.write_all(batch).await {
+            Err(error) if error.kind() == ErrorKind::Data && tolerant => {}
+            outcome => return outcome,
+        }
+        let sifted = self.sift(batch.schema_id, &batch.rows).await?;
+        let letters = sifted.bad.iter().map(|(row, error)| Letter::of_row(batch, *row, error));
+        let letters = letters.collect::<Result<Vec<_>>>()?;
+        if let Some(good) = &sifted.good {
+            self.take_in(good).await?;
+        }
+        // None where the table was altered for them meanwhile.
+        let Some((first, reason)) = sifted.bad.first() else { return Ok(()) };
+        tracing::warn!(
+            stream = %batch.at.stream, partition = batch.at.partition, offset = batch.offset.as_str(), rows = letters.len(),
+            first_row = first, error = %reason,
+            "rows cannot be written and become dead letters; the first of them is named"
+        );
+        self.letters.extend(letters);
+        Ok(())
+    }
+
+    async fn write_all(&mut self, batch: &ChangeBatch) -> Result<()> {
+        let prepared = self.prepare(batch.schema_id, &batch.rows.schema()).await;
+        prepared.map_err(|e| e.context(format!("stream {}", batch.at.stream)))?;
+        let projected = self.project(batch.schema_id, &batch.rows);
+        let rows = projected.map_err(|e| e.context(format!("{}, offset {}", batch.at, batch.offset.as_str())))?;
+        self.take_in(&rows).await
+    }
+
+    fn project(&self, schema_id: u64, rows: &RecordBatch) -> Result<RecordBatch> {
+        let projection = self.open.as_ref().and_then(|open| open.projections.get(&schema_id));
+        projection.ok_or_else(|| Error::internal("rows of a schema that was not prepared"))?.project(rows)
+    }
+
+    /// Takes rows in that were projected to the table's schema.
+    pub(crate) async fn take_in(&mut self, rows: &RecordBatch) -> Result<()> {
+        match &mut self.open {
+            Some(open) if rows.num_rows() > 0 => {
+                open.writer.write(rows).await.map_err(|e| e.context(format!("table {}", self.name)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Parts rows into those that can be written, projected, and the others; creates or alters the table as for any rows.
+    pub(crate) async fn sift(&mut self, schema_id: u64, rows: &RecordBatch) -> Result<Sifted> {
+        let mut prepared = self.prepare(schema_id, &rows.schema()).await;
+        if self.base.is_some() && prepared.as_ref().is_err_and(|error| error.kind() == ErrorKind::Data) {
+            // Somebody may have altered the table since it was loaded.
+            self.reload().await?;
+            prepared = self.prepare(schema_id, &rows.schema()).await;
+        }
+        match prepared {
+            Ok(()) => {}
+            // The schema itself: no row of it can be written.
+            Err(error) if error.kind() == ErrorKind::Data => return Ok(Sifted::nothing_of(rows.num_rows(), &error)),
+            Err(error) => return Err(error),
+        }
+        dead_letters::sift(rows, |part| {
+            let projected = self.project(schema_id, part)?;
+            if let Some(open) = &self.open {
+                open.writer.accepts(&projected)?;
+            }
+            Ok(projected)
+        })
+    }
+
+    /// Memory that letters hold until they are durable.
+    pub(super) fn letter_bytes(&self) -> usize {
+        self.letters.bytes() + self.payload.as_ref().map_or(0, |payload| payload.letters.bytes())
+    }
+
+    /// Creates the table where only dead letters have come for it: their intent needs a place.
+    pub(crate) async fn create_for_letters(&mut self) -> Result<()> {
+        if self.base.is_some() {
+            return Ok(());
+        }
+        // Its other columns follow with the first row that can be written.
+        self.create(&Schema::new(reserved_fields().to_vec())).await.map_err(|error| match error.kind() {
+            ErrorKind::Config => Error::data(format!(
+                "only dead letters have come for table {} yet, and it cannot be made for them without its columns; make it by \
+                 hand, or tolerate none of them",
+                self.name
+            ))
+            .with_source(error),
+            _ => error,
+        })
+    }
+
+    /// Completes the connector's intent in the table, if it is not known to be completed.
+    pub(crate) async fn complete_intent(&mut self) -> Result<()> {
+        let Some(base) = &self.base else { return Ok(()) };
+        let Some(intent) = read_intent(&base.metadata, self.settings.connector())? else { return Ok(()) };
+        if intent.number > self.completed {
+            dead_letters::append(&self.settings, Main { name: &self.name, uuid: base.metadata.uuid() }, &intent)
+                .await?;
+            self.completed = intent.number;
+        }
+        Ok(())
+    }
+
+    /// Which letters were replayed into the table.
+    pub(crate) fn replayed(&self) -> Result<Ranges> {
+        match &self.base {
+            Some(base) => Ranges::replayed(&base.metadata, self.settings.connector()),
+            None => Ok(Ranges::default()),
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Dead letters: rows of the buffer that cannot be decoded, where the connector tolerates them.
+//!
+//! They travel as batches of their own, listed and acknowledged as every batch is. While they are collected only the reason
+//! is kept; the row itself is read once more when its batch is written down, whole, as the snapshots do not send all of it.
+
+use std::collections::HashMap;
+
+use arrow::array::RecordBatch;
+use philotes_sdk::dead_letter::{self, DeadLetter};
+use philotes_sdk::{Error, ErrorKind, Result, StreamName};
+use tokio_postgres::Client;
+
+use crate::connect::failed;
+use crate::copy::Row;
+use crate::ranges::{self, Range};
+
+/// The schema id of every stream's dead letters; a decoder's count from 1.
+pub(crate) const SCHEMA_ID: u64 = 0;
+
+/// Why a row of the buffer was not decoded.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    id: i64,
+    message: String,
+    timestamp_micros: Option<i64>,
+}
+
+/// The dead letters of a stream that are not in a batch yet.
+#[derive(Debug, Default)]
+pub(crate) struct Letters {
+    pub(crate) faults: Vec<Fault>,
+    pub(crate) ids: Vec<Range>,
+    pub(crate) newest_micros: i64,
+    bytes: usize,
+}
+
+/// Roughly what a row takes as a letter.
+pub(crate) fn bytes(row: &Row<'_>) -> usize {
+    let length = |text: Option<&[u8]>| text.map_or(0, <[u8]>::len);
+    length(row.before) + length(row.after) + length(row.metadata) + 256
+}
+
+impl Letters {
+    pub(crate) fn push(&mut self, row: &Row<'_>, error: &Error) {
+        ranges::push(&mut self.ids, row.id);
+        self.newest_micros = self.newest_micros.max(row.created_at.unwrap_or(0));
+        self.bytes += bytes(row);
+        let timestamp_micros = row.event_time.or(row.created_at);
+        self.faults.push(Fault { id: row.id, message: error.message().to_owned(), timestamp_micros });
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.faults.len()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// What was collected; `None` where nothing was.
+    pub(crate) fn close(&mut self) -> Option<Self> {
+        (!self.faults.is_empty()).then(|| std::mem::take(self))
+    }
+
+    /// One line for all of them.
+    pub(crate) fn warn(&self, stream: &StreamName) {
+        if let Some(first) = self.faults.first() {
+            tracing::warn!(
+                %stream, rows = self.rows(), position = first.id, error = first.message,
+                "rows of the buffer cannot be decoded and become dead letters; the first of them is named"
+            );
+        }
+    }
+}
+
+/// The batch of these letters, with the rows as the buffer has them.
+pub(crate) async fn read(
+    client: &Client,
+    source_id: &str,
+    stream: &StreamName,
+    faults: &[Fault],
+) -> Result<RecordBatch> {
+    let ids: Vec<i64> = faults.iter().map(|fault| fault.id).collect();
+    let found = client
+        .query(
+            "SELECT id, row_to_json(e)::text FROM philotes.cdc_events e WHERE id = ANY ($1) AND source_id = $2",
+            &[&ids, &source_id],
+        )
+        .await
+        .map_err(|e| failed("cannot read rows that become dead letters", e))?;
+    let mut records: HashMap<i64, String> = found.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let letters: Vec<DeadLetter> = faults
+        .iter()
+        .map(|Fault { id, message, timestamp_micros }| DeadLetter {
+            position: Some(id.to_string()),
+            kind: ErrorKind::Data,
+            message: message.clone(),
+            // Nobody else deletes unprocessed rows; if somebody did, the letter still says which it was.
+            record: records.remove(id).unwrap_or_else(|| format!("{{\"id\":{id}}}")),
+            timestamp_micros: *timestamp_micros,
+        })
+        .collect();
+    dead_letter::to_rows(stream, &letters)
+}
