@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use iceberg::TableIdent;
 use iceberg::spec::TableMetadata;
 use philotes_sdk::{Error, Result};
 use serde::de::DeserializeOwned;
@@ -22,8 +23,9 @@ pub(crate) struct Intent {
     /// The letters in the files: those after the first sequence number up to the second.
     pub(crate) from: u64,
     pub(crate) upto: u64,
-    /// The table of dead letters.
-    pub(crate) table: Uuid,
+    /// The table of dead letters, which is another one once the configuration says so.
+    pub(crate) table: TableIdent,
+    pub(crate) table_uuid: Uuid,
     pub(crate) files: Vec<LetterFile>,
 }
 
@@ -112,15 +114,16 @@ mod tests {
     #[test]
     fn properties_have_the_names_and_values_of_the_protocol() {
         let file = LetterFile { path: "s3://b/x.parquet".into(), bytes: 9, rows: 2 };
-        let intent = Intent { number: 3, from: 5, upto: 7, table: Uuid::nil(), files: vec![file] };
+        let table = TableIdent::from_strs(["cdc", "dead_letters"]).unwrap();
+        let intent = Intent { number: 3, from: 5, upto: 7, table, table_uuid: Uuid::nil(), files: vec![file] };
         let (name, value) = intent.property("shop").unwrap();
         assert_eq!(name, "philotes.dead-letters.shop");
         assert_eq!(
             value,
-            r#"{"number":3,"from":5,"upto":7,"table":"00000000-0000-0000-0000-000000000000","files":[{"path":"s3://b/x.parquet","bytes":9,"rows":2}]}"#
+            r#"{"number":3,"from":5,"upto":7,"table":{"namespace":["cdc"],"name":"dead_letters"},"table-uuid":"00000000-0000-0000-0000-000000000000","files":[{"path":"s3://b/x.parquet","bytes":9,"rows":2}]}"#
         );
         assert_eq!(serde_json::from_str::<Intent>(&value).unwrap(), intent);
-        let name = iceberg::TableIdent::from_strs(["cdc", "t"]).unwrap();
+        let name = TableIdent::from_strs(["cdc", "t"]).unwrap();
         let main = Main { name: &name, uuid: Uuid::nil() };
         let properties = Appended { number: 3, upto: 7 }.property("shop", main).unwrap();
         assert_eq!(

@@ -46,7 +46,8 @@ pub(crate) async fn store(
         last.map_or(0, |last| last.upto).max(appended.upto),
     );
     let rows = letter::to_rows(settings.connector(), main, from, letters)?;
-    let target = WriterTarget { spec: unpartitioned(settings, metadata)?, ..WriterTarget::current(metadata) };
+    let target =
+        WriterTarget { spec: unpartitioned(&settings.dead_letters, metadata)?, ..WriterTarget::current(metadata) };
     let rows = Projection::new(&target.schema, &rows.schema()).and_then(|p| p.project(&rows)).map_err(wrong)?;
     let mut writer = TableWriter::new(loaded.files.io.clone(), target, settings.writer)?;
     writer.write(&rows).await.map_err(wrong)?;
@@ -56,7 +57,8 @@ pub(crate) async fn store(
         rows: file.record_count(),
     });
     let upto = from + letters.len() as u64;
-    let intent = Intent { number, from, upto, table: metadata.uuid(), files: files.collect() };
+    let table = settings.dead_letters.clone();
+    let intent = Intent { number, from, upto, table, table_uuid: metadata.uuid(), files: files.collect() };
     failpoint!("letters.stored", |message| Error::unavailable(message));
     Ok(intent)
 }
@@ -66,22 +68,22 @@ pub(crate) async fn store(
 /// # Errors
 /// Unavailable: it is not known to be completed, and can be asked for again.
 pub(crate) async fn append(settings: &Settings, main: Main<'_>, intent: &Intent) -> Result<()> {
-    let (name, connector) = (&settings.dead_letters, settings.connector());
+    let (name, connector) = (&intent.table, settings.connector());
     // The tables of a task would only get into each other's way.
     let _one_at_a_time = settings.appending.lock().await;
     let mut last = None;
     for _ in 0..ROUNDS {
         let loaded = match settings.catalog.load_table(name).await {
-            Ok(loaded) if loaded.metadata.uuid() == intent.table => loaded,
-            Ok(_) => return gone(settings, main, intent),
-            Err(error) if error.kind() == CatalogErrorKind::NotFound => return gone(settings, main, intent),
+            Ok(loaded) if loaded.metadata.uuid() == intent.table_uuid => loaded,
+            Ok(_) => return gone(main, intent),
+            Err(error) if error.kind() == CatalogErrorKind::NotFound => return gone(main, intent),
             Err(error) => return Err(error.into()),
         };
         if intent::appended(&loaded.metadata, connector, main)?.number >= intent.number {
             return Ok(());
         }
         check_format(name, &loaded.metadata)?;
-        let files = added(settings, &loaded.metadata, intent)?;
+        let files = added(&loaded.metadata, intent)?;
         let mut base = Base::new(loaded);
         let changes = Changes {
             connector,
@@ -132,8 +134,8 @@ pub(crate) async fn append(settings: &Settings, main: Main<'_>, intent: &Intent)
 
 /// Removes the files of letters that no request has ever named.
 pub(crate) async fn remove(settings: &Settings, intent: &Intent) {
-    let loaded = match settings.catalog.load_table(&settings.dead_letters).await {
-        Ok(loaded) if loaded.metadata.uuid() == intent.table => loaded,
+    let loaded = match settings.catalog.load_table(&intent.table).await {
+        Ok(loaded) if loaded.metadata.uuid() == intent.table_uuid => loaded,
         _ => return,
     };
     storage::discard(&loaded.files.io, intent.files.iter().map(|file| file.path.clone())).await;
@@ -141,10 +143,10 @@ pub(crate) async fn remove(settings: &Settings, intent: &Intent) {
 
 /// The table was dropped or replaced, by somebody who is done with its letters or did not know of these.
 #[expect(clippy::unnecessary_wraps, reason = "what `append` ends with")]
-fn gone(settings: &Settings, main: Main<'_>, intent: &Intent) -> Result<()> {
+fn gone(main: Main<'_>, intent: &Intent) -> Result<()> {
     let files: Vec<&str> = intent.files.iter().map(|file| file.path.as_str()).collect();
     tracing::warn!(
-        table = %settings.dead_letters, of = %main.name, number = intent.number, rows = intent.upto - intent.from,
+        table = %intent.table, of = %main.name, number = intent.number, rows = intent.upto - intent.from,
         files = files.join(", "),
         "the table of dead letters was dropped or replaced; unless they had been in it before, the last letters are in these files only"
     );
@@ -168,17 +170,16 @@ async fn load_or_create(settings: &Settings) -> Result<LoadedTable> {
 }
 
 /// The specification that letters are written with, whatever the table has become since.
-fn unpartitioned(settings: &Settings, metadata: &TableMetadata) -> Result<PartitionSpecRef> {
+fn unpartitioned(name: &TableIdent, metadata: &TableMetadata) -> Result<PartitionSpecRef> {
     let default = metadata.default_partition_spec();
     let mut specs = std::iter::once(default).chain(metadata.partition_specs_iter());
     specs.find(|spec| spec.is_unpartitioned()).cloned().ok_or_else(|| {
-        let name = &settings.dead_letters;
         Error::config(format!("table {name} has always been partitioned; dead letters need one that was not made so"))
     })
 }
 
-fn added(settings: &Settings, metadata: &TableMetadata, intent: &Intent) -> Result<Vec<AddedFile>> {
-    let spec = unpartitioned(settings, metadata)?;
+fn added(metadata: &TableMetadata, intent: &Intent) -> Result<Vec<AddedFile>> {
+    let spec = unpartitioned(&intent.table, metadata)?;
     let added = |file: &LetterFile| {
         let described = DataFileBuilder::default()
             .content(DataContentType::Data)

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::{MemoryStore, State, actions};
 use crate::{
     Action, ActionOutput, ChangeBatch, Committed, Error, Flushed, Offset, Plan, PlannedColumn, Result, Sink,
-    StreamOffset, StreamPartition, TaskContext,
+    StreamOffset, StreamPartition, TaskContext, dead_letter,
 };
 
 /// The configuration of [`MemorySink`].
@@ -23,7 +23,7 @@ pub struct MemoryConfig {
     pub store: String,
 }
 
-/// Keeps rows and offsets in a [`MemoryStore`].
+/// Keeps rows and offsets in a [`MemoryStore`]. Of dead letters it keeps the offset and how many there were.
 #[derive(Debug)]
 pub struct MemorySink {
     store: Arc<MemoryStore>,
@@ -37,6 +37,7 @@ pub struct MemorySink {
 impl Sink for MemorySink {
     const NAME: &'static str = "memory";
     const DOC: &'static str = "Keeps rows in memory, for tests.";
+    const DEAD_LETTERS: bool = true;
     type Config = MemoryConfig;
 
     async fn open(config: MemoryConfig, context: TaskContext) -> Result<Self> {
@@ -61,10 +62,16 @@ impl Sink for MemorySink {
         if !self.owned.contains_key(&batch.at) {
             return Err(Error::internal(format!("rows of {} before its offset was asked for", batch.at)));
         }
+        if batch.dead_letters {
+            dead_letter::check(&batch.rows.schema())?;
+            self.pending.push(batch.clone());
+            return Ok(());
+        }
         let schema = batch.rows.schema();
         let state = self.store.state();
         let written = state.tables.get(&batch.at.stream).into_iter().flatten().map(|rows| rows.schema());
-        let same_stream = self.pending.iter().filter(|pending| pending.at.stream == batch.at.stream);
+        let same_stream =
+            self.pending.iter().filter(|pending| pending.at.stream == batch.at.stream && !pending.dead_letters);
         for known in written.chain(same_stream.map(|pending| pending.rows.schema())) {
             check_types(batch, &schema, &known)?;
         }
@@ -85,16 +92,20 @@ impl Sink for MemorySink {
         // Under the store's lock: nobody sees rows without their offset.
         let mut flushed = Flushed::default();
         let mut durable: HashMap<StreamPartition, Offset> = HashMap::new();
-        for ChangeBatch { at, rows, offset, .. } in self.pending.drain(..) {
+        for ChangeBatch { at, rows, offset, dead_letters, .. } in self.pending.drain(..) {
+            let letters = dead_letters.then_some(rows.num_rows() as u64);
             flushed.commits.push(Committed {
                 table: at.stream.to_string(),
-                rows: rows.num_rows() as u64,
+                rows: if dead_letters { 0 } else { rows.num_rows() as u64 },
                 bytes: rows.get_array_memory_size() as u64,
                 ..Committed::default()
             });
             state.offsets.insert((self.connector.clone(), at.clone()), offset.clone());
             self.owned.insert(at.clone(), Some(offset.clone()));
-            state.tables.entry(at.stream.clone()).or_default().push(rows);
+            match letters {
+                Some(count) => flushed.dead_letters.push((at.clone(), count)),
+                None => state.tables.entry(at.stream.clone()).or_default().push(rows),
+            }
             durable.insert(at, offset);
         }
         flushed.durable = durable.into_iter().map(|(at, offset)| StreamOffset { at, offset }).collect();

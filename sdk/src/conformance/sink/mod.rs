@@ -3,9 +3,9 @@
 use async_trait::async_trait;
 
 use self::rows::{Rows, partition};
-use self::run::open;
+use self::run::{open, open_with};
 use super::{Check, OrViolation, Outcomes, Unchecked, Violation, Violations, ensure};
-use crate::{ChangeBatch, ErrorKind, Offset, Result, Sink, StreamPartition};
+use crate::{ChangeBatch, ErrorKind, Offset, Result, Sink, StreamPartition, Tolerance};
 
 mod rows;
 mod run;
@@ -38,6 +38,9 @@ pub mod clause {
     pub const AS_NEVER_GIVEN: &str = "a batch that write refuses is as if it had never been given";
     /// See the trait's contract.
     pub const KEPT: &str = "what a flush could not make durable is kept, and the same flush can be tried again";
+    /// See [`Sink::DEAD_LETTERS`](crate::Sink::DEAD_LETTERS).
+    pub const LETTERS: &str =
+        "dead letters become durable with their offset, are counted once, and are no rows of the stream";
     /// Nothing is out of reach while the suite runs, unless it asked for it.
     pub const HEALTHY: &str = "no call fails while everything is healthy";
 }
@@ -112,6 +115,7 @@ pub async fn check_sink<F: SinkFixture>(fixture: &mut F) -> Result<Unchecked, Vi
     outcomes.add("memory is counted", buffered(fixture).await);
     outcomes.add("a batch that cannot be written", refused_batch(fixture).await);
     outcomes.add("the system is out of reach at a flush", outage(fixture).await);
+    outcomes.add("dead letters", dead_letters(fixture).await);
     outcomes.end()
 }
 
@@ -191,6 +195,38 @@ async fn restart<F: SinkFixture>(fixture: &mut F) -> Check<Unchecked> {
 
     let mut run = open(fixture).await?.knowing(durable);
     run.announce(&[&at]).await?;
+    run.landed(fixture).await?;
+    run.close().await?;
+    Ok(Vec::new())
+}
+
+/// Only of sinks that keep them.
+async fn dead_letters<F: SinkFixture>(fixture: &mut F) -> Check<Unchecked> {
+    if !F::Sink::DEAD_LETTERS {
+        return Ok(Vec::new());
+    }
+    fixture.reset().await.fixture("reset")?;
+    let at = partition(0, "0");
+    let mut run = open_with(fixture, Tolerance::DeadLetter).await?;
+    run.announce(&[&at]).await?;
+    // Before the first row, between rows, and alone.
+    run.write_letters(&at, 2).await?;
+    run.flush(&[&at]).await?;
+    run.write(&at, &Rows::plain(0..5)).await?;
+    run.write_letters(&at, 3).await?;
+    run.write(&at, &Rows::plain(5..9)).await?;
+    run.flush(&[&at]).await?;
+    run.landed(fixture).await?;
+    run.write_letters(&at, 1).await?;
+    run.nothing_new(fixture, clause::NOT_BEFORE).await?;
+    run.flush(&[&at]).await?;
+    run.landed(fixture).await?;
+    let durable = run.close().await?;
+
+    // What they cover is known also to one that tolerates none.
+    let mut run = open(fixture).await?.knowing(durable);
+    run.announce(&[&at]).await?;
+    run.flush(&[]).await?;
     run.landed(fixture).await?;
     run.close().await?;
     Ok(Vec::new())

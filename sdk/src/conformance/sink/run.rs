@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use super::rows::Rows;
 use super::{Landed, LandedRow, SinkFixture, clause};
 use crate::conformance::{Check, FIXTURE, OrViolation, describe, ensure, stops, violation};
+use crate::dead_letter::DeadLetter;
 use crate::{
     ChangeBatch, Error, ErrorKind, Flushed, Offset, Sink, StreamName, StreamOffset, StreamPartition, TaskContext,
-    TaskInfo,
+    TaskInfo, Tolerance, dead_letter,
 };
 
 /// How long anything that must happen in the end may take.
@@ -27,11 +28,19 @@ pub(super) struct Run<S> {
     sink: S,
     durable: Durable,
     written: BTreeMap<StreamPartition, (Vec<LandedRow>, Option<Offset>)>,
+    /// Dead letters among it.
+    letters: BTreeMap<StreamPartition, u64>,
 }
 
 /// Opens an instance, waiting where the system still holds on to one that crashed.
 pub(super) async fn open<F: SinkFixture>(fixture: &F) -> Check<Run<F::Sink>> {
+    open_with(fixture, Tolerance::None).await
+}
+
+/// The same, tolerating records that cannot be written or not.
+pub(super) async fn open_with<F: SinkFixture>(fixture: &F, tolerance: Tolerance) -> Check<Run<F::Sink>> {
     let info = TaskInfo {
+        tolerance,
         connector: "conformance".to_owned(),
         task: 0,
         tasks: 1,
@@ -41,7 +50,14 @@ pub(super) async fn open<F: SinkFixture>(fixture: &F) -> Check<Run<F::Sink>> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match F::Sink::open(fixture.config(), TaskContext::detached(info.clone())).await {
-            Ok(sink) => return Ok(Run { sink, durable: Durable::default(), written: BTreeMap::new() }),
+            Ok(sink) => {
+                return Ok(Run {
+                    sink,
+                    durable: Durable::default(),
+                    written: BTreeMap::new(),
+                    letters: BTreeMap::new(),
+                });
+            }
             Err(error) if error.kind() == ErrorKind::Unavailable && Instant::now() < deadline => {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
@@ -96,6 +112,26 @@ impl<S: Sink> Run<S> {
         })
     }
 
+    /// Writes so many dead letters of a source.
+    pub(super) async fn write_letters(&mut self, at: &StreamPartition, count: u64) -> Check {
+        let letter = |number: u64| DeadLetter {
+            position: (number % 2 == 0).then(|| number.to_string()),
+            kind: ErrorKind::Data,
+            message: "it is no row".to_owned(),
+            record: format!("{{\"ü\":{number}}}"),
+            timestamp_micros: (number % 2 == 0).then_some(1),
+        };
+        let letters: Vec<DeadLetter> = (0..count).map(letter).collect();
+        let mut batch = self.next_batch(at, &Rows::plain(0..0))?;
+        batch.rows = dead_letter::to_rows(&at.stream, &letters).fixture("dead letters")?;
+        batch.schema_id = u64::MAX;
+        batch.dead_letters = true;
+        self.sink.write(&batch).await.or_violation(clause::HEALTHY, "write of dead letters")?;
+        self.written.entry(at.clone()).or_default().1 = Some(batch.offset);
+        *self.letters.entry(at.clone()).or_default() += count;
+        Ok(())
+    }
+
     pub(super) async fn write(&mut self, at: &StreamPartition, rows: &Rows) -> Check {
         let taken = self.write_unless_fenced(at, rows).await?;
         ensure(taken, clause::HEALTHY, || format!("write to {at}: fenced, though nobody else writes"))
@@ -140,6 +176,12 @@ impl<S: Sink> Run<S> {
                 format!("{at}: it reports {}, expected {}", print(Some(offset)), print(last))
             })?;
         }
+        let mut letters = BTreeMap::new();
+        for (at, count) in flushed.dead_letters {
+            *letters.entry(at).or_default() += count;
+        }
+        let expected = std::mem::take(&mut self.letters);
+        ensure(letters == expected, clause::LETTERS, || format!("it reports {letters:?}, expected {expected:?}"))?;
         for (at, (rows, offset)) in std::mem::take(&mut self.written) {
             let durable = self.durable.partitions.entry(at).or_default();
             durable.0.extend(rows);

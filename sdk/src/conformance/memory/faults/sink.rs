@@ -46,6 +46,7 @@ enum Fault {
     RefusesForNow,
     ForgetsOnOutage,
     SwallowsOutage,
+    CountsNoLetters,
     FlushFails,
 }
 
@@ -71,6 +72,7 @@ struct Faulty {
 impl Sink for Faulty {
     const NAME: &'static str = "faulty";
     const DOC: &'static str = "Breaks the contract.";
+    const DEAD_LETTERS: bool = true;
     type Config = FaultyConfig;
 
     async fn open(config: FaultyConfig, context: TaskContext) -> Result<Self> {
@@ -184,6 +186,7 @@ impl Sink for Faulty {
                     all.map(|((_, at), offset)| StreamOffset { at: at.clone(), offset: offset.clone() }).collect();
             }
             Fault::ReportsNothing => flushed.durable.clear(),
+            Fault::CountsNoLetters => flushed.dead_letters.clear(),
             Fault::DoublesRows => {
                 for at in written {
                     let table = state.tables.entry(at.stream).or_default();
@@ -323,6 +326,7 @@ fn every_fault_is_named() {
         (Fault::RefusesForNow, clause::AS_NEVER_GIVEN),
         (Fault::ForgetsOnOutage, clause::KEPT),
         (Fault::SwallowsOutage, clause::KEPT),
+        (Fault::CountsNoLetters, clause::LETTERS),
         (Fault::FlushFails, clause::HEALTHY),
     ] {
         assert_violated(check(fault), clause);
