@@ -115,11 +115,11 @@ impl<S: Sink> Run<S> {
     /// Writes so many dead letters of a source.
     pub(super) async fn write_letters(&mut self, at: &StreamPartition, count: u64) -> Check {
         let letter = |number: u64| DeadLetter {
-            position: (number % 2 == 0).then(|| number.to_string()),
+            position: number.is_multiple_of(2).then(|| number.to_string()),
             kind: ErrorKind::Data,
             message: "it is no row".to_owned(),
             record: format!("{{\"ü\":{number}}}"),
-            timestamp_micros: (number % 2 == 0).then_some(1),
+            timestamp_micros: number.is_multiple_of(2).then_some(1),
         };
         let letters: Vec<DeadLetter> = (0..count).map(letter).collect();
         let mut batch = self.next_batch(at, &Rows::plain(0..0))?;

@@ -106,7 +106,7 @@ impl Sink for Faulty {
     async fn write(&mut self, batch: &ChangeBatch) -> Result<()> {
         let mut batch = batch.clone();
         match self.config.fault {
-            Fault::LosesNulls => replace(&mut batch.rows, "note", |column| {
+            Fault::LosesNulls if !batch.dead_letters => replace(&mut batch.rows, "note", |column| {
                 let texts = column.as_string::<i32>().iter();
                 Arc::new(StringArray::from_iter_values(texts.map(Option::unwrap_or_default)))
             }),
