@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import duckdb
 import pyarrow as pa
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from duckdb_extensions import import_extension
 from pyiceberg.catalog.rest import RestCatalog
@@ -284,6 +285,21 @@ class PyIceberg:
                     paths.add(manifest.manifest_path)
                     paths.update(e.data_file.file_path for e in manifest.fetch_manifest_entry(self.table.io))
         return paths
+
+    def unreached(self, request):
+        """The names of the files in the table's folders that nothing in its metadata reaches."""
+        metadata = self.table.metadata
+        reached = self.reachable() | {self.table.metadata_location} | {log.metadata_file for log in metadata.metadata_log}
+        names = {path.rpartition("/")[2] for path in reached}
+        scheme, netloc, folder = self.table.io.parse_location(self.table.location())
+        fs = self.table.io.fs_by_scheme(scheme, netloc)
+        found = [
+            entry.base_name
+            for part in ["data", "metadata"]
+            for entry in fs.get_file_info(pafs.FileSelector(f"{folder}/{part}", allow_not_found=True, recursive=True))
+            if entry.is_file
+        ]
+        return [name for name in found if name not in names]
 
     def expire(self, request):
         """Expires all snapshots but the current one, and removes what only they had, as Spark's procedure does."""

@@ -311,7 +311,7 @@ fn pairs(reader: Reader, table: &Table) -> Result<Vec<(i64, i64)>> {
 }
 
 /// What the records of dead letters are marked with, sorted: each holds its LSN.
-fn marks(reader: Reader, table: &Table) -> Result<Vec<i64>> {
+pub(crate) fn marks(reader: Reader, table: &Table) -> Result<Vec<i64>> {
     let rows = reader.query(table, "select record from t")?.rows;
     let mark = |record: &str| record.split_once("bad ")?.1.split_once('.')?.0.parse().ok();
     let mut marks = rows

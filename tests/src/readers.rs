@@ -384,6 +384,14 @@ impl Table {
         writer.ask(self, "append", json!({ "rows": rows }))
     }
 
+    /// The names of the files in the table's folders that its metadata does not reach.
+    ///
+    /// # Errors
+    /// What PyIceberg says.
+    pub fn unreached(&self) -> Result<Vec<String>> {
+        Reader::PyIceberg.ask(self, "unreached", json!({}))
+    }
+
     /// Whether the catalog has the table.
     ///
     /// # Errors

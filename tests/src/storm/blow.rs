@@ -34,6 +34,7 @@ pub(super) enum What {
     Append,
     Compact,
     Expire,
+    RemoveOrphans,
     TakeAway,
     BeginAnew,
     MakeTable { more: u32 },
@@ -42,7 +43,7 @@ pub(super) enum What {
 type Draw = fn(&mut StdRng) -> What;
 
 /// How often each happens, in a hundred.
-const WEIGHTS: [(u32, Draw); 15] = [
+const WEIGHTS: [(u32, Draw); 16] = [
     (18, |_| What::KillHost),
     (4, |_| What::StopHost),
     (6, |random| What::SecondHost { together: millis(random, 500, 4000), kill_first: random.random() }),
@@ -52,9 +53,10 @@ const WEIGHTS: [(u32, Draw); 15] = [
     (6, |random| What::KillCatalog { away: millis(random, 0, 2000) }),
     (18, |random| What::SpoilCatalog(rule(random, "POST", "/tables/"))),
     (6, |random| What::SpoilStorage(rule(random, "PUT", "/"))),
-    (7, |_| What::Append),
+    (5, |_| What::Append),
     (6, |_| What::Compact),
-    (6, |_| What::Expire),
+    (5, |_| What::Expire),
+    (3, |_| What::RemoveOrphans),
     (1, |_| What::TakeAway),
     (2, |_| What::BeginAnew),
     (2, |random| What::MakeTable { more: random.random_range(0..4) }),
@@ -130,6 +132,7 @@ impl fmt::Display for What {
             Self::Append => write!(f, "somebody else appends"),
             Self::Compact => write!(f, "somebody else compacts"),
             Self::Expire => write!(f, "somebody else expires all snapshots but one"),
+            Self::RemoveOrphans => write!(f, "orphans are removed under the host"),
             Self::TakeAway => write!(f, "the table is taken away and given back"),
             Self::BeginAnew => write!(f, "the table is put aside, and a new one begun"),
             Self::MakeTable { more } => {

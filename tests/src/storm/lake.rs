@@ -1,6 +1,6 @@
 //! One connector in the storm: its host, its tables, and what others do to them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -8,9 +8,10 @@ use serde_json::json;
 
 use super::shop::Shop;
 use super::truth::{Change, Verdict, compare};
+use crate::chaos;
 use crate::connector::Connector;
 use crate::host::Host;
-use crate::readers::{READERS, Reader, Rest, Rows, Table};
+use crate::readers::{READERS, Reader, Rest, Rows, Snapshot, Table};
 use crate::sql::Session;
 
 /// How long a host may take to notice what it has to.
@@ -129,8 +130,17 @@ impl Lake {
     }
 
     /// Somebody else expires all snapshots but the current one.
+    ///
+    /// PyIceberg, where it writes the metadata itself, takes the parent from what it leaves. After a commit of somebody else
+    /// that looks as a replaced table does, and has to be refused.
     pub(super) fn expire(&self, table: &str) -> Result<()> {
-        self.table(table).expire_as_somebody_else()
+        let table = self.table(table);
+        if self.direct.is_none() {
+            let snapshots = Reader::PyIceberg.snapshots(&table)?;
+            let ours = |snapshot: &Snapshot| snapshot.summary.contains_key("philotes.commit-id");
+            ensure!(snapshots.last().is_some_and(ours), "the last commit is none of the host's");
+        }
+        table.expire_as_somebody_else()
     }
 
     /// The table is gone while its rows are under way: the host has to refuse to go on. Then it is there again.
@@ -187,6 +197,7 @@ impl Lake {
         if let Some(host) = self.host.take() {
             host.kill9();
         }
+        self.shop.close(session)?;
         Host::until_idle(&self.connector)?;
         let name = &self.shop.name;
         let waiting = session.number(&format!(
@@ -226,6 +237,50 @@ impl Lake {
             }
         }
         Ok(verdict)
+    }
+
+    /// What is wrong with the dead letters.
+    pub(super) fn judge_letters(&self, session: &Session) -> Result<Verdict> {
+        let marks = |marks: Vec<i64>| marks.into_iter().map(|mark| (mark, "dead letter".to_owned(), 0)).collect();
+        let expected: Vec<Change> = marks(self.shop.letters(session)?);
+        let letters = self.table(&format!("{}_letters", self.shop.name));
+        let found = READERS.map(|reader| chaos::marks(reader, &letters));
+        let [first, second] = found;
+        let (first, second) = (first?, second?);
+        ensure!(first == second, "the readers differ on {}", letters.name);
+        Ok(compare(&expected, &marks(first)))
+    }
+
+    /// Removes what nothing in a table's metadata reaches, whatever its age; gives back the names of the files.
+    pub(super) fn remove_orphans(&self, table: &str) -> Result<BTreeSet<String>> {
+        self.orphans(table, "true")
+    }
+
+    fn orphans(&self, table: &str, remove: &str) -> Result<BTreeSet<String>> {
+        let (table, remove) = (format!("table=chaos.{table}"), format!("remove={remove}"));
+        let printed = self.connector.action(&["sink", "orphans", &table, "older_than=0s", &remove])?;
+        let files = printed.split_whitespace().filter(|word| word.contains("://"));
+        Ok(files.map(|file| file.rsplit('/').next().unwrap_or(file).to_owned()).collect())
+    }
+
+    /// Sees to it that just those files are taken for orphans that PyIceberg cannot reach either, and that they go; how many.
+    pub(super) fn settle_orphans(&self, table: &str) -> Result<usize> {
+        if self.direct.is_some() && self.put_aside.contains_key(table) {
+            // The catalog gave the new table the folder of the one that was put aside.
+            let refused = self.orphans(table, "false");
+            ensure!(refused.is_err(), "{table}: orphans were listed in a folder that two tables lie in");
+            return Ok(0);
+        }
+        let expected: BTreeSet<String> = self.table(table).unreached()?.into_iter().collect();
+        let listed = self.orphans(table, "false")?;
+        ensure!(
+            listed == expected,
+            "{table}: {listed:?} were listed as orphans, PyIceberg does not reach {expected:?}"
+        );
+        let removed = self.remove_orphans(table)?;
+        ensure!(removed == expected, "{table}: {removed:?} were removed");
+        ensure!(self.table(table).unreached()?.is_empty(), "{table}: something has stayed");
+        Ok(removed.len())
     }
 
     /// The last lines that the last host has said.

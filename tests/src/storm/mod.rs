@@ -25,6 +25,7 @@ use crate::sql::Session;
 use blow::{Blow, What};
 use lake::Lake;
 use shop::Shop;
+use truth::Verdict;
 
 /// Tables of each connector.
 const TABLES: u32 = 3;
@@ -50,6 +51,17 @@ impl Outcome {
     #[must_use]
     pub fn is_good(&self) -> bool {
         self.changes > 0 && self.lost + self.doubled + self.disordered == 0
+    }
+}
+
+impl Outcome {
+    fn count(&mut self, what: &str, verdict: &Verdict) {
+        if !verdict.is_good() {
+            println!("{what}: {verdict:?}");
+        }
+        self.lost += verdict.lost.len();
+        self.doubled += verdict.doubled.len();
+        self.disordered += verdict.disordered.len();
     }
 }
 
@@ -105,6 +117,8 @@ impl Storm {
                 .source(acknowledge)
                 .source("poll_interval: 200ms")
                 .sink("table: chaos.{table}")
+                .sink(&format!("dead_letters: chaos.{name}_letters"))
+                .top("errors: {tolerance: dead-letter}")
                 .top("commit: {interval: 700ms}")
                 .top("retry: {initial: 100ms, max: 2s}");
             if lakes.is_empty() {
@@ -152,7 +166,7 @@ impl Storm {
                     _ => lake.begin_anew(&session, table),
                 }
             }
-            What::Append | What::Compact | What::Expire | What::MakeTable { .. } => {
+            What::Append | What::Compact | What::Expire | What::RemoveOrphans | What::MakeTable { .. } => {
                 let done = match &blow.what {
                     What::Append => {
                         self.foreign -= 1;
@@ -160,6 +174,7 @@ impl Storm {
                     }
                     What::Compact => lake.compact(table),
                     What::Expire => lake.expire(table),
+                    What::RemoveOrphans => lake.remove_orphans(table).map(drop),
                     What::MakeTable { more } => lake.shop.make(&session, table, *more),
                     _ => Ok(()),
                 };
@@ -183,15 +198,16 @@ impl Storm {
         for lake in &mut self.lakes {
             lake.tend()?;
             lake.finish(&session).with_context(|| lake.log_tail())?;
+            let mut orphans = 0;
             for table in lake.shop.tables() {
-                let verdict = lake.judge(&session, &table)?;
-                if !verdict.is_good() {
-                    println!("{table}: {verdict:?}");
-                }
-                outcome.lost += verdict.lost.len();
-                outcome.doubled += verdict.doubled.len();
-                outcome.disordered += verdict.disordered.len();
+                let removed = lake.settle_orphans(&table)?;
+                orphans += removed;
+                // Judged after that: what is live has to have stayed.
+                outcome.count(&table, &lake.judge(&session, &table)?);
             }
+            let letters = lake.judge_letters(&session)?;
+            outcome.count(&format!("dead letters of {}", lake.shop.name), &letters);
+            println!("{}: {orphans} orphan files of attempts that failed, listed and removed", lake.shop.name);
         }
         Ok(outcome)
     }

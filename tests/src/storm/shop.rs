@@ -1,5 +1,5 @@
-//! What is written while the storm lasts: tables that change under overlapping transactions, and what PostgreSQL itself
-//! keeps of the changes that were committed.
+//! What is written while the storm lasts: tables that change under overlapping transactions, rows of the buffer that nobody
+//! can write, and what PostgreSQL itself keeps of all that was committed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +17,8 @@ use crate::sql::Session;
 const WRITERS: u64 = 3;
 /// Keys per table: few, so that transactions meet.
 const KEYS: i64 = 200;
+/// What the audit calls a record that cannot be written.
+const LETTER: &str = "LETTER";
 /// How long a writer waits before it tries a server again.
 const AWAY: Duration = Duration::from_millis(200);
 
@@ -98,13 +100,36 @@ impl Shop {
     /// Every committed change of a table, each key's in the order of its commits.
     pub(super) fn changes(session: &Session, table: &str) -> Result<Vec<Change>> {
         session
-            .rows(&format!("select id, operation, v from audit where stream = '{table}' order by n"))?
+            .rows(&format!(
+                "select id, operation, v from audit where stream = '{table}' and operation <> '{LETTER}' order by n"
+            ))?
             .into_iter()
             .map(|row| match <[Option<String>; 3]>::try_from(row) {
                 Ok([Some(id), Some(operation), Some(v)]) => Ok((id.parse()?, operation, v.parse()?)),
                 _ => anyhow::bail!("a change of {table} makes no sense"),
             })
             .collect()
+    }
+}
+
+impl Shop {
+    /// The marks of all records that have to become dead letters, sorted.
+    pub(super) fn letters(&self, session: &Session) -> Result<Vec<i64>> {
+        let tables: Vec<String> = self.tables().map(|table| format!("'{table}'")).collect();
+        let rows = session.rows(&format!(
+            "select id from audit where operation = '{LETTER}' and stream in ({}) order by id",
+            tables.join(", ")
+        ))?;
+        let mark = |cell: &Option<String>| cell.as_ref().and_then(|mark| mark.parse().ok());
+        rows.iter().map(|row| row.first().and_then(mark).context("a mark that is no number")).collect()
+    }
+
+    /// A last change of each table, so that every stream is looked at once more.
+    pub(super) fn close(&self, session: &Session) -> Result<()> {
+        for table in self.tables() {
+            session.batch(&format!("insert into {table} (id, v) values ({KEYS} + 100, nextval('change'))"))?;
+        }
+        Ok(())
     }
 }
 
@@ -158,6 +183,9 @@ impl Writer {
         for number in 0..changes {
             let table = &tables[self.random.random_range(0..tables.len())];
             let statement = self.change(table);
+            if self.random.random_ratio(1, 25) {
+                self.write_bad_record(session, table)?;
+            }
             if self.random.random_ratio(1, 10) {
                 session.batch(&format!("savepoint part; {statement}; rollback to savepoint part"))?;
             } else {
@@ -170,6 +198,20 @@ impl Writer {
         session.batch(if self.random.random_ratio(1, 5) { "rollback" } else { "commit" })?;
         std::thread::sleep(Duration::from_millis(self.random.random_range(20..120)));
         Ok(())
+    }
+
+    /// A record that the source cannot decode, or one that no table can take: a day has no 24:00:00 in Iceberg.
+    fn write_bad_record(&mut self, session: &Session, table: &str) -> Result<()> {
+        let name = &self.shop.name;
+        let (value, kind) = if self.random.random() { ("many", "integer") } else { ("24:00:00", "time") };
+        session.batch(&format!(
+            "with mark as (insert into audit (stream, id, operation, v) values ('{table}', nextval('change'), '{LETTER}', 0) \
+             returning id) \
+             insert into philotes.cdc_events (source_id, schema_name, table_name, operation, lsn, key_columns, after_data, \
+             metadata, event_time) select '{name}', 'public', '{table}', 'INSERT', 'bad ' || id || '.', '[\"id\"]', \
+             '{{\"id\": 0, \"bad_{kind}\": \"{value}\"}}', '{{\"columns\": [{{\"name\": \"id\", \"type\": \"bigint\"}}, \
+             {{\"name\": \"bad_{kind}\", \"type\": \"{kind}\"}}]}}', now() from mark"
+        ))
     }
 
     fn change(&mut self, table: &str) -> String {

@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 use super::{Switch, argument};
 use crate::base::Base;
-use crate::catalog::{self, Catalog, CatalogErrorKind, LoadedTable};
+use crate::catalog::{self, Catalog, CatalogErrorKind, LoadedTable, Shown};
 use crate::config::{Config, parse_duration};
 use crate::dead_letters;
 use crate::error::from_iceberg;
@@ -195,13 +195,13 @@ impl Search<'_> {
         let metadata = &loaded.metadata;
         table::check_format(table, metadata)?;
         let refused = |reason: &str| Err(Error::config(format!("table {table}: {reason}. Nothing was removed")));
-        if self.catalog.hides_snapshots() {
+        if self.catalog.shown() == Shown::Current {
             return refused(
                 "this catalog shows one snapshot of the table on one branch, and hides others that may be in use: what it does \
                  not show cannot be told from orphans; use the catalog's own garbage collection",
             );
         }
-        if !shows_its_history(metadata) {
+        if self.catalog.shown() == Shown::History && !shows_its_history(metadata) {
             return refused(
                 "its history begins with a snapshot that is not the first: the table was replaced, or the catalog hides older \
                  snapshots, so that what they use cannot be told from orphans",

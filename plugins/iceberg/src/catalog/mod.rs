@@ -62,10 +62,21 @@ pub(crate) trait Catalog: fmt::Debug + Send + Sync {
     async fn load_table(&self, table: &TableIdent) -> Result<LoadedTable>;
     /// Applies a request and returns the table as it is afterwards (which may already be further on).
     async fn commit_table(&self, table: &TableIdent, request: CommitRequest) -> Result<LoadedTable>;
-    /// Whether snapshots may exist that a table's metadata does not show: on other branches of the catalog itself, say.
-    fn hides_snapshots(&self) -> bool {
-        false
+    /// Which of a table's snapshots its metadata shows.
+    fn shown(&self) -> Shown {
+        Shown::History
     }
+}
+
+/// Which of a table's snapshots a catalog shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shown {
+    /// All: the metadata file is read here.
+    All,
+    /// All, if the history that is shown is whole.
+    History,
+    /// The current one, beside which others may be in use: on other branches of the catalog itself, say.
+    Current,
 }
 
 /// Opens the catalog that the configuration names, creating what an embedded one consists of.

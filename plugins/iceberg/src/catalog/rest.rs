@@ -21,7 +21,7 @@ use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Catalog, CatalogError, CatalogErrorKind as Kind, CommitRequest, LoadedTable, Result};
+use super::{Catalog, CatalogError, CatalogErrorKind as Kind, CommitRequest, LoadedTable, Result, Shown};
 use crate::config::{RestCatalogConfig, StorageConfig};
 use crate::storage::{Files, S3Access, S3Credentials, is_local, s3_parts};
 use http::{Effect, Http, escape, read};
@@ -424,8 +424,9 @@ impl Catalog for RestCatalog {
     }
 
     /// Nessie has branches of all tables, and shows of each table the current snapshot on one of them.
-    fn hides_snapshots(&self) -> bool {
-        self.properties.keys().any(|name| name.starts_with("nessie."))
+    fn shown(&self) -> Shown {
+        let of_nessie = self.properties.keys().any(|name| name.starts_with("nessie."));
+        if of_nessie { Shown::Current } else { Shown::History }
     }
 }
 

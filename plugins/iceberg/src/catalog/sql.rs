@@ -19,7 +19,7 @@ use philotes_sdk::failpoint;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 use uuid::Uuid;
 
-use super::{Catalog, CatalogError, CatalogErrorKind as Kind, CommitRequest, LoadedTable, Result};
+use super::{Catalog, CatalogError, CatalogErrorKind as Kind, CommitRequest, LoadedTable, Result, Shown};
 use crate::config::SqlCatalogConfig;
 use crate::storage::Files;
 
@@ -276,6 +276,10 @@ impl Catalog for SqlCatalog {
         });
         let found = found.await?;
         Ok(found.iter().filter_map(|dotted| NamespaceIdent::from_strs(dotted.split('.')).ok()).collect())
+    }
+
+    fn shown(&self) -> Shown {
+        Shown::All
     }
 
     async fn list_tables(&self, namespace: &NamespaceIdent) -> Result<Vec<TableIdent>> {

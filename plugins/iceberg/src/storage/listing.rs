@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use iceberg::{Error, ErrorKind, Result};
 
-use super::Files;
+use super::{Backend, Files};
 
 /// A file, as its storage lists it.
 #[derive(Clone, Debug)]
@@ -22,6 +22,10 @@ impl Files {
         let mut listed = store.list(Some(&prefix));
         let mut files = Vec::new();
         while let Some(object) = listed.try_next().await.map_err(|e| self.backend.failed("list", folder, e))? {
+            // S3 has no folders: programs mark them by empty objects, whose keys end in a slash that is lost here.
+            if object.size == 0 && matches!(self.backend, Backend::S3(_)) {
+                continue;
+            }
             let name = object.location.as_ref().strip_prefix(prefix.as_ref()).unwrap_or_default();
             let name = name.trim_start_matches('/');
             if name.is_empty() {

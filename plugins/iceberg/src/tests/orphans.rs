@@ -284,8 +284,10 @@ async fn what_cannot_be_told_from_orphans_is_refused() {
     foreign::add_snapshot(&catalog.inner, &metadata, None, &list, std::collections::HashMap::new()).await;
     assert_eq!(listed(&lake).await.len(), 2, "what came before is still shown");
     foreign::expire(&catalog.inner).await;
-    assert!(refused(json!({})).await.1.contains("history"));
-    assert!(refused(remove()).await.1.contains("history"));
+    // Where the metadata file is read here, it shows all; another catalog may hide what came before.
+    assert!(listed(&lake).await.len() > 2);
+    assert!(refused(remove()).await.1.contains("replaced"));
+    assert!(remove_from(&catalog).await.unwrap_err().to_string().contains("its history begins"));
     assert!(on_disk(&lake).len() >= before);
 }
 

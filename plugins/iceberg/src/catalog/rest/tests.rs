@@ -186,9 +186,9 @@ async fn what_became_of_a_commit() {
 
 #[tokio::test]
 async fn nessie_is_known_by_its_settings() {
-    let shown = ok(&json!({"overrides": {}, "defaults": {"nessie.is-nessie-catalog": "true"}}));
-    for (settings, hides) in [(settings(), false), (shown, true)] {
-        assert_eq!(open(&Scripted::start(vec![settings]).await).await.unwrap().hides_snapshots(), hides);
+    let nessie = ok(&json!({"overrides": {}, "defaults": {"nessie.is-nessie-catalog": "true"}}));
+    for (settings, shown) in [(settings(), Shown::History), (nessie, Shown::Current)] {
+        assert_eq!(open(&Scripted::start(vec![settings]).await).await.unwrap().shown(), shown);
     }
 }
 
