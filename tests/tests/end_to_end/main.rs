@@ -12,6 +12,7 @@ mod exclusive;
 mod fenced;
 mod foreign;
 mod matrix;
+mod memory;
 mod order;
 mod outages;
 mod refusals;

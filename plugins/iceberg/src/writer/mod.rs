@@ -98,7 +98,8 @@ pub(crate) struct TableWriter {
     options: WriterOptions,
     partitioner: Partitioner,
     arrow: ArrowSchemaRef,
-    encoding: Encoding,
+    /// How files are encoded, once one was; a table without open files need not keep it.
+    encoding: Option<Encoding>,
     /// Rows that no encoder has seen, with their partition, and the memory they take.
     staged: Vec<(Struct, RecordBatch)>,
     staged_bytes: usize,
@@ -123,9 +124,11 @@ impl TableWriter {
         let arrow = schema_to_arrow_schema(&target.schema)
             .map_err(|e| Error::data("the table's schema cannot be written as Arrow").with_source(e))?;
         let arrow = Arc::new(arrow);
+        // What cannot be encoded is refused before there are rows.
+        Encoding::new(&target.schema, arrow.clone(), &options)?;
         Ok(Self {
             partitioner: Partitioner::new(&target.spec, &target.schema)?,
-            encoding: Encoding::new(&target.schema, arrow.clone(), &options)?,
+            encoding: None,
             files,
             target,
             options,
@@ -219,6 +222,7 @@ impl TableWriter {
         }
         self.store_closed().await?;
         self.rows = 0;
+        self.encoding = None;
         Ok(std::mem::take(&mut self.stored))
     }
 
@@ -330,13 +334,18 @@ impl TableWriter {
         }
     }
 
-    fn new_file(&self, partition: &Struct) -> Result<OpenFile> {
+    fn new_file(&mut self, partition: &Struct) -> Result<OpenFile> {
         let path = partition_path(&self.target.spec, self.partitioner.partition_type(), partition);
         let slash = if path.is_empty() { "" } else { "/" };
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let name = format!("{}-{seconds}.parquet", Uuid::now_v7());
         let location = format!("{}/data/{path}{slash}{name}", self.target.location);
-        Ok(OpenFile::new(location, partition.clone(), self.encoding.start()?, self.clock))
+        let encoding = match self.encoding.take() {
+            Some(encoding) => encoding,
+            None => Encoding::new(&self.target.schema, self.arrow.clone(), &self.options)?,
+        };
+        let encoding = self.encoding.insert(encoding);
+        Ok(OpenFile::new(location, partition.clone(), encoding.start()?, self.clock))
     }
 }
 
