@@ -36,6 +36,8 @@ fn rows_that_memory_has_no_room_for_are_committed_before_their_time() {
     let early = eventually(PATIENCE, || Ok(Reader::DuckDb.number(&first, count).unwrap_or(0) > 0)).unwrap();
     assert!(early, "nothing was committed: {}", host.log_tail());
     host.terminate().unwrap();
+    // What it had not read yet.
+    Host::until_idle(&connector).unwrap();
     for table in &tables {
         for reader in READERS {
             let table = connector.table(&format!("cdc.{}", table.replace('.', "_")));

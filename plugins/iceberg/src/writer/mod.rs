@@ -20,7 +20,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
 use arrow::datatypes::SchemaRef as ArrowSchemaRef;
 use futures::StreamExt;
 use iceberg::arrow::schema_to_arrow_schema;
@@ -37,6 +38,10 @@ use file::{ClosedFile, OpenFile};
 const PIECE_ROWS: usize = 32 * 1024;
 /// What an encoder takes per column before it has seen a value: the slots of its dictionary, mostly.
 const ENCODER_BYTES_PER_COLUMN: usize = 80 << 10;
+/// A batch with fewer rows than this is copied while it waits: what it came in takes more memory than the rows do.
+const FEW_ROWS: usize = 256;
+/// What an array takes beside its values: allocations of its own, with their headers and their rounding up.
+const ARRAY_BYTES: usize = 512;
 /// Files that are sent at a time when the writer finishes.
 const FILES_UNDER_WAY: usize = 4;
 
@@ -158,10 +163,14 @@ impl TableWriter {
         self.relieve().await?;
         // An encoder that is there takes them at once.
         let limit = if self.open.is_empty() { self.arrow.fields().len() * ENCODER_BYTES_PER_COLUMN } else { 0 };
-        for (partition, rows) in self.partitioner.split(batch)? {
-            self.staged_bytes += rows.get_array_memory_size();
-            self.staged.push((partition, rows));
-        }
+        let groups = self.partitioner.split(batch)?.into_iter().map(|(partition, rows)| {
+            let rows = if rows.num_rows() < FEW_ROWS { copied(&rows)? } else { rows };
+            Ok((partition, rows))
+        });
+        let groups = groups.collect::<Result<Vec<_>>>()?;
+        let bytes = |rows: &RecordBatch| rows.get_array_memory_size() + rows.num_columns() * ARRAY_BYTES;
+        self.staged_bytes += groups.iter().map(|(_, rows)| bytes(rows)).sum::<usize>();
+        self.staged.extend(groups);
         self.rows += batch.num_rows() as u64;
         if self.staged_bytes >= limit { self.encode_staged(false) } else { Ok(()) }
     }
@@ -347,6 +356,14 @@ impl TableWriter {
         let encoding = self.encoding.insert(encoding);
         Ok(OpenFile::new(location, partition.clone(), encoding.start()?, self.clock))
     }
+}
+
+/// The same rows in memory of their own. What crossed from the source holds the source's buffers, with room for more values than
+/// there are, and a handful of structures per column for each boundary that it crossed.
+fn copied(rows: &RecordBatch) -> Result<RecordBatch> {
+    let count = u32::try_from(rows.num_rows()).unwrap_or(u32::MAX);
+    let all = UInt32Array::from_iter_values(0..count);
+    take_record_batch(rows, &all).map_err(|e| Error::internal("rows cannot be copied").with_source(e))
 }
 
 impl fmt::Debug for TableWriter {
