@@ -14,6 +14,7 @@ mod foreign;
 mod letters;
 mod lineage;
 mod matrix;
+mod memory;
 mod order;
 mod orphans;
 mod outages;

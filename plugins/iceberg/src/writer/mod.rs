@@ -20,7 +20,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
 use arrow::datatypes::SchemaRef as ArrowSchemaRef;
 use futures::StreamExt;
 use iceberg::arrow::schema_to_arrow_schema;
@@ -38,6 +39,10 @@ use file::{ClosedFile, OpenFile};
 const PIECE_ROWS: usize = 32 * 1024;
 /// What an encoder takes per column before it has seen a value: the slots of its dictionary, mostly.
 const ENCODER_BYTES_PER_COLUMN: usize = 80 << 10;
+/// A batch with fewer rows than this is copied while it waits: what it came in takes more memory than the rows do.
+const FEW_ROWS: usize = 256;
+/// What an array takes beside its values: allocations of its own, with their headers and their rounding up.
+const ARRAY_BYTES: usize = 512;
 /// Files that are sent at a time when the writer finishes.
 const FILES_UNDER_WAY: usize = 4;
 
@@ -99,7 +104,8 @@ pub(crate) struct TableWriter {
     options: WriterOptions,
     partitioner: Partitioner,
     arrow: ArrowSchemaRef,
-    encoding: Encoding,
+    /// How files are encoded, once one was; a table without open files need not keep it.
+    encoding: Option<Encoding>,
     /// Rows that no encoder has seen, with their partition, and the memory they take.
     staged: Vec<(Struct, RecordBatch)>,
     staged_bytes: usize,
@@ -126,9 +132,11 @@ impl TableWriter {
         let arrow = schema_to_arrow_schema(&target.schema)
             .map_err(|e| Error::data("the table's schema cannot be written as Arrow").with_source(e))?;
         let arrow = Arc::new(arrow);
+        // What cannot be encoded is refused before there are rows.
+        Encoding::new(&target.schema, arrow.clone(), &options)?;
         Ok(Self {
             partitioner: Partitioner::new(&target.spec, &target.schema)?,
-            encoding: Encoding::new(&target.schema, arrow.clone(), &options)?,
+            encoding: None,
             files,
             target,
             options,
@@ -159,10 +167,14 @@ impl TableWriter {
         self.relieve().await?;
         // An encoder that is there takes them at once.
         let limit = if self.open.is_empty() { self.arrow.fields().len() * ENCODER_BYTES_PER_COLUMN } else { 0 };
-        for (partition, rows) in self.partitioner.split(batch)? {
-            self.staged_bytes += rows.get_array_memory_size();
-            self.staged.push((partition, rows));
-        }
+        let groups = self.partitioner.split(batch)?.into_iter().map(|(partition, rows)| {
+            let rows = if rows.num_rows() < FEW_ROWS { copied(&rows)? } else { rows };
+            Ok((partition, rows))
+        });
+        let groups = groups.collect::<Result<Vec<_>>>()?;
+        let bytes = |rows: &RecordBatch| rows.get_array_memory_size() + rows.num_columns() * ARRAY_BYTES;
+        self.staged_bytes += groups.iter().map(|(_, rows)| bytes(rows)).sum::<usize>();
+        self.staged.extend(groups);
         self.rows += batch.num_rows() as u64;
         if self.staged_bytes >= limit { self.encode_staged(false) } else { Ok(()) }
     }
@@ -232,6 +244,7 @@ impl TableWriter {
         self.store_closed().await?;
         self.rows = 0;
         self.begun.clear();
+        self.encoding = None;
         Ok(std::mem::take(&mut self.stored))
     }
 
@@ -353,15 +366,28 @@ impl TableWriter {
         }
     }
 
-    fn new_file(&self, partition: &Struct) -> Result<(String, OpenFile)> {
+    fn new_file(&mut self, partition: &Struct) -> Result<(String, OpenFile)> {
         let path = partition_path(&self.target.spec, self.partitioner.partition_type(), partition);
         let slash = if path.is_empty() { "" } else { "/" };
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let name = format!("{}-{seconds}.parquet", Uuid::now_v7());
         let location = format!("{}/data/{path}{slash}{name}", self.target.location);
-        let file = OpenFile::new(location.clone(), partition.clone(), self.encoding.start()?, self.clock);
+        let encoding = match self.encoding.take() {
+            Some(encoding) => encoding,
+            None => Encoding::new(&self.target.schema, self.arrow.clone(), &self.options)?,
+        };
+        let encoding = self.encoding.insert(encoding);
+        let file = OpenFile::new(location.clone(), partition.clone(), encoding.start()?, self.clock);
         Ok((location, file))
     }
+}
+
+/// The same rows in memory of their own. What crossed from the source holds the source's buffers, with room for more values than
+/// there are, and a handful of structures per column for each boundary that it crossed.
+fn copied(rows: &RecordBatch) -> Result<RecordBatch> {
+    let count = u32::try_from(rows.num_rows()).unwrap_or(u32::MAX);
+    let all = UInt32Array::from_iter_values(0..count);
+    take_record_batch(rows, &all).map_err(|e| Error::internal("rows cannot be copied").with_source(e))
 }
 
 impl fmt::Debug for TableWriter {
