@@ -59,11 +59,11 @@ fn a_stalled_commit_is_loud_and_ends_by_itself() {
     assert_eq!(admin.get("/healthz").unwrap().0, 200);
     let running = r#"philotes_call_running_seconds{connector="shop",task="0",end="sink"}"#;
     assert!(admin.metric(running).unwrap().unwrap() >= 1.0);
+    let line = host.wait_for_log(&["stalled", "flush", "waiting for a call"], PATIENCE).unwrap();
+    assert!(line.contains("WARN"), "{line}");
     let stalled = r#"philotes_stalled_calls_total{connector="shop",end="sink"}"#;
     // On a slow machine the commit before was one as well.
     assert!(admin.metric(stalled).unwrap() >= Some(1.0));
-    let line = host.wait_for_log(&["stalled", "flush", "waiting for a call"], PATIENCE).unwrap();
-    assert!(line.contains("WARN"), "{line}");
 
     let line = host.wait_for_log(&["outcome is unknown", "looking for it"], PATIENCE).unwrap();
     assert!(line.contains("WARN") && line.contains("timed out"), "{line}");
