@@ -262,6 +262,11 @@ impl Table {
         Ok(())
     }
 
+    /// The columns of the table, where it is known.
+    pub(crate) fn columns(&self) -> usize {
+        self.base.as_ref().map_or(0, |base| base.metadata.current_schema().as_struct().fields().len())
+    }
+
     pub(crate) fn buffered_bytes(&self) -> usize {
         self.open.as_ref().map_or(0, |open| open.writer.buffered_bytes()) + self.letter_bytes()
     }

@@ -24,6 +24,8 @@ use crate::registrar::{Closed, Content};
 use crate::seen::Seen;
 use crate::sql::{Snapshot, Wanted};
 
+/// What a column of a stream takes beside its rows, in bytes: in its decoder, and in schemas of Arrow.
+const COLUMN_BYTES: usize = 1 << 10;
 /// Rows of the first snapshot, which finds out what streams there are.
 const FIRST_LIMIT: u64 = 10_000;
 /// Rows of a snapshot at most, and how long one shall take at the pace of the one before: it holds back vacuum.
@@ -377,6 +379,8 @@ impl Reader {
         let (ids, newest_micros) = (built.ids.clone(), built.newest_micros);
         let content = Content::Rows { rows: built.rows, schema_id: built.schema_id };
         let at = Arc::clone(&stream.at);
+        let columns: usize = self.streams.iter().map(|stream| stream.decoder.columns()).sum();
+        self.ready.keep(columns * COLUMN_BYTES);
         self.hand_over(Closed { at, content, ids, buffer_rows, newest_micros, bytes, ends_transaction }).await
     }
 

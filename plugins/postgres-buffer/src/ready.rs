@@ -41,8 +41,10 @@ pub(crate) struct Ready {
     pub(crate) changed: Notify,
     /// Something for the reader changed: there is room, a stream was resumed, a snapshot is wanted.
     pub(crate) wake: Notify,
-    /// How much memory closed batches may hold.
-    budget: usize,
+    /// How much memory there is for rows and for what is kept of the streams.
+    memory: usize,
+    /// How much of it rows may hold, at most half of that in closed batches.
+    budget: AtomicUsize,
     max_batch_bytes: AtomicUsize,
 }
 
@@ -52,7 +54,8 @@ impl Ready {
             state: Mutex::default(),
             changed: Notify::new(),
             wake: Notify::new(),
-            budget,
+            memory: budget,
+            budget: AtomicUsize::new(budget),
             max_batch_bytes: AtomicUsize::new(budget / 8),
         }
     }
@@ -62,6 +65,15 @@ impl Ready {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn budget(&self) -> usize {
+        self.budget.load(Ordering::Relaxed)
+    }
+
+    /// So much memory is taken by what is kept of the streams; rows are left a quarter of all.
+    pub(crate) fn keep(&self, bytes: usize) {
+        self.budget.store(self.memory - bytes.min(self.memory / 4 * 3), Ordering::Relaxed);
+    }
+
     /// How large a batch may grow.
     pub(crate) fn max_batch_bytes(&self) -> usize {
         self.max_batch_bytes.load(Ordering::Relaxed)
@@ -69,12 +81,12 @@ impl Ready {
 
     /// How much all batches that are being built may hold.
     pub(crate) fn max_open_bytes(&self) -> usize {
-        self.budget / 4
+        self.budget() / 4
     }
 
     /// The host said how large a batch may be.
     pub(crate) fn limit_batches(&self, max_bytes: usize) {
-        self.max_batch_bytes.store(max_bytes.min(self.budget / 8).max(1), Ordering::Relaxed);
+        self.max_batch_bytes.store(max_bytes.min(self.budget() / 8).max(1), Ordering::Relaxed);
     }
 
     /// Ends the instance; the first error counts.
@@ -88,7 +100,7 @@ impl Ready {
     /// Whether a closed batch of this size has room now; if so it is counted.
     pub(crate) fn admit(&self, bytes: usize) -> bool {
         let mut state = self.state();
-        if state.held_bytes > 0 && state.held_bytes + bytes > self.budget / 2 {
+        if state.held_bytes > 0 && state.held_bytes + bytes > self.budget() / 2 {
             return false;
         }
         state.held_bytes += bytes;
@@ -189,6 +201,17 @@ mod tests {
         let ready = Ready::new(100);
         assert!(ready.admit(80), "the first fits whatever its size");
         assert!(!ready.admit(1));
+    }
+
+    #[test]
+    fn what_is_kept_takes_room_from_rows_but_not_all() {
+        let ready = Ready::new(800);
+        ready.keep(400);
+        ready.limit_batches(usize::MAX);
+        assert_eq!((ready.max_open_bytes(), ready.max_batch_bytes()), (100, 50));
+        ready.keep(usize::MAX);
+        assert_eq!(ready.max_open_bytes(), 50);
+        assert!(ready.admit(90) && !ready.admit(20));
     }
 
     #[test]

@@ -150,6 +150,11 @@ impl StreamDecoder {
         }
     }
 
+    /// How many columns it knows.
+    pub(crate) fn columns(&self) -> usize {
+        self.columns.len()
+    }
+
     /// Rows in the batch that is being built.
     pub(crate) fn rows(&self) -> usize {
         self.rows
