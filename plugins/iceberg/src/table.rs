@@ -181,8 +181,8 @@ impl Table {
     /// If one of the pending payload's requests is found to have succeeded, the payload is resolved by that.
     ///
     /// # Errors
-    /// Fenced when a token is not what this task knows it to be, or orphan files were removed meanwhile; Config when the table is another one, or its history
-    /// does not hold the rows that were committed.
+    /// Fenced when a token is not what this task knows it to be, or orphan files were removed meanwhile; Config when the table is
+    /// another one, or its history does not hold the rows that were committed.
     pub(crate) fn adopt(&mut self, loaded: LoadedTable) -> Result<()> {
         let metadata = loaded.metadata.clone();
         if self.base.as_ref().is_some_and(|base| base.metadata.uuid() != metadata.uuid()) {
