@@ -29,7 +29,7 @@ const IDLE_WRITERS: usize = 16;
 
 /// What a column of a table takes beside its rows, in bytes: in the table's metadata, in schemas of Arrow here and in the host,
 /// and in how batches are fitted. Measured by `make bench BENCH="--fan-out 500"`.
-const COLUMN_BYTES: usize = 2 << 10;
+const COLUMN_BYTES: usize = 3 << 10;
 
 /// Writes change batches to Iceberg tables, one per stream, and commits them with their offsets.
 #[derive(Debug)]
@@ -186,10 +186,10 @@ impl Sink for IcebergSink {
         if rows == 0 {
             return 0;
         }
-        // What is kept of the tables takes room from the rows, but leaves them a quarter.
+        // What is kept of the tables takes room from the rows, but leaves them an eighth.
         let kept = self.tables.values().map(Table::columns).sum::<usize>() * COLUMN_BYTES;
         let memory = usize::try_from(self.settings.context.info().max_memory).unwrap_or(usize::MAX);
-        rows + kept.min(memory / 4 * 3)
+        rows + kept.min(memory / 8 * 7)
     }
 
     async fn close(self, timeout: Duration) -> Result<()> {

@@ -25,7 +25,7 @@ use crate::seen::Seen;
 use crate::sql::{Snapshot, Wanted};
 
 /// What a column of a stream takes beside its rows, in bytes: in its decoder, and in schemas of Arrow.
-const COLUMN_BYTES: usize = 1 << 10;
+const COLUMN_BYTES: usize = 3 << 9;
 /// Rows of the first snapshot, which finds out what streams there are.
 const FIRST_LIMIT: u64 = 10_000;
 /// Rows of a snapshot at most, and how long one shall take at the pace of the one before: it holds back vacuum.

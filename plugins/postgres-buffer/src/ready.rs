@@ -69,9 +69,9 @@ impl Ready {
         self.budget.load(Ordering::Relaxed)
     }
 
-    /// So much memory is taken by what is kept of the streams; rows are left a quarter of all.
+    /// So much memory is taken by what is kept of the streams; rows are left an eighth of all.
     pub(crate) fn keep(&self, bytes: usize) {
-        self.budget.store(self.memory - bytes.min(self.memory / 4 * 3), Ordering::Relaxed);
+        self.budget.store(self.memory - bytes.min(self.memory / 8 * 7), Ordering::Relaxed);
     }
 
     /// How large a batch may grow.
@@ -210,8 +210,8 @@ mod tests {
         ready.limit_batches(usize::MAX);
         assert_eq!((ready.max_open_bytes(), ready.max_batch_bytes()), (100, 50));
         ready.keep(usize::MAX);
-        assert_eq!(ready.max_open_bytes(), 50);
-        assert!(ready.admit(90) && !ready.admit(20));
+        assert_eq!(ready.max_open_bytes(), 25);
+        assert!(ready.admit(45) && !ready.admit(10));
     }
 
     #[test]
