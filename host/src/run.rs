@@ -311,7 +311,7 @@ mod tests {
             let memory = Memory::share(total);
             (memory.source, memory.queue, memory.sink)
         };
-        assert_eq!(shares(256 << 20), (64 << 20, 32 << 20, 160 << 20));
+        assert_eq!(shares(256 << 20), (64 << 20, 16 << 20, 128 << 20));
         assert_eq!(Memory::share(256 << 20).batch(), 8 << 20);
         assert_eq!(Memory::share(16 << 20).batch(), 512 << 10);
     }
