@@ -21,6 +21,7 @@
  *     REFUSE_EMPTY_NAME         the connector's name is empty
  *     REFUSE_SPEC               the configuration spec is no JSON
  *     REFUSE_SPEC_ARRAY         the configuration spec is JSON, but no object
+ *     REFUSE_ACTION_TWICE       two actions of the connector are called "again"
  *     REFUSE_NULL_CONNECTORS    connector_count is 1, but `connectors` is NULL
  *     REFUSE_NULL_CONNECTOR     connector_count is 1, but the one pointer is NULL
  *     REFUSE_NO_CONNECTORS      connector_count is 0
@@ -129,6 +130,14 @@ PERHAPS const philotes_source functions = {
     .destroy = notify,
 };
 
+PERHAPS const philotes_action again = {
+    .struct_size = sizeof(philotes_action),
+    .name = PHILOTES_TEXT("again"),
+    .doc = PHILOTES_TEXT("Once more."),
+};
+
+PERHAPS const philotes_action *const actions[] = {&again, &again};
+
 PERHAPS const philotes_connector connector = {
     .struct_size = sizeof(philotes_connector),
 #ifdef REFUSE_KIND
@@ -138,6 +147,10 @@ PERHAPS const philotes_connector connector = {
 #endif
     .name = PHILOTES_TEXT(NAME),
     .version = PHILOTES_TEXT("0.1.0"),
+#ifdef REFUSE_ACTION_TWICE
+    .actions = actions,
+    .action_count = 2,
+#endif
     .doc = PHILOTES_TEXT("Refused, or not."),
     .config_spec = PHILOTES_TEXT(SPEC),
 #ifndef REFUSE_NO_TABLE

@@ -27,6 +27,7 @@ fn every_unsound_library_is_refused_for_its_own_reason() {
         ("REFUSE_EMPTY_NAME", "a connector's name is \"\"; names match [a-z0-9-]{1,63}"),
         ("REFUSE_SPEC", "refused: the configuration spec is no JSON object: EOF while parsing"),
         ("REFUSE_SPEC_ARRAY", "refused: the configuration spec is no JSON object: it is another kind of value"),
+        ("REFUSE_ACTION_TWICE", "offers the action again twice"),
         ("REFUSE_NULL_CONNECTORS", "connectors: 1 items, or NULL; 1 to 1024 are allowed"),
         ("REFUSE_NULL_CONNECTOR", "connectors: 1 items, or NULL; 1 to 1024 are allowed"),
         ("REFUSE_NO_CONNECTORS", "connectors: 0 items, or NULL; 1 to 1024 are allowed"),

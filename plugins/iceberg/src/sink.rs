@@ -17,7 +17,6 @@ use philotes_sdk::{
 use crate::actions;
 use crate::catalog::{self, Catalog, sql};
 use crate::config::{CatalogConfig, Config};
-use crate::dead_letters;
 use crate::plan;
 use crate::table::{Settings, Table};
 use crate::template::Template;
@@ -206,7 +205,7 @@ impl Sink for IcebergSink {
     }
 
     fn actions() -> Vec<Action> {
-        [actions::list(), dead_letters::list()].concat()
+        actions::list()
     }
 
     async fn act(

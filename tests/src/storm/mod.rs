@@ -146,6 +146,11 @@ impl Storm {
             lake.tend()?;
         }
         let session = self.session()?;
+        if matches!(blow.what, What::TakeAway | What::BeginAnew) {
+            // These wait for something to come to its end.
+            self.catalog_proxy.clear()?;
+            self.storage_proxy.clear()?;
+        }
         let lake = &mut self.lakes[blow.lake];
         match &blow.what {
             What::KillHost => lake.kill_host(),
@@ -157,31 +162,27 @@ impl Storm {
             What::KillCatalog { away } => kill(&mut self.bed.rest, *away),
             What::SpoilCatalog(rule) => self.catalog_proxy.set(rule.clone()),
             What::SpoilStorage(rule) => self.storage_proxy.set(rule.clone()),
-            What::TakeAway | What::BeginAnew => {
-                // These wait for something to come to its end.
-                self.catalog_proxy.clear()?;
-                self.storage_proxy.clear()?;
-                match blow.what {
-                    What::TakeAway => lake.take_away(&session, table),
-                    _ => lake.begin_anew(&session, table),
-                }
+            What::TakeAway => lake.take_away(&session, table),
+            What::BeginAnew => lake.begin_anew(&session, table),
+            What::Append => {
+                self.foreign -= 1;
+                perhaps(lake.append(table, self.foreign));
+                Ok(())
             }
-            What::Append | What::Compact | What::Expire | What::RemoveOrphans | What::MakeTable { .. } => {
-                let done = match &blow.what {
-                    What::Append => {
-                        self.foreign -= 1;
-                        lake.append(table, self.foreign)
-                    }
-                    What::Compact => lake.compact(table),
-                    What::Expire => lake.expire(table),
-                    What::RemoveOrphans => lake.remove_orphans(table).map(drop),
-                    What::MakeTable { more } => lake.shop.make(&session, table, *more),
-                    _ => Ok(()),
-                };
-                // Where the table changes under them, others give up; so may an operator who waits for a lock.
-                if let Err(error) = done {
-                    println!("           it did not come about: {}", first_line(&format!("{error:#}")));
-                }
+            What::Compact => {
+                perhaps(lake.compact(table));
+                Ok(())
+            }
+            What::Expire => {
+                perhaps(lake.expire(table));
+                Ok(())
+            }
+            What::RemoveOrphans => {
+                perhaps(lake.remove_orphans(table).map(drop));
+                Ok(())
+            }
+            What::MakeTable { more } => {
+                perhaps(lake.shop.make(&session, table, *more));
                 Ok(())
             }
         }
@@ -210,6 +211,13 @@ impl Storm {
             println!("{}: {orphans} orphan files of attempts that failed, listed and removed", lake.shop.name);
         }
         Ok(outcome)
+    }
+}
+
+/// What others do may not come about: they give up where the table changes under them, as an operator does who waits for a lock.
+fn perhaps(done: Result<()>) {
+    if let Err(error) = done {
+        println!("           it did not come about: {}", first_line(&format!("{error:#}")));
     }
 }
 

@@ -234,7 +234,11 @@ impl CheckedConnector {
             }
             let mut actions = Vec::new();
             for action in items(raw.actions, raw.action_count, 0, &of("actions"))? {
-                actions.push(read_action(*action, &name)?);
+                let action = read_action(*action, &name)?;
+                if actions.iter().any(|other: &Action| other.name == action.name) {
+                    return Err(Refusal::Twice("action", action.name));
+                }
+                actions.push(action);
             }
             Ok(Self {
                 kind,
