@@ -74,10 +74,13 @@ pub(crate) async fn append(settings: &Settings, main: Main<'_>, intent: &Intent)
     let mut last = None;
     for _ in 0..ROUNDS {
         let loaded = match settings.catalog.load_table(name).await {
-            Ok(loaded) if loaded.metadata.uuid() == intent.table_uuid => loaded,
-            Ok(_) => return gone(main, intent),
-            Err(error) if error.kind() == CatalogErrorKind::NotFound => return gone(main, intent),
+            Ok(loaded) => Some(loaded).filter(|loaded| loaded.metadata.uuid() == intent.table_uuid),
+            Err(error) if error.kind() == CatalogErrorKind::NotFound => None,
             Err(error) => return Err(error.into()),
+        };
+        let Some(loaded) = loaded else {
+            warn_gone(main, intent);
+            return Ok(());
         };
         if intent::appended(&loaded.metadata, connector, main)?.number >= intent.number {
             return Ok(());
@@ -142,15 +145,13 @@ pub(crate) async fn remove(settings: &Settings, intent: &Intent) {
 }
 
 /// The table was dropped or replaced, by somebody who is done with its letters or did not know of these.
-#[expect(clippy::unnecessary_wraps, reason = "what `append` ends with")]
-fn gone(main: Main<'_>, intent: &Intent) -> Result<()> {
+fn warn_gone(main: Main<'_>, intent: &Intent) {
     let files: Vec<&str> = intent.files.iter().map(|file| file.path.as_str()).collect();
     tracing::warn!(
         table = %intent.table, of = %main.name, number = intent.number, rows = intent.upto - intent.from,
         files = files.join(", "),
         "the table of dead letters was dropped or replaced; unless they had been in it before, the last letters are in these files only"
     );
-    Ok(())
 }
 
 async fn load_or_create(settings: &Settings) -> Result<LoadedTable> {
