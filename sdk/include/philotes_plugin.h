@@ -191,7 +191,8 @@ typedef struct philotes_position {
  * DELETE or TRUNCATE), _cdc_timestamp ("tsu:+00:00", nullable: when it happened at the source) and _cdc_lsn ("u", nullable:
  * the source's own position). The schema's metadata says philotes.stream (the stream's name, printed with dots) and philotes.key (a
  * JSON array of the key columns' names, [] where there is none); a column's metadata may say philotes.source_type (its type at
- * the source). A time zone is always spelled +00:00. Views, list views, unions and run-end encoding are refused.
+ * the source). docs/PLUGINS.md lists what else it may say. A fourth reserved column, _cdc_unchanged ("+l" of "u", nullable), follows
+ * in the batches of a source that leaves columns out of rows: it names them. A time zone is always spelled +00:00. Views, list views, unions and run-end encoding are refused.
  *
  * With PHILOTES_BATCH_DEAD_LETTERS the rows are records that cannot be written, and the columns are these instead: position ("u",
  * nullable: the source's own name of the record), kind ("u": the error's kind in lower case: data), message ("u": why, without

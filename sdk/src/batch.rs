@@ -13,11 +13,22 @@ pub const OPERATION: &str = "_cdc_operation";
 pub const TIMESTAMP: &str = "_cdc_timestamp";
 /// `_cdc_lsn`: utf8, nullable: the source's own position of the change.
 pub const LSN: &str = "_cdc_lsn";
+/// `_cdc_unchanged`: list of utf8, nullable: the columns that the source did not send with this row, such as an unchanged TOASTed
+/// value of PostgreSQL. They are null in the row, and that says nothing of their value.
+pub const UNCHANGED: &str = "_cdc_unchanged";
 
 /// Schema metadata: the stream's printed name.
 pub const META_STREAM: &str = "philotes.stream";
 /// Schema metadata: a JSON array of the key columns' names, `[]` where there is no key.
 pub const META_KEY: &str = "philotes.key";
+/// Schema metadata: what the numbers of [`META_COLUMN_NUMBER`] belong to, such as the OID of a table: another value means another
+/// table under the same name, whose numbers mean other columns. Absent where the source gives no numbers.
+pub const META_RELATION: &str = "philotes.relation";
+/// Field metadata: the source's own number of the column, decimal, which outlives a change of its name and is never given to
+/// another column of the same [`META_RELATION`]. A schema with numbers names every column that the source has.
+pub const META_COLUMN_NUMBER: &str = "philotes.number";
+/// Field metadata: what the source's operators have written about the column.
+pub const META_COMMENT: &str = "philotes.comment";
 /// Field metadata: the name of the column's type at the source, as the source prints it.
 pub const META_SOURCE_TYPE: &str = "philotes.source_type";
 /// Field metadata: `"true"` where the column's type was inferred from data and not told by the source.
@@ -26,7 +37,7 @@ pub const META_INFERRED: &str = "philotes.inferred";
 /// The zone of every timestamp with a time zone; readers of Iceberg accept no other spelling.
 pub const UTC: &str = "+00:00";
 
-/// The three reserved columns, in the order in which they close every change batch.
+/// The three reserved columns that every change batch has, in the order in which they follow the row itself.
 #[must_use]
 pub fn reserved_fields() -> [Field; 3] {
     [
@@ -34,6 +45,12 @@ pub fn reserved_fields() -> [Field; 3] {
         Field::new(TIMESTAMP, DataType::Timestamp(TimeUnit::Microsecond, Some(UTC.into())), true),
         Field::new(LSN, DataType::Utf8, true),
     ]
+}
+
+/// [`UNCHANGED`], which follows the reserved columns in the batches of a source that leaves columns out.
+#[must_use]
+pub fn unchanged_field() -> Field {
+    Field::new(UNCHANGED, DataType::new_list(DataType::Utf8, true), true)
 }
 
 /// Rows of one partition of one stream, all of one schema, and the offset that covers them.

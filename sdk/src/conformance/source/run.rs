@@ -9,7 +9,7 @@ use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Int64Type, SchemaRef};
 
 use super::{KEYS, MAX_BYTES, PATIENCE, POLL, SLACK, clause};
-use crate::batch::{META_KEY, META_STREAM, reserved_fields};
+use crate::batch::{META_KEY, META_STREAM, UNCHANGED, reserved_fields, unchanged_field};
 use crate::conformance::{Check, OrViolation, describe, ensure, violation};
 use crate::{ChangeBatch, ErrorKind, Offset, Poll, Source, StreamName, StreamOffset, StreamPartition};
 
@@ -305,6 +305,9 @@ fn check_shape(batch: &ChangeBatch) -> Check {
         ensure(expected.is_nullable() || !field.is_nullable(), clause::SHAPE, || {
             format!("{at}: column {name} may be null")
         })?;
+    }
+    if let Ok(field) = schema.field_with_name(UNCHANGED) {
+        ensure(*field == unchanged_field(), clause::SHAPE, || format!("{at}: column {UNCHANGED} is {field}"))?;
     }
     let stream = schema.metadata().get(META_STREAM);
     ensure(stream == Some(&at.stream.to_string()), clause::SHAPE, || {
