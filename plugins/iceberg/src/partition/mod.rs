@@ -1,7 +1,7 @@
 //! Partitioning: `partition_by` read and bound to a table's columns, rows split by their partition, partitions as paths.
 //!
 //! A specification that cannot be followed is a Config error before anything is written, never an unpartitioned table.
-//! What a table's partitioning *is* comes from the table; this module does not change it.
+//! What a table's partitioning *is* comes from the table; `layout.rs` changes it.
 
 mod parse;
 mod path;
@@ -15,9 +15,9 @@ use philotes_sdk::{Error, Result};
 
 use crate::schema::type_name;
 
-pub(crate) use parse::parse;
+pub(crate) use parse::{Parser, parse, quoted};
 pub(crate) use path::partition_path;
-pub(crate) use split::Partitioner;
+pub(crate) use split::{Partitioner, place_of};
 
 /// One entry of `partition_by`. Printed as it is parsed: `day(_cdc_timestamp) as date`.
 #[derive(Clone, Debug, PartialEq, Eq)]

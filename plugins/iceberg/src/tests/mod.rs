@@ -51,6 +51,7 @@ impl Lake {
             table: "cdc.{schema}_{table}".into(),
             mode: Mode::Append,
             partition_by: Vec::new(),
+            sort_by: Vec::new(),
             format_version: 2,
             snapshots: None,
             dead_letters: "cdc.dead_letters".into(),
