@@ -48,7 +48,7 @@ impl PartitionField {
 
 impl fmt::Display for PartitionField {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let column = parse::quoted(&self.column);
+        let column = quoted(&self.column);
         match self.transform {
             Transform::Identity => write!(f, "{column}")?,
             Transform::Bucket(count) => write!(f, "bucket({count}, {column})")?,
@@ -56,7 +56,7 @@ impl fmt::Display for PartitionField {
             other => write!(f, "{other}({column})")?,
         }
         if self.name != Self::default_name(self.transform, &self.column) {
-            write!(f, " as {}", parse::quoted(&self.name))?;
+            write!(f, " as {}", quoted(&self.name))?;
         }
         Ok(())
     }

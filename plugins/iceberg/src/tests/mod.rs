@@ -3,7 +3,9 @@
 mod conformance;
 mod faulty;
 mod foreign;
+mod formats;
 mod growth;
+mod layouts;
 mod letters;
 mod operator;
 mod orphans;

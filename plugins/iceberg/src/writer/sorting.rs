@@ -115,7 +115,7 @@ impl Sorted {
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{Array, Float64Array, Int64Array, StringArray, StructArray};
+    use arrow::array::{Float64Array, Int64Array, StringArray, StructArray};
     use arrow::datatypes::{DataType, Field, Float64Type, Int64Type};
     use iceberg::spec::{NestedField, PrimitiveType, StructType, Type};
 
@@ -135,10 +135,10 @@ mod tests {
     fn batch(ids: &[i64], floats: &[Option<f64>], texts: &[Option<&str>]) -> RecordBatch {
         let texts: ArrayRef = Arc::new(StringArray::from(texts.to_vec()));
         let inner = StructArray::from(vec![(Arc::new(Field::new("t", DataType::Utf8, true)), texts)]);
-        RecordBatch::try_from_iter([
-            ("id", Arc::new(Int64Array::from(ids.to_vec())) as ArrayRef),
-            ("f", Arc::new(Float64Array::from(floats.to_vec()))),
-            ("s", Arc::new(inner)),
+        RecordBatch::try_from_iter_with_nullable([
+            ("id", Arc::new(Int64Array::from(ids.to_vec())) as ArrayRef, true),
+            ("f", Arc::new(Float64Array::from(floats.to_vec())), true),
+            ("s", Arc::new(inner), true),
         ])
         .unwrap()
     }
@@ -161,7 +161,7 @@ mod tests {
         let ordered = [-f64::NAN, f64::NEG_INFINITY, -1.0, -0.0, 0.0, 1.0, f64::INFINITY, f64::NAN];
         let (front, back): (Vec<i64>, Vec<i64>) = ((0..4).rev().collect(), (4..8).rev().collect());
         let of = |ids: &[i64]| {
-            let floats: Vec<_> = ids.iter().map(|id| Some(ordered[usize::try_from(*id).unwrap()].copysign(ordered[usize::try_from(*id).unwrap()]))).collect();
+            let floats: Vec<_> = ids.iter().map(|id| Some(ordered[usize::try_from(*id).unwrap()])).collect();
             batch(ids, &floats, &vec![None; ids.len()])
         };
         let null = batch(&[8], &[None], &[None]);
