@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 use crate::base::Base;
 use crate::error::from_iceberg;
+use crate::partition::alike_bytes;
 use crate::storage;
 
 use output::Output;
@@ -155,10 +156,22 @@ impl Folder<'_> {
         for bin in limits.bins(parents) {
             match bin {
                 Bin::Keep(manifests) => merged.extend(manifests),
-                Bin::Merge(manifests) => merged.push(self.merge_into_one(&manifests).await?),
+                Bin::Merge(manifests) if self.can_be_merged(&manifests) => {
+                    merged.push(self.merge_into_one(&manifests).await?);
+                }
+                Bin::Merge(manifests) => merged.extend(manifests),
             }
         }
         Ok(merged)
+    }
+
+    /// Whether manifests can be read and written again: those of an earlier specification need not.
+    fn can_be_merged(&self, manifests: &[ManifestFile]) -> bool {
+        let spec = manifests.first().and_then(|first| self.base.metadata.partition_spec_by_id(first.partition_spec_id));
+        spec.is_none_or(|spec| {
+            let sources = spec.fields().iter().map(|field| (field.transform, field.source_id));
+            alike_bytes(sources, self.base.metadata.current_schema()).is_none()
+        })
     }
 
     async fn merge_into_one(&mut self, manifests: &[ManifestFile]) -> Result<ManifestFile> {

@@ -202,7 +202,7 @@ fn tables_are_partitioned_by_columns_of_every_type() {
              b bytea, o boolean, r real, f double precision, t text, i integer, u2 uuid, n2 numeric(9,2))",
         )
         .unwrap();
-    let columns = ["u", "n", "m", "d", "tz", "ts", "b", "o", "r", "f", "t", "i", "id", "u2", "n2"];
+    let columns = ["u", "n", "m", "d", "tz", "ts", "b", "o", "r", "f", "t", "i", "id", "\"bucket(8, u2)\"", "n2"];
     let connector = Connector::new(&postgres.dsn()).unwrap().source("poll_interval: 100ms");
     let connector = connector.sink(&format!("partition_by: [{}]", columns.join(", ")));
     connector.capture(&["public.kinds"]).unwrap();
