@@ -40,7 +40,10 @@ pub(crate) async fn plan(
             notes.push(format!("the table is made in format version {}", making.format_version as u8));
         }
         if !sort_order.is_unsorted() {
-            notes.push(format!("the rows of each file are sorted by {}", sort::printed(&sort_order, &designed).join(", ")));
+            notes.push(format!(
+                "the rows of each file are sorted by {}",
+                sort::printed(&sort_order, &designed).join(", ")
+            ));
         }
         return Ok(Plan {
             table: name.to_string(),

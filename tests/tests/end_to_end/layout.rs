@@ -14,7 +14,9 @@ use crate::sound::assert_sound;
 use crate::{assert_acknowledged, captured, captured_by, pairs, pairs_by, pairs_of_log};
 
 fn insert(session: &Session, from: i64, to: i64) {
-    session.batch(&format!("insert into t select i, i % 10, 'who ' || i from generate_series({from}, {to}) i")).unwrap();
+    session
+        .batch(&format!("insert into t select i, i % 10, 'who ' || i from generate_series({from}, {to}) i"))
+        .unwrap();
 }
 
 /// The row ids of a table of version 3 stay what they are while its manifests are merged, whoever else writes to it.
@@ -101,7 +103,8 @@ fn another_layout_through(session: &Session, connector: Connector) {
     // The first file's rows are in the order in which they came, each other file's in its own.
     let rows = table.rows_in_order().unwrap();
     let number = |cell: &serde_json::Value| cell.as_str().unwrap().parse::<i64>().unwrap();
-    let keys: Vec<(i64, i64)> = rows.column("v").unwrap().iter().map(number).zip(rows.column("id").unwrap().iter().map(number)).collect();
+    let keys: Vec<(i64, i64)> =
+        rows.column("v").unwrap().iter().map(number).zip(rows.column("id").unwrap().iter().map(number)).collect();
     assert!(keys[..100].iter().map(|(_, id)| *id).eq(1..=100));
     let descents = keys[100..].windows(2).filter(|pair| pair[0] < pair[1]).count();
     assert_eq!(descents, 2, "three sorted files");
@@ -184,7 +187,8 @@ fn odd_names_through(session: &Session, connector: &Connector, name: &str) {
     assert_eq!(Reader::Spark.query(&table, &select).unwrap().rows, expected);
     for reader in READERS_WITH_SPARK {
         let quote = if reader == Reader::Spark { '`' } else { '"' };
-        let filter = format!("select count(*) from t where {quote}a b{quote} = 2 and {quote}Day Of.Week{quote} = 'Mo / 0'");
+        let filter =
+            format!("select count(*) from t where {quote}a b{quote} = 2 and {quote}Day Of.Week{quote} = 'Mo / 0'");
         assert_eq!(reader.number(&table, &filter).unwrap(), 4, "{reader}");
     }
     let files = Reader::PyIceberg.files(&table).unwrap();
@@ -212,7 +216,7 @@ fn tables_are_partitioned_by_columns_of_every_type() {
              (1, '00000000-0000-0000-0000-000000000001', -0.01, -1234567890123456789012345678.0123456789, '1969-12-31', \
               '1969-12-31 23:59:59.999999+00', '1969-12-31 23:59:59.999999', '\\x00ff', true, 'NaN', '-infinity', 'a/b=c', -1, null, null), \
              (2, 'f79c3e09-677c-4bbd-a479-3f349cb785e7', 9999999.99, 0, '0001-01-01', '9999-12-31 23:59:59.999999+00', \
-              '2026-01-01', '', false, -0.0, 0.5, '', 2147483647, '00000000-0000-0000-0000-000000000002', 1), \
+              '2026-01-01', '', false, 'infinity', 0.5, '', 2147483647, '00000000-0000-0000-0000-000000000002', 1), \
              (3, null, null, null, null, null, null, null, null, null, null, null, null, null, null), \
              (4, 'f79c3e09-677c-4bbd-a479-3f349cb785e7', 9999999.99, 0, '0001-01-01', '9999-12-31 23:59:59.999999+00', \
               '2026-01-01', '', false, 0.0, 0.5, '', 2147483647, '00000000-0000-0000-0000-000000000002', 1)",
@@ -222,15 +226,57 @@ fn tables_are_partitioned_by_columns_of_every_type() {
     let table = connector.table("cdc.public_kinds");
     assert_eq!(Reader::PyIceberg.files(&table).unwrap().len(), 4);
     let select = "select id, u, n, m, d, tz, ts, b, o, r, f, t, i from t order by id";
-    let float = |value: f64| json!(value.to_bits().to_be_bytes().iter().map(|b| format!("{b:02x}")).collect::<String>());
+    let float =
+        |value: f64| json!(value.to_bits().to_be_bytes().iter().map(|b| format!("{b:02x}")).collect::<String>());
     let uuid = "f79c3e09-677c-4bbd-a479-3f349cb785e7";
     let (zero, last, new_year) = ("0.0000000000", "253402300799999999", "1767225600000000");
     let expected = json!([
-        ["1", "00000000-0000-0000-0000-000000000001", "-0.01", "-1234567890123456789012345678.0123456789", "-1", "-1", "-1",
-         "00ff", "true", float(f64::NAN), float(f64::NEG_INFINITY), "a/b=c", "-1"],
-        ["2", uuid, "9999999.99", zero, "-719162", last, new_year, "", "false", float(-0.0), float(0.5), "", "2147483647"],
+        [
+            "1",
+            "00000000-0000-0000-0000-000000000001",
+            "-0.01",
+            "-1234567890123456789012345678.0123456789",
+            "-1",
+            "-1",
+            "-1",
+            "00ff",
+            "true",
+            float(f64::NAN),
+            float(f64::NEG_INFINITY),
+            "a/b=c",
+            "-1"
+        ],
+        [
+            "2",
+            uuid,
+            "9999999.99",
+            zero,
+            "-719162",
+            last,
+            new_year,
+            "",
+            "false",
+            float(f64::INFINITY),
+            float(0.5),
+            "",
+            "2147483647"
+        ],
         ["3", null, null, null, null, null, null, null, null, null, null, null, null],
-        ["4", uuid, "9999999.99", zero, "-719162", last, new_year, "", "false", float(0.0), float(0.5), "", "2147483647"],
+        [
+            "4",
+            uuid,
+            "9999999.99",
+            zero,
+            "-719162",
+            last,
+            new_year,
+            "",
+            "false",
+            float(0.0),
+            float(0.5),
+            "",
+            "2147483647"
+        ],
     ]);
     for reader in READERS_WITH_SPARK {
         assert_eq!(json!(reader.query(&table, select).unwrap().rows), expected, "{reader}");

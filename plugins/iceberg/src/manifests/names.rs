@@ -19,7 +19,8 @@ use super::avro::Header;
 /// Whether Avro has such a name.
 fn is_plain(name: &str) -> bool {
     let mut bytes = name.bytes();
-    bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_') && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
 /// A name that Avro has, as Java makes it.
@@ -40,8 +41,12 @@ fn plain(name: &str) -> String {
 }
 
 /// A name for each of these fields that none of the others and no column has; names that Avro has stay.
-fn distinct<'a>(fields: impl Iterator<Item = (i64, &'a str)> + Clone, taken: impl Fn(&str) -> bool) -> HashMap<i64, String> {
-    let mut used: HashSet<String> = fields.clone().map(|(_, name)| name.to_owned()).filter(|name| is_plain(name)).collect();
+fn distinct<'a>(
+    fields: impl Iterator<Item = (i64, &'a str)> + Clone,
+    taken: impl Fn(&str) -> bool,
+) -> HashMap<i64, String> {
+    let mut used: HashSet<String> =
+        fields.clone().map(|(_, name)| name.to_owned()).filter(|name| is_plain(name)).collect();
     let mut names = HashMap::new();
     for (id, name) in fields {
         if is_plain(name) {
@@ -157,7 +162,11 @@ fn uuid_fields(spec: &Value, schema: &Value) -> Vec<(i64, i64)> {
 /// The type of a column, of the top level or in a struct.
 fn column_type(of: &Value, id: i64) -> Option<&Value> {
     of.get("fields")?.as_array()?.iter().find_map(|field| {
-        if field.get("id").and_then(Value::as_i64) == Some(id) { field.get("type") } else { column_type(field.get("type")?, id) }
+        if field.get("id").and_then(Value::as_i64) == Some(id) {
+            field.get("type")
+        } else {
+            column_type(field.get("type")?, id)
+        }
     })
 }
 
@@ -186,7 +195,9 @@ fn rename(fields: Option<&mut Value>, names: &HashMap<i64, String>) {
 pub(super) fn readable(file: &Bytes) -> Result<Bytes> {
     let header = Header::parse(file).ok_or_else(|| Error::data("it is no Avro file"))?;
     let json = |name: &str| header.json(name);
-    let (Some(mut spec), Some(mut schema), Some(mut avro)) = (json("partition-spec"), json("schema"), json("avro.schema")) else {
+    let (Some(mut spec), Some(mut schema), Some(mut avro)) =
+        (json("partition-spec"), json("schema"), json("avro.schema"))
+    else {
         return Ok(file.clone());
     };
     let named: Vec<(i64, String)> = spec
@@ -227,7 +238,11 @@ fn partition_fields(avro: &mut Value) -> Option<&mut Vec<Value>> {
 
 /// A field of an Avro record.
 fn record_field<'a>(record: &'a mut Value, name: &str) -> Option<&'a mut Value> {
-    record.get_mut("fields")?.as_array_mut()?.iter_mut().find(|field| field.get("name").and_then(Value::as_str) == Some(name))
+    record
+        .get_mut("fields")?
+        .as_array_mut()?
+        .iter_mut()
+        .find(|field| field.get("name").and_then(Value::as_str) == Some(name))
 }
 
 /// What a field's value can be: the members of its union, or its type.

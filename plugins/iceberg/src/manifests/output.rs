@@ -1,7 +1,9 @@
 //! A manifest on its way into a file.
 
 use iceberg::io::FileIO;
-use iceberg::spec::{DataFile, ManifestEntry, ManifestFile, ManifestWriter, ManifestWriterBuilder, PartitionSpecRef, SchemaRef};
+use iceberg::spec::{
+    DataFile, ManifestEntry, ManifestFile, ManifestWriter, ManifestWriterBuilder, PartitionSpecRef, SchemaRef,
+};
 use philotes_sdk::{Error, Result};
 
 use super::names::Wording;

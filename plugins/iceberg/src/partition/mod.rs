@@ -115,10 +115,7 @@ pub(crate) fn bind(fields: &[PartitionField], schema: &Schema) -> Result<Unbound
 
 /// Two partition fields whose values are UUIDs or fixed bytes of one length: the crate's manifests define such a type once for each
 /// field, under one name.
-pub(crate) fn alike_bytes(
-    fields: impl Iterator<Item = (Transform, i32)>,
-    schema: &Schema,
-) -> Option<(usize, usize)> {
+pub(crate) fn alike_bytes(fields: impl Iterator<Item = (Transform, i32)>, schema: &Schema) -> Option<(usize, usize)> {
     let mut seen: HashMap<u64, usize> = HashMap::new();
     for (index, (transform, source)) in fields.enumerate() {
         let column = schema.field_by_id(source).map(|column| &*column.field_type);

@@ -71,7 +71,8 @@ async fn floats_have_the_specifications_bounds() {
         let double = expected.map(|(low, high): (f64, f64)| (low.to_le_bytes().to_vec(), high.to_le_bytes().to_vec()));
         assert_eq!(bounds(&file, 1), double, "{floats:?}");
         #[allow(clippy::cast_possible_truncation)]
-        let float = expected.map(|(low, high)| ((low as f32).to_le_bytes().to_vec(), (high as f32).to_le_bytes().to_vec()));
+        let float =
+            expected.map(|(low, high)| ((low as f32).to_le_bytes().to_vec(), (high as f32).to_le_bytes().to_vec()));
         assert_eq!(bounds(&file, 2), float, "{floats:?}");
         assert_eq!((file.nan_value_counts()[&1], file.nan_value_counts()[&2]), (nans, nans));
     }
