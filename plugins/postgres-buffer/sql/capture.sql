@@ -141,7 +141,10 @@ BEGIN
             CROSS JOIN LATERAL (SELECT format('(%s).%I', value, a.attname)) f (field)
             CROSS JOIN LATERAL (SELECT philotes.exact_json(a.atttypid, field, depth)) e (exact)
             WHERE attrelid = base.typrelid AND attnum > 0 AND NOT attisdropped;
-        IF inexact THEN
+        IF members IS NULL THEN
+            -- Without fields it has no other form.
+            RETURN format('to_jsonb((%s)::text)', value);
+        ELSIF inexact THEN
             RETURN format('CASE WHEN (%1$s)::text IS NOT NULL THEN (SELECT to_jsonb(r.*) FROM (SELECT %2$s) r) END', value, members);
         END IF;
     END IF;
