@@ -11,6 +11,7 @@ mod crashes;
 mod exclusive;
 mod fenced;
 mod foreign;
+mod layout;
 mod letters;
 mod lineage;
 mod matrix;
