@@ -25,7 +25,7 @@ use philotes_sdk::{ChangeBatch, ErrorKind, Flushed, Offset, Sink, StreamName, St
 use crate::base::Base;
 use crate::catalog::sql::SqlCatalog;
 use crate::catalog::{Catalog, LoadedTable};
-use crate::config::{CatalogConfig, Config, Mode, SqlCatalogConfig};
+use crate::config::{CatalogConfig, Config, DroppedColumns, Evolve, Mode, SqlCatalogConfig};
 use crate::sink::IcebergSink;
 use crate::storage::Files;
 use faulty::FaultyCatalog;
@@ -55,6 +55,9 @@ impl Lake {
             snapshots: None,
             dead_letters: "cdc.dead_letters".into(),
             target_file_size: "128MiB".into(),
+            evolve: Evolve::Additive,
+            dropped_columns: DroppedColumns::Keep,
+            columns: BTreeMap::new(),
         };
         Self { folder, config }
     }
