@@ -76,7 +76,7 @@ impl Columns {
         let Some(lists_of) = lists.as_list_opt::<i32>() else { return lists.clone() };
         let Some(values) = lists_of.values().as_string_opt::<i32>() else { return lists.clone() };
         let shaped: HashSet<&str> =
-            schema.fields().iter().filter(|f| original(f) != f.name()).map(|f| original(f)).collect();
+            schema.fields().iter().filter(|f| original(f) != f.name()).map(|f| f.name().as_str()).collect();
         let told = |name: &str| match self.0.get(name) {
             // A batch that was shaped before has the names in its lists already.
             Some(_) if shaped.contains(name) => Some(name.to_owned()),

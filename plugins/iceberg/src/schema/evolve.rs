@@ -77,8 +77,9 @@ pub(crate) fn evolve(table: &Schema, wish: &Wish<'_>) -> Result<Fitted> {
     let mut leaving = BTreeSet::new();
     let mut notes = Vec::new();
     if let (true, Policy::Full { drop: true }, Some(known)) = (follows, wish.policy, wish.known) {
-        let gone = old.iter().map(|field| field.id).filter(|id| known.is_of_others(*id, &given));
-        leaving = gone.filter(|id| !wish.fixed.contains(id)).collect();
+        let gone = old.iter().filter(|field| known.is_of_others(field.id, &given) && !wish.fixed.contains(&field.id));
+        let leaves = gone.filter(|field| !table.identifier_field_ids().any(|id| lies_within(field, id)));
+        leaving = leaves.map(|field| field.id).collect();
     }
     let targets = match wish.known {
         Some(known) if full => {

@@ -1,3 +1,5 @@
+mod numbered;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 

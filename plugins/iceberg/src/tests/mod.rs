@@ -1,12 +1,14 @@
 //! The sink on real files and a catalog that can fail in every way a catalog can.
 
 mod conformance;
+mod evolution;
 mod faulty;
 mod foreign;
 mod growth;
 mod letters;
 mod operator;
 mod orphans;
+mod overridden;
 mod protocol;
 mod tables;
 mod unsent;
