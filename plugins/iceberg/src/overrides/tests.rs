@@ -18,7 +18,7 @@ fn overrides(json: serde_json::Value) -> Result<Overrides, Vec<String>> {
 }
 
 /// What is said of the columns of `public.t`.
-fn columns(json: serde_json::Value) -> Overrides {
+fn columns(json: &serde_json::Value) -> Overrides {
     overrides(serde_json::json!({ "public.t": json })).unwrap()
 }
 
@@ -32,7 +32,7 @@ fn convert(array: ArrayRef, uuid: bool, to: &str) -> Result<ArrayRef, String> {
         if uuid { [("ARROW:extension:name".into(), "arrow.uuid".into())].into() } else { HashMap::new() };
     let field = Field::new("c", array.data_type().clone(), true).with_metadata(metadata);
     let rows = RecordBatch::try_new(Arc::new(Schema::new(vec![field])), vec![array]).unwrap();
-    let said = columns(serde_json::json!({"c": {"type": to}}));
+    let said = columns(&serde_json::json!({"c": {"type": to}}));
     let conversion = Conversion::new(Some(of(&said)), &rows.schema());
     let converted = conversion.and_then(|conversion| conversion.apply(&rows));
     converted.map(|rows| rows.column(0).clone()).map_err(|error| {
@@ -299,7 +299,7 @@ fn every_conversion_that_is_offered_exists() {
 
 #[test]
 fn a_shaped_batch_has_no_trace_of_what_is_dropped_and_shapes_as_itself() {
-    let said = columns(serde_json::json!({
+    let said = columns(&serde_json::json!({
         "ssn": {"drop": true}, "_file": {"name": "ssn"}, "id": {"name": "key"}, "n": {"type": "long"}, "none": {"drop": true},
     }));
     let list = Field::new(UNCHANGED, DataType::new_list(DataType::Utf8, true), true);
@@ -308,7 +308,7 @@ fn a_shaped_batch_has_no_trace_of_what_is_dropped_and_shapes_as_itself() {
         Field::new("ssn", DataType::Utf8, true),
         Field::new("_file", DataType::Utf8, true),
         Field::new("n", DataType::Utf8, true),
-        list.clone(),
+        list,
     ];
     let mut builder = arrow::array::ListBuilder::new(arrow::array::StringBuilder::new());
     builder.append_value([Some("ssn"), Some("_file"), Some("n")]);

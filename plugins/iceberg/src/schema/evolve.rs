@@ -232,12 +232,12 @@ impl Evolution<'_> {
                 "column {at:?} is required by the table, as an identifier field, and missing from the batch"
             )));
         }
-        Ok(self.relax(old.clone(), at))
+        Ok(self.relax(old, at))
     }
 
-    fn relax(&mut self, old: NestedFieldRef, at: &str) -> NestedFieldRef {
+    fn relax(&mut self, old: &NestedField, at: &str) -> NestedFieldRef {
         self.changes.push(Change::new(at, What::Relax((*old.field_type).clone())));
-        Arc::new(NestedField { required: false, ..(*old).clone() })
+        Arc::new(NestedField { required: false, ..old.clone() })
     }
 
     /// Whether the field is an identifier field, or one lies within it: both stay required.
@@ -255,7 +255,7 @@ impl Evolution<'_> {
             new = Arc::new(NestedField { field_type: Box::new(r#type), doc, ..(**old).clone() });
         }
         if old.required && self.wish.nulls.contains(&old.id) && !self.identifies(old) {
-            new = self.relax(new, at);
+            new = self.relax(&new, at);
         }
         Ok(new)
     }

@@ -11,7 +11,7 @@ use crate::dead_letters;
 
 const LETTERS: &str = "cdc.dead_letters";
 
-fn lake(columns: serde_json::Value) -> Lake {
+fn lake(columns: &serde_json::Value) -> Lake {
     let mut lake = Lake::new();
     lake.config.columns = serde_json::from_value(json!({ "public.orders": columns })).unwrap();
     lake
@@ -54,7 +54,7 @@ async fn everything(lake: &Lake, table: &str) -> String {
 
 #[tokio::test]
 async fn what_is_dropped_reaches_nothing_and_what_cannot_be_converted_is_a_letter() {
-    let lake = lake(json!({
+    let lake = lake(&json!({
         "ssn": {"drop": true},
         "_file": {"name": "path"},
         "n": {"type": "decimal(5,2)"},
@@ -98,7 +98,7 @@ async fn what_is_dropped_reaches_nothing_and_what_cannot_be_converted_is_a_lette
 
 #[tokio::test]
 async fn letters_are_replayed_as_the_connector_has_columns_now() {
-    let mut lake = lake(json!({"n": {"type": "int", "name": "number"}}));
+    let mut lake = lake(&json!({"n": {"type": "int", "name": "number"}}));
     let mut sink = tolerant(&lake).await;
     sink.write(&texts(&["n", "ssn"], &[&["1", "secret"], &["x", "secret"]])).await.unwrap();
     // No table could have this column.
@@ -134,7 +134,7 @@ async fn letters_are_replayed_as_the_connector_has_columns_now() {
 
 #[tokio::test]
 async fn without_tolerance_the_error_names_the_column_and_no_value() {
-    let lake = lake(json!({"n": {"type": "int"}}));
+    let lake = lake(&json!({"n": {"type": "int"}}));
     let (mut sink, _) = lake.announced().await;
     let error = sink.write(&texts(&["n"], &[&["secret"]])).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Data);
@@ -145,7 +145,7 @@ async fn without_tolerance_the_error_names_the_column_and_no_value() {
 
 #[tokio::test]
 async fn plan_tells_what_the_connector_says_of_columns() {
-    let lake = lake(json!({
+    let lake = lake(&json!({
         "ssn": {"drop": true}, "_file": {"name": "path"}, "n": {"type": "int"}, "gone": {"type": "int"},
     }));
     let batch = texts(&["_file", "ssn", "n"], &[&["f", "s", "1"]]);
