@@ -277,7 +277,7 @@ fn to_time(cell: Cell<'_>) -> Option<i64> {
 fn to_timestamp(cell: Cell<'_>) -> Option<i64> {
     match cell {
         Cell::Timestamp(value) | Cell::Timestamptz(value) => Some(value),
-        Cell::Date(days) => i64::from(days).checked_mul(read::DAY),
+        Cell::Date(days) => read::midnight(days),
         Cell::Text(text) => read::timestamp(text),
         _ => None,
     }

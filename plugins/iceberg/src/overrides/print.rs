@@ -5,7 +5,10 @@ use std::fmt::Write;
 use uuid::Uuid;
 
 use super::cell::Cell;
-use super::read::DAY;
+use super::read::{DAY, INFINITE_DATE, INFINITE_TIME};
+
+const BEFORE_DATES: i32 = -INFINITE_DATE;
+const BEFORE_TIMES: i64 = -INFINITE_TIME;
 
 pub(super) fn text(cell: Cell<'_>) -> String {
     match cell {
@@ -15,6 +18,12 @@ pub(super) fn text(cell: Cell<'_>) -> String {
         Cell::Real(value) => float(f64::from(value), &format!("{value:e}"), 6),
         Cell::Float(value) => float(value, &format!("{value:e}"), 15),
         Cell::Decimal { value, scale } => decimal(value, scale),
+        Cell::Date(INFINITE_DATE) | Cell::Timestamp(INFINITE_TIME) | Cell::Timestamptz(INFINITE_TIME) => {
+            "infinity".to_owned()
+        }
+        Cell::Date(BEFORE_DATES) | Cell::Timestamp(BEFORE_TIMES) | Cell::Timestamptz(BEFORE_TIMES) => {
+            "-infinity".to_owned()
+        }
         Cell::Date(days) => {
             let (date, era) = date(i64::from(days));
             date + era

@@ -4,6 +4,19 @@ use uuid::Uuid;
 
 /// Microseconds of a day.
 pub(super) const DAY: i64 = 86_400_000_000;
+/// What stands for an infinite date; negated, for the one before all others. As docs/TYPES.md has it.
+pub(super) const INFINITE_DATE: i32 = i32::MAX;
+/// The same of timestamps.
+pub(super) const INFINITE_TIME: i64 = i64::MAX;
+
+/// Which end of time a text names, if it names one.
+fn infinity(text: &str) -> Option<i64> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "infinity" | "+infinity" => Some(1),
+        "-infinity" => Some(-1),
+        _ => None,
+    }
+}
 
 pub(super) fn boolean(text: &str) -> Option<bool> {
     match text.trim().to_ascii_lowercase().as_str() {
@@ -69,8 +82,20 @@ pub(super) fn decimal(text: &str, precision: u8, scale: i8) -> Option<i128> {
 
 /// Days since 1970 of a date of the proleptic Gregorian calendar.
 pub(super) fn date(text: &str) -> Option<i32> {
+    if let Some(sign) = infinity(text) {
+        return Some(if sign > 0 { INFINITE_DATE } else { -INFINITE_DATE });
+    }
     let (text, before) = era(text.trim());
-    i32::try_from(days(text, before)?).ok()
+    i32::try_from(days(text, before)?).ok().filter(|days| (1 - INFINITE_DATE..INFINITE_DATE).contains(days))
+}
+
+/// The timestamp at the beginning of a date.
+pub(super) fn midnight(date: i32) -> Option<i64> {
+    match date {
+        INFINITE_DATE => Some(INFINITE_TIME),
+        _ if date == -INFINITE_DATE => Some(-INFINITE_TIME),
+        _ => micros(i64::from(date), 0),
+    }
 }
 
 /// Microseconds since midnight.
@@ -80,6 +105,9 @@ pub(super) fn time(text: &str) -> Option<i64> {
 
 /// Microseconds since 1970, wherever that was.
 pub(super) fn timestamp(text: &str) -> Option<i64> {
+    if let Some(sign) = infinity(text) {
+        return Some(sign * INFINITE_TIME);
+    }
     let (text, before) = era(text.trim());
     let (date, time) = text.split_once(['T', 't', ' ']).unwrap_or((text, "00:00"));
     micros(days(date, before)?, clock(time.trim_start())?)
@@ -87,15 +115,22 @@ pub(super) fn timestamp(text: &str) -> Option<i64> {
 
 /// Microseconds since 1970 UTC; without a zone it is not known when that was.
 pub(super) fn timestamptz(text: &str) -> Option<i64> {
+    if let Some(sign) = infinity(text) {
+        return Some(sign * INFINITE_TIME);
+    }
     let (text, before) = era(text.trim());
     let (date, time) = text.split_once(['T', 't', ' '])?;
     let at = time.find(['+', '-', 'Z', 'z', 'U'])?;
     let seconds = zone(&time[at..])?;
-    micros(days(date, before)?, clock(time[..at].trim())?)?.checked_sub(seconds * 1_000_000)
+    finite(micros(days(date, before)?, clock(time[..at].trim())?)?.checked_sub(seconds * 1_000_000)?)
 }
 
 fn micros(days: i64, clock: i64) -> Option<i64> {
-    days.checked_mul(DAY)?.checked_add(clock)
+    finite(days.checked_mul(DAY)?.checked_add(clock)?)
+}
+
+fn finite(micros: i64) -> Option<i64> {
+    (1 - INFINITE_TIME..INFINITE_TIME).contains(&micros).then_some(micros)
 }
 
 /// The text without its era, and whether that was the one before Christ.
