@@ -24,6 +24,7 @@ mod rest;
 mod services;
 mod sound;
 mod stalled;
+mod told;
 
 use std::time::Duration;
 

@@ -17,7 +17,7 @@ use arrow::datatypes::Schema as ArrowSchema;
 use iceberg::spec::TableMetadata;
 use iceberg::{TableRequirement, TableUpdate};
 use philotes_sdk::batch::META_RELATION;
-use philotes_sdk::{ChangeBatch, Error, ErrorKind, Result, StreamName};
+use philotes_sdk::{ChangeBatch, Error, ErrorKind, Result, StreamName, failpoint};
 use uuid::Uuid;
 
 use super::{ROUNDS, Table};
@@ -141,7 +141,9 @@ impl Table {
             self.roll().await?;
             proposed.clone_from(&fitted.changes);
             let request = self.alteration(&metadata, incoming, fitted)?;
-            match self.settings.catalog.commit_table(&self.name, request).await {
+            let answer = self.settings.catalog.commit_table(&self.name, request).await;
+            failpoint!("schema.altered", |message| Error::unknown(message));
+            match answer {
                 Ok(loaded) => self.adopt(loaded)?,
                 Err(error) if error.calls_for_a_look() => {
                     tracing::debug!(table = %self.name, %error, "looking at the table before altering it again");
