@@ -23,10 +23,7 @@ pub(crate) fn version(number: u8) -> Result<FormatVersion, String> {
 pub(crate) fn check_format(name: &TableIdent, metadata: &TableMetadata) -> Result<()> {
     let version = metadata.format_version();
     if version < FormatVersion::V2 {
-        return Err(Error::config(format!(
-            "table {name} has format version {}; allowed are 2 and 3",
-            version as u8
-        )));
+        return Err(Error::config(format!("table {name} has format version {}; allowed are 2 and 3", version as u8)));
     }
     let encrypted = if metadata.encryption_keys_iter().len() > 0 {
         Some("it has encryption keys")

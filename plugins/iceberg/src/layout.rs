@@ -51,7 +51,9 @@ impl Relayout {
 /// Whether a schema has all columns that the configuration names. Those of a table that is yet to be altered may come with rows.
 pub(crate) fn has_columns(making: &Making, schema: &Schema) -> bool {
     let partitions = making.partition_by.iter().map(|field| &field.column);
-    partitions.chain(making.sort_by.iter().map(|field| &field.column)).all(|column| schema.field_by_name(column).is_some())
+    partitions
+        .chain(making.sort_by.iter().map(|field| &field.column))
+        .all(|column| schema.field_by_name(column).is_some())
 }
 
 /// How a table's layout, with this current schema, differs from the configured one; `None` where it does not. What the
@@ -78,7 +80,12 @@ pub(crate) fn difference(making: &Making, metadata: &TableMetadata, schema: &Sch
 }
 
 impl Relayout {
-    fn partitioning(&mut self, partition_by: &[PartitionField], metadata: &TableMetadata, schema: &Schema) -> Result<()> {
+    fn partitioning(
+        &mut self,
+        partition_by: &[PartitionField],
+        metadata: &TableMetadata,
+        schema: &Schema,
+    ) -> Result<()> {
         let wanted = partition::bind(partition_by, schema)?;
         let current = metadata.default_partition_spec();
         if says(current, &wanted) {
@@ -182,7 +189,8 @@ fn numbered(
     }
     let next = metadata.partition_specs_iter().map(|spec| spec.spec_id()).max().unwrap_or(0) + 1;
     let refused = |e| Error::config("partition_by").with_source(e);
-    let spec = UnboundPartitionSpec::builder().with_spec_id(next).add_partition_fields(fields).map_err(refused)?.build();
+    let spec =
+        UnboundPartitionSpec::builder().with_spec_id(next).add_partition_fields(fields).map_err(refused)?.build();
     Ok(spec)
 }
 

@@ -90,18 +90,30 @@ pub(crate) fn bind(fields: &[SortField], schema: &Schema) -> Result<SortOrder> {
         let fault = |what: &str| {
             let sortable = schema.as_struct().fields().iter().filter(|field| field.field_type.is_primitive());
             let columns: Vec<String> = sortable.map(|field| quoted(&field.name)).collect();
-            Error::config(format!("sort_by: {:?}: {what}; the columns to sort by are {}", field.to_string(), columns.join(", ")))
+            Error::config(format!(
+                "sort_by: {:?}: {what}; the columns to sort by are {}",
+                field.to_string(),
+                columns.join(", ")
+            ))
         };
         let column = &field.column;
         let source = schema.field_by_name(column).ok_or_else(|| fault(&format!("no column {column:?}")))?;
         if !source.field_type.is_primitive() {
-            return Err(fault(&format!("column {column:?} is of type {}, which has no order", type_name(&source.field_type))));
+            return Err(fault(&format!(
+                "column {column:?} is of type {}, which has no order",
+                type_name(&source.field_type)
+            )));
         }
         if schema.accessor_by_field_id(source.id).is_none() {
             return Err(fault(&format!("column {column:?} lies in a list or a map, which has many values per row")));
         }
         let (direction, null_order) = (field.direction, field.nulls);
-        order.fields.push(IcebergSortField { source_id: source.id, transform: Transform::Identity, direction, null_order });
+        order.fields.push(IcebergSortField {
+            source_id: source.id,
+            transform: Transform::Identity,
+            direction,
+            null_order,
+        });
     }
     if !order.is_unsorted() {
         order.order_id = 1;

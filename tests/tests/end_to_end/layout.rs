@@ -14,7 +14,9 @@ use crate::sound::assert_sound;
 use crate::{assert_acknowledged, captured, captured_by, pairs, pairs_by, pairs_of_log};
 
 fn insert(session: &Session, from: i64, to: i64) {
-    session.batch(&format!("insert into t select i, i % 10, 'who ' || i from generate_series({from}, {to}) i")).unwrap();
+    session
+        .batch(&format!("insert into t select i, i % 10, 'who ' || i from generate_series({from}, {to}) i"))
+        .unwrap();
 }
 
 /// The row ids of a table of version 3 stay what they are while its manifests are merged, whoever else writes to it.
@@ -101,7 +103,8 @@ fn another_layout_through(session: &Session, connector: Connector) {
     // The first file's rows are in the order in which they came, each other file's in its own.
     let rows = table.rows_in_order().unwrap();
     let number = |cell: &serde_json::Value| cell.as_str().unwrap().parse::<i64>().unwrap();
-    let keys: Vec<(i64, i64)> = rows.column("v").unwrap().iter().map(number).zip(rows.column("id").unwrap().iter().map(number)).collect();
+    let keys: Vec<(i64, i64)> =
+        rows.column("v").unwrap().iter().map(number).zip(rows.column("id").unwrap().iter().map(number)).collect();
     assert!(keys[..100].iter().map(|(_, id)| *id).eq(1..=100));
     let descents = keys[100..].windows(2).filter(|pair| pair[0] < pair[1]).count();
     assert_eq!(descents, 2, "three sorted files");
@@ -184,7 +187,8 @@ fn odd_names_through(session: &Session, connector: &Connector, name: &str) {
     assert_eq!(Reader::Spark.query(&table, &select).unwrap().rows, expected);
     for reader in READERS_WITH_SPARK {
         let quote = if reader == Reader::Spark { '`' } else { '"' };
-        let filter = format!("select count(*) from t where {quote}a b{quote} = 2 and {quote}Day Of.Week{quote} = 'Mo / 0'");
+        let filter =
+            format!("select count(*) from t where {quote}a b{quote} = 2 and {quote}Day Of.Week{quote} = 'Mo / 0'");
         assert_eq!(reader.number(&table, &filter).unwrap(), 4, "{reader}");
     }
     let files = Reader::PyIceberg.files(&table).unwrap();

@@ -45,7 +45,9 @@ fn unknown_transform(metadata: &Value) -> Option<String> {
             }
             let known = serde_json::from_value::<Transform>(transform.clone()).is_ok();
             let text = transform.as_str().unwrap_or("?");
-            (!known).then(|| format!("{what}{name} has the transform {text}, which is not known here; allowed are {TRANSFORMS}"))
+            (!known).then(|| {
+                format!("{what}{name} has the transform {text}, which is not known here; allowed are {TRANSFORMS}")
+            })
         })
     })
 }
@@ -193,7 +195,8 @@ mod tests {
     #[test]
     fn what_java_writes_is_kept() {
         assert_eq!(lost_of(&metadata(3, &json!("timestamp_ns"))), None);
-        let mut second = metadata(2, &json!({"type": "list", "element-id": 4, "element": "string", "element-required": false}));
+        let mut second =
+            metadata(2, &json!({"type": "list", "element-id": 4, "element": "string", "element-required": false}));
         // Tables without these parts have no row ids.
         second.as_object_mut().unwrap().remove("next-row-id");
         for snapshot in second["snapshots"].as_array_mut().unwrap() {
@@ -215,10 +218,16 @@ mod tests {
             lost_of(&changed)
         };
         assert_eq!(with(|m| m["x-foreign"] = json!({"a": 1})), Some("x-foreign".into()));
-        assert_eq!(with(|m| m["schemas"][0]["fields"][1]["collation"] = json!("de")), Some("schemas[0].fields[1].collation".into()));
+        assert_eq!(
+            with(|m| m["schemas"][0]["fields"][1]["collation"] = json!("de")),
+            Some("schemas[0].fields[1].collation".into())
+        );
         assert_eq!(with(|m| m["snapshots"][1]["extra"] = json!(1)), Some("snapshots[1].extra".into()));
         assert_eq!(with(|m| m["refs"]["old"]["note"] = json!("x")), Some("refs.old.note".into()));
-        assert_eq!(with(|m| m["sort-orders"][0]["fields"][0]["note"] = json!("x")), Some("sort-orders[0].fields[0].note".into()));
+        assert_eq!(
+            with(|m| m["sort-orders"][0]["fields"][0]["note"] = json!("x")),
+            Some("sort-orders[0].fields[0].note".into())
+        );
     }
 
     #[test]
@@ -228,7 +237,11 @@ mod tests {
             (json!("unknown"), "doc", "unknown"),
             (json!("geometry"), "doc", "geometry"),
             (json!("geography(srid:4326, spherical)"), "doc", "geography(srid:4326, spherical)"),
-            (json!({"type": "list", "element-id": 4, "element": "variant", "element-required": false}), "doc.element", "variant"),
+            (
+                json!({"type": "list", "element-id": 4, "element": "variant", "element-required": false}),
+                "doc.element",
+                "variant",
+            ),
             (
                 json!({"type": "map", "key-id": 4, "key": "string", "value-id": 5, "value-required": false, "value":
                     {"type": "struct", "fields": [{"id": 6, "name": "at", "required": false, "type": "geometry(srid:1)"}]}}),
@@ -239,7 +252,12 @@ mod tests {
             let metadata = metadata(3, &r#type);
             assert!(serde_json::from_value::<TableMetadata>(metadata.clone()).is_err(), "{type}");
             let why = unreadable(&metadata).unwrap();
-            assert!(why.starts_with(&format!("column {column:?} is of type {name}, which is not known here; allowed are boolean")), "{why}");
+            assert!(
+                why.starts_with(&format!(
+                    "column {column:?} is of type {name}, which is not known here; allowed are boolean"
+                )),
+                "{why}"
+            );
         }
         let mut earlier = metadata(3, &json!("string"));
         earlier["schemas"][1]["fields"][0]["type"] = json!("variant");
@@ -254,7 +272,10 @@ mod tests {
         unknown["partition-specs"][0]["fields"][0]["transform"] = json!("zorder[2]");
         assert!(serde_json::from_value::<TableMetadata>(unknown.clone()).is_err());
         let why = unreadable(&unknown).unwrap();
-        assert!(why.starts_with("partition field \"b\" has the transform zorder[2], which is not known here; allowed are"), "{why}");
+        assert!(
+            why.starts_with("partition field \"b\" has the transform zorder[2], which is not known here; allowed are"),
+            "{why}"
+        );
         let mut several = metadata(3, &json!("string"));
         let field = several["sort-orders"][0]["fields"][0].as_object_mut().unwrap();
         field.remove("source-id");

@@ -15,7 +15,8 @@ use serde_json::Value;
 /// Whether Avro has such a name.
 fn is_plain(name: &str) -> bool {
     let mut bytes = name.bytes();
-    bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_') && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
 /// A name that Avro has, as Java makes it.
@@ -36,8 +37,12 @@ fn plain(name: &str) -> String {
 }
 
 /// A name for each of these fields that none of the others and no column has; names that Avro has stay.
-fn distinct<'a>(fields: impl Iterator<Item = (i64, &'a str)> + Clone, taken: impl Fn(&str) -> bool) -> HashMap<i64, String> {
-    let mut used: HashSet<String> = fields.clone().map(|(_, name)| name.to_owned()).filter(|name| is_plain(name)).collect();
+fn distinct<'a>(
+    fields: impl Iterator<Item = (i64, &'a str)> + Clone,
+    taken: impl Fn(&str) -> bool,
+) -> HashMap<i64, String> {
+    let mut used: HashSet<String> =
+        fields.clone().map(|(_, name)| name.to_owned()).filter(|name| is_plain(name)).collect();
     let mut names = HashMap::new();
     for (id, name) in fields {
         if is_plain(name) {
@@ -80,7 +85,8 @@ fn rename(fields: Option<&mut Value>, id: &str, names: &HashMap<i64, String>) {
 pub(super) fn readable(file: &Bytes) -> Result<Bytes> {
     let fault = || Error::data("it is no Avro file");
     let header = Header::parse(file).ok_or_else(fault)?;
-    let parse = |key: &str| header.entries.iter().find(|(k, _)| k == key).and_then(|(_, v)| serde_json::from_slice(v).ok());
+    let parse =
+        |key: &str| header.entries.iter().find(|(k, _)| k == key).and_then(|(_, v)| serde_json::from_slice(v).ok());
     let (Some(mut spec), Some(mut schema)) = (parse("partition-spec"), parse("avro.schema")) else {
         return Ok(file.clone());
     };
@@ -111,7 +117,11 @@ fn has_column(schema: &Value, name: &str) -> bool {
 
 /// A field of an Avro record.
 fn record_field<'a>(record: &'a mut Value, name: &str) -> Option<&'a mut Value> {
-    record.get_mut("fields")?.as_array_mut()?.iter_mut().find(|field| field.get("name").and_then(Value::as_str) == Some(name))
+    record
+        .get_mut("fields")?
+        .as_array_mut()?
+        .iter_mut()
+        .find(|field| field.get("name").and_then(Value::as_str) == Some(name))
 }
 
 const MAGIC: &[u8] = b"Obj\x01";

@@ -100,7 +100,13 @@ mod tests {
             .first_row_id(first_row_id)
             .build()
             .unwrap();
-        ManifestEntry::builder().status(status).snapshot_id(1).sequence_number(1).file_sequence_number(1).data_file(file).build()
+        ManifestEntry::builder()
+            .status(status)
+            .snapshot_id(1)
+            .sequence_number(1)
+            .file_sequence_number(1)
+            .data_file(file)
+            .build()
     }
 
     fn manifest(first_row_id: Option<u64>) -> ManifestFile {
@@ -151,6 +157,9 @@ mod tests {
         let mut added = entry(ManifestStatus::Added, 1, None);
         (added.snapshot_id, added.sequence_number, added.file_sequence_number) = (None, None, None);
         let read = inherited(&manifest(None), vec![added]).unwrap();
-        assert_eq!((read[0].snapshot_id, read[0].sequence_number, read[0].file_sequence_number), (Some(70), Some(7), Some(7)));
+        assert_eq!(
+            (read[0].snapshot_id, read[0].sequence_number, read[0].file_sequence_number),
+            (Some(70), Some(7), Some(7))
+        );
     }
 }

@@ -87,11 +87,7 @@ fn number(text: &mut Parser<'_>, what: &str) -> Result<u32> {
 }
 
 fn alias(text: &mut Parser<'_>) -> Result<Option<String>> {
-    let name = if text.takes_word("as") {
-        Some(text.name("a name")?.0)
-    } else {
-        None
-    };
+    let name = if text.takes_word("as") { Some(text.name("a name")?.0) } else { None };
     match (text.at_end(), &name) {
         (true, _) => Ok(name),
         (false, None) => Err(text.expected("\"as name\" or the end")),

@@ -158,11 +158,17 @@ async fn what_cannot_be_carried_through_a_commit_stops_the_connector() {
     };
     type Change<'a> = Box<dyn Fn(&mut Value) + 'a>;
     let cases: [(Change<'_>, &str); 6] = [
-        (Box::new(|m| add_column(m, "variant")), "column \"doc\" is of type variant, which is not known here; allowed are"),
+        (
+            Box::new(|m| add_column(m, "variant")),
+            "column \"doc\" is of type variant, which is not known here; allowed are",
+        ),
         (Box::new(|m| add_column(m, "geometry(srid:0)")), "column \"doc\" is of type geometry(srid:0)"),
         (Box::new(|m| m["x-of-others"] = json!({"a": 1})), "would be lost with the next commit, x-of-others"),
         (
-            Box::new(|m| m["encryption-keys"] = json!([{"key-id": "k", "encrypted-key-metadata": "AA==", "encrypted-by-id": "x"}])),
+            Box::new(|m| {
+                m["encryption-keys"] =
+                    json!([{"key-id": "k", "encrypted-key-metadata": "AA==", "encrypted-by-id": "x"}])
+            }),
             "is encrypted (it has encryption keys)",
         ),
         (Box::new(|m| m["properties"]["encryption.key-id"] = json!("k")), "is encrypted (it has the property"),

@@ -8,6 +8,7 @@ use philotes_sdk::{ErrorKind, Sink};
 use super::faulty::Fault;
 use super::tables::{foreign_table, optional};
 use super::*;
+use crate::config::Evolve;
 use crate::manifests;
 use crate::table::{Settings, Table};
 
@@ -92,7 +93,10 @@ async fn a_name_that_stood_for_something_else_is_refused() {
     assert_eq!(error.kind(), ErrorKind::Config);
     let text = error.to_string();
     assert!(text.contains("table cdc.public_orders: partition_by: \"bucket(8, id)\""), "{text}");
-    assert!(text.contains("has stood for bucket(4, id) before") && text.contains("allowed is any other name"), "{text}");
+    assert!(
+        text.contains("has stood for bucket(4, id) before") && text.contains("allowed is any other name"),
+        "{text}"
+    );
     partitioned(&mut lake, &["bucket(8, id) as b8"]);
     let (mut sink, _) = lake.announced().await;
     assert_durable(&commit(&mut sink, &[2]).await, 2);
@@ -188,8 +192,8 @@ async fn where_nothing_may_be_altered_the_layout_stays() {
     partitioned(&mut lake, &["bucket(4, id)"]);
     sorted(&mut lake, &["id desc"]);
     let catalog = Arc::new(FaultyCatalog::new(lake.catalog().await));
-    let mut settings = Settings::new(&lake.config, Lake::context(), catalog.clone()).unwrap();
-    settings.may_alter_layout = false;
+    lake.config.evolve = Evolve::None;
+    let settings = Settings::new(&lake.config, Lake::context(), catalog.clone()).unwrap();
     let mut table = Table::new(TableIdent::from_strs(["cdc", "public_orders"]).unwrap(), Arc::new(settings));
     table.announce(&[orders()]).await.unwrap();
     table.write(&row(2)).await.unwrap();
@@ -216,7 +220,10 @@ async fn odd_names_of_partition_fields_are_written_merged_and_read() {
     for manifest in base.manifests().await.unwrap().iter() {
         for entry in manifests::read(&base.files, manifest).await.unwrap().entries {
             let path = entry.file_path().to_owned();
-            assert!(path.contains("/data/a+b=") && path.contains("/%C3%9C.%F0%9F%98%8E=") && path.contains("/a_x20b=0/"), "{path}");
+            assert!(
+                path.contains("/data/a+b=") && path.contains("/%C3%9C.%F0%9F%98%8E=") && path.contains("/a_x20b=0/"),
+                "{path}"
+            );
             let partition: Vec<_> = entry.data_file.partition().iter().map(|value| value.cloned()).collect();
             values.insert(entry.sequence_number(), partition[0].clone().unwrap());
         }
@@ -241,7 +248,10 @@ async fn rows_of_a_file_are_sorted_and_the_file_says_so() {
     let order = metadata.default_sort_order();
     let found: Vec<_> = order.fields.iter().map(|f| (f.source_id, f.transform, f.direction, f.null_order)).collect();
     let (asc, desc) = (SortDirection::Ascending, SortDirection::Descending);
-    assert_eq!(found, [(2, Transform::Identity, asc, NullOrder::Last), (1, Transform::Identity, desc, NullOrder::Last)]);
+    assert_eq!(
+        found,
+        [(2, Transform::Identity, asc, NullOrder::Last), (1, Transform::Identity, desc, NullOrder::Last)]
+    );
     assert_eq!(layouts(&lake).await, [(0, Some(1))]);
     // Without `sort_by` the rows stay as they come, whatever the table's order is.
     sorted(&mut lake, &[]);
@@ -266,7 +276,10 @@ async fn a_column_without_an_order_is_refused_before_anything_is_written() {
     let (mut sink, _) = lake.announced().await;
     let error = sink.write(&row(1)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
-    assert!(error.to_string().contains("sort_by: \"nothing\": no column \"nothing\"; the columns to sort by are id, _cdc"), "{error}");
+    assert!(
+        error.to_string().contains("sort_by: \"nothing\": no column \"nothing\"; the columns to sort by are id, _cdc"),
+        "{error}"
+    );
     assert!(lake.catalog().await.list_namespaces().await.unwrap().is_empty());
 }
 

@@ -213,7 +213,8 @@ impl TableWriter {
         for (partition, rows) in &self.staged {
             *kept.entry(partition).or_default() += staged_bytes(rows);
         }
-        let mut kept: Vec<(Struct, usize)> = kept.into_iter().map(|(partition, bytes)| (partition.clone(), bytes)).collect();
+        let mut kept: Vec<(Struct, usize)> =
+            kept.into_iter().map(|(partition, bytes)| (partition.clone(), bytes)).collect();
         kept.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
         let (mut left, mut chosen) = (self.staged_bytes, HashSet::new());
         for (partition, bytes) in kept {

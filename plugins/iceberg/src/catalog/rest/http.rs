@@ -109,7 +109,8 @@ async fn success(response: Response, effect: Effect, doing: &str) -> Result<Resp
 /// The body of a success.
 pub(super) async fn read<T: DeserializeOwned>(response: Response, effect: Effect, doing: &str) -> Result<T> {
     let body = body(response, effect, doing).await?;
-    serde_json::from_slice(&body).map_err(|e| not_understood(effect, doing, "the answer is not the specification's").with_source(e))
+    serde_json::from_slice(&body)
+        .map_err(|e| not_understood(effect, doing, "the answer is not the specification's").with_source(e))
 }
 
 /// The bytes of a success.
