@@ -44,6 +44,7 @@ def cells(column):
         if kind.extension_name == "arrow.uuid":
             return [None if v is None else str(uuid.UUID(bytes=v)) for v in column.storage.to_pylist()]
         return cells(column.storage)
+    # As the numbers that they are: Python's own times end with the year 9999 and know no infinity.
     if pa.types.is_timestamp(kind):
         column = column.cast(pa.timestamp("us", tz=kind.tz)).cast(pa.int64())
     elif pa.types.is_time(kind):
@@ -143,7 +144,9 @@ class PyIceberg:
             self.table = self.catalog.load_table(request["table"])
 
     def rows(self, request):
-        return answer_of(self.table.scan().to_arrow())
+        columns = request.get("columns")
+        rows = self.table.scan(selected_fields=tuple(columns or ["*"])).to_arrow()
+        return answer_of(rows.select(columns) if columns else rows)
 
     def query(self, request):
         t = self.table.scan().to_arrow()
@@ -246,7 +249,7 @@ class PyIceberg:
             for number, (name, kind, required) in enumerate(request["fields"], start=1)
         ]
         self.catalog.create_namespace_if_not_exists(request["table"].rpartition(".")[0])
-        self.catalog.create_table(request["table"], Schema(*fields))
+        self.catalog.create_table(request["table"], Schema(*fields), properties=request.get("properties", {}))
 
     def append(self, request):
         """Rows, each an object by the columns' names."""
@@ -365,7 +368,9 @@ class DuckDb:
         self.duckdb = duckdb_for(storage and storage["endpoint"])
 
     def rows(self, request):
-        return self.query(request | {"sql": "select * from t"})
+        columns = request.get("columns")
+        chosen = ", ".join(quoted(column, '"') for column in columns) if columns else "*"
+        return self.query(request | {"sql": f"select {chosen} from t"})
 
     def query(self, request):
         with duckdb_source(self.duckdb, request) as (source, _):

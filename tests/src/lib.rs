@@ -14,6 +14,7 @@ pub mod replay;
 #[path = "../services/mod.rs"]
 pub mod services;
 pub mod shop;
+pub mod source_table;
 pub mod sql;
 pub mod storm;
 pub mod target;
