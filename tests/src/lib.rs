@@ -18,6 +18,7 @@ pub mod source_table;
 pub mod sql;
 pub mod storm;
 pub mod target;
+pub mod torture;
 
 use std::time::{Duration, Instant};
 

@@ -179,7 +179,7 @@ mod tests {
             name: name.to_owned(),
             number,
             type_name: kind.to_owned(),
-            kind: Kind::Scalar(kind.to_owned()),
+            kind: Kind::Scalar(kind.to_owned(), -1),
         };
         let columns = (1..).zip([("id", "int4"), ("v", "text")]).map(column).collect();
         SourceTable { name: "t".to_owned(), columns, key: vec!["id".to_owned()] }

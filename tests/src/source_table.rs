@@ -34,8 +34,8 @@ pub struct SourceColumn {
 /// What values of a type are. A domain is what lies beneath it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Neither of the others; the type's name in `pg_type`.
-    Scalar(String),
+    /// Neither of the others: the type's name in `pg_type`, and its modifier, -1 where it has none.
+    Scalar(String, i32),
     /// An array, and how many dimensions it was declared with.
     Array(Box<Self>, usize),
     /// A composite type's fields.
@@ -43,7 +43,8 @@ pub enum Kind {
 }
 
 /// How everything is printed, whatever the session says.
-pub const SETTINGS: &str = "set local timezone = 'UTC'; set local datestyle = 'ISO, MDY'; set local intervalstyle = 'postgres'; \
+pub const SETTINGS: &str = "set local search_path = pg_catalog, pg_temp; set local timezone = 'UTC'; \
+                            set local datestyle = 'ISO, MDY'; set local intervalstyle = 'postgres'; \
                             set local extra_float_digits = 1; set local bytea_output = 'hex'";
 
 impl SourceTable {
@@ -52,15 +53,20 @@ impl SourceTable {
     /// # Errors
     /// PostgreSQL's.
     pub fn read(session: &Session, name: &str) -> Result<Self> {
+        // With its schema: nothing is looked for in any other.
+        let name = session.one(&format!(
+            "select format('%I.%I', nspname, relname) from pg_class join pg_namespace n on n.oid = relnamespace \
+             where pg_class.oid = '{name}'::regclass"
+        ))?;
         let columns = session
             .rows(&format!(
-                "select attname, attnum, format_type(atttypid, atttypmod), atttypid, attndims from pg_attribute \
+                "select attname, attnum, format_type(atttypid, atttypmod), atttypid, atttypmod, attndims from pg_attribute \
                  where attrelid = '{name}'::regclass and attnum > 0 and not attisdropped order by attnum"
             ))?
             .into_iter()
             .map(|row| {
-                let [name, number, type_name, oid, dimensions] = whole(row)?;
-                let kind = Kind::read(session, &oid, dimensions.parse()?)?;
+                let [name, number, type_name, oid, modifier, dimensions] = whole(row)?;
+                let kind = Kind::read(session, &oid, modifier.parse()?, dimensions.parse()?)?;
                 Ok(SourceColumn { name, number: number.parse()?, type_name, kind })
             })
             .collect::<Result<_>>()?;
@@ -69,7 +75,7 @@ impl SourceTable {
              join pg_attribute on attnum = n where attrelid = indrelid and indisprimary \
              and indrelid = '{name}'::regclass order by place"
         ))?;
-        Ok(Self { name: name.to_owned(), columns, key: key.into_iter().flatten().flatten().collect() })
+        Ok(Self { name, columns, key: key.into_iter().flatten().flatten().collect() })
     }
 
     /// What PostgreSQL holds in the table now; its primary key tells the rows apart.
@@ -148,29 +154,29 @@ fn whole<const N: usize>(row: Row) -> Result<[String; N]> {
 
 impl Kind {
     /// What the catalog says of a type.
-    fn read(session: &Session, oid: &str, dimensions: usize) -> Result<Self> {
+    fn read(session: &Session, oid: &str, modifier: i32, dimensions: usize) -> Result<Self> {
         let row = session.rows(&format!(
             "select typname, typtype, case when typcategory = 'A' and typlen = -1 and left(typname, 1) = '_' then typelem else 0 end, \
-             typbasetype, typndims, typrelid from pg_type where oid = {oid}"
+             typbasetype, typtypmod, typndims, typrelid from pg_type where oid = {oid}"
         ))?;
-        let [name, kind, element, base, base_dimensions, relation] = whole(row.into_iter().next().context("no type")?)?;
+        let [name, kind, element, base, base_modifier, base_dimensions, relation] = whole(row.into_iter().next().context("no type")?)?;
         if kind == "d" {
-            return Self::read(session, &base, base_dimensions.parse()?);
+            return Self::read(session, &base, base_modifier.parse()?, base_dimensions.parse()?);
         }
         if element != "0" {
-            return Ok(Self::Array(Box::new(Self::read(session, &element, 0)?), dimensions.max(1)));
+            return Ok(Self::Array(Box::new(Self::read(session, &element, modifier, 0)?), dimensions.max(1)));
         }
         if kind != "c" {
-            return Ok(Self::Scalar(name));
+            return Ok(Self::Scalar(name, modifier));
         }
         let fields = session.rows(&format!(
-            "select attname, atttypid, attndims from pg_attribute \
+            "select attname, atttypid, atttypmod, attndims from pg_attribute \
              where attrelid = {relation} and attnum > 0 and not attisdropped order by attnum"
         ))?;
         let field = |row| {
-            let [name, oid, dimensions] = whole(row)?;
-            let dimensions: usize = dimensions.parse()?;
-            Ok((name, Self::read(session, &oid, dimensions)?))
+            let [name, oid, modifier, dimensions] = whole(row)?;
+            let kind = Self::read(session, &oid, modifier.parse()?, dimensions.parse()?)?;
+            Ok((name, kind))
         };
         let fields: Vec<_> = fields.into_iter().map(field).collect::<Result<_>>()?;
         if fields.is_empty() {
@@ -187,7 +193,7 @@ impl Kind {
 
     fn cell_at(&self, value: &str, depth: usize) -> String {
         match self {
-            Self::Scalar(name) => format!("case when {value} is null then null else {} end", scalar(value, name)),
+            Self::Scalar(name, _) => format!("case when {value} is null then null else {} end", scalar(value, name)),
             Self::Array(element, dimensions) => {
                 let rows = elements(value, "", element, 1, *dimensions, depth);
                 format!("case when {value} is null then null else coalesce({rows}, '[]') end")
