@@ -20,7 +20,7 @@ from pyiceberg.catalog.rest import RestCatalog
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.conversions import from_bytes
 from pyiceberg.schema import Schema
-from pyiceberg.types import NestedField, UUIDType
+from pyiceberg.types import ListType, NestedField, StructType, UUIDType
 
 from protocol import serve, text
 
@@ -64,6 +64,16 @@ def cells(column):
             for i, valid in enumerate(column.is_valid().to_pylist())
         ]
     return [None if value is None else text(value) for value in column.to_pylist()]
+
+
+def printed(kind):
+    """A type's name, without the ids and comments of what is in it."""
+    if isinstance(kind, ListType):
+        return f"list<{printed(kind.element_type)}>"
+    if isinstance(kind, StructType):
+        fields = (f"{f.name}: {'required' if f.required else 'optional'} {printed(f.field_type)}" for f in kind.fields)
+        return f"struct<{', '.join(fields)}>"
+    return str(kind)
 
 
 def parquet_ids(fields, prefix=""):
@@ -159,7 +169,7 @@ class PyIceberg:
     def schema(self, request):
         identifiers = set(self.table.schema().identifier_field_ids)
         return [
-            {"id": f.field_id, "name": f.name, "type": str(f.field_type), "required": f.required,
+            {"id": f.field_id, "name": f.name, "type": printed(f.field_type), "required": f.required,
              "identifier": f.field_id in identifiers}
             for f in self.table.schema().fields
         ]

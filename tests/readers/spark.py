@@ -9,6 +9,7 @@ import sys
 import time
 
 from datetime import datetime, timedelta
+from decimal import Context, Decimal, Inexact
 from tempfile import TemporaryDirectory
 
 # Spark's driver, and Python's own conversion of its times, go by these.
@@ -16,13 +17,14 @@ os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
 os.environ["TZ"] = "UTC"
 time.tzset()
 
-from pyspark.sql import Row, SparkSession
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as f
-from pyspark.sql.types import ArrayType, DateType, StructType, TimestampNTZType, TimestampType
+from pyspark.sql.types import ArrayType, DateType, DecimalType, StructType, TimestampNTZType, TimestampType
 
 from protocol import serve, text
 
 EPOCH = datetime(1970, 1, 1)
+EXACT = Context(prec=76, traps=[Inexact])
 
 
 def start(classpath, folder):
@@ -126,14 +128,17 @@ def named(column):
     return f.col("`" + column.replace("`", "``") + "`")
 
 
-def cell(value):
+def cell(value, kind):
     if value is None:
         return None
-    if isinstance(value, Row):
-        # Not by asDict, which loses fields of the same name.
-        return {name: cell(child) for name, child in zip(value.__fields__, value)}
-    if isinstance(value, list):
-        return [cell(element) for element in value]
+    if isinstance(kind, StructType):
+        # Not by name, of which there may be two.
+        return {field.name: cell(child, field.dataType) for field, child in zip(kind.fields, value)}
+    if isinstance(kind, ArrayType):
+        return [cell(element, kind.elementType) for element in value]
+    if isinstance(kind, DecimalType):
+        # With as many places as the type has, which Spark does not always show.
+        value = value.quantize(Decimal(1).scaleb(-kind.scale), context=EXACT)
     return text(value)
 
 
@@ -155,7 +160,9 @@ class Spark:
         names = [f"c{i}" for i in range(len(frame.columns))]
         fields = zip(names, frame.schema.fields)
         numbers = frame.toDF(*names).select(*(numbered(f.col(name), field.dataType).alias(name) for name, field in fields))
-        return {"columns": frame.columns, "rows": [[cell(value) for value in row] for row in numbers.collect()]}
+        kinds = [field.dataType for field in numbers.schema.fields]
+        rows = [[cell(value, kind) for value, kind in zip(row, kinds)] for row in numbers.collect()]
+        return {"columns": frame.columns, "rows": rows}
 
     def schema(self, request):
         return [

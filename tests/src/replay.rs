@@ -3,10 +3,10 @@
 //! Both sides are brought into the form of `readers/protocol.py`: the source's by SQL in PostgreSQL ([`SourceTable`]), so that
 //! no code is shared.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::readers::Rows;
@@ -109,6 +109,17 @@ pub enum What {
     },
 }
 
+impl Difference {
+    /// The column, unless it is the whole row.
+    #[must_use]
+    pub fn column(&self) -> Option<&str> {
+        match &self.what {
+            What::Cell { column, .. } => Some(column),
+            What::Missing | What::TooMuch => None,
+        }
+    }
+}
+
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, key {:?}", self.table, self.key)?;
@@ -149,16 +160,16 @@ pub fn differences(table: &SourceTable, expected: &State, found: &State) -> Vec<
     all
 }
 
-/// Fails with the first of the differences and their number.
+/// Fails where there are differences.
 ///
 /// # Errors
-/// When there is one.
+/// Says how many they are, and the first of each column.
 pub fn expect_equal(table: &SourceTable, expected: &State, found: &State) -> Result<()> {
     let all = differences(table, expected, found);
-    match all.first() {
-        None => Ok(()),
-        Some(first) => bail!("{first}; {} differences in all", all.len()),
-    }
+    let mut columns = BTreeSet::new();
+    let first: Vec<String> = all.iter().filter(|one| columns.insert(one.column())).map(Difference::to_string).collect();
+    ensure!(all.is_empty(), "{} differences, among them\n{}", all.len(), first.join("\n"));
+    Ok(())
 }
 
 #[cfg(test)]

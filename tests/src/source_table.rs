@@ -1,7 +1,7 @@
 //! A table of PostgreSQL, as its catalog describes it, and its values in the form of `readers/protocol.py`, made by SQL within
 //! PostgreSQL: no code is shared with what reads the lake.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::replay::State;
@@ -42,10 +42,11 @@ pub enum Kind {
     Composite(Vec<(String, Self)>),
 }
 
-/// How everything is printed, whatever the session says.
+/// How everything is printed, whatever the session says; and without a compiler, which such long expressions keep busy.
 pub const SETTINGS: &str = "set local search_path = pg_catalog, pg_temp; set local timezone = 'UTC'; \
                             set local datestyle = 'ISO, MDY'; set local intervalstyle = 'postgres'; \
-                            set local extra_float_digits = 1; set local bytea_output = 'hex'";
+                            set local extra_float_digits = 1; set local bytea_output = 'hex'; \
+                            set local jit = off";
 
 impl SourceTable {
     /// What the catalog says of a table.
@@ -152,6 +153,9 @@ fn whole<const N: usize>(row: Row) -> Result<[String; N]> {
     <[String; N]>::try_from(cells).map_err(|cells| anyhow::anyhow!("{cells:?} are not {N} cells"))
 }
 
+/// Not `is null`, which is true of a row of nulls, too.
+const MISSING: &str = "is not distinct from null";
+
 impl Kind {
     /// What the catalog says of a type.
     fn read(session: &Session, oid: &str, modifier: i32, dimensions: usize) -> Result<Self> {
@@ -179,10 +183,8 @@ impl Kind {
             Ok((name, kind))
         };
         let fields: Vec<_> = fields.into_iter().map(field).collect::<Result<_>>()?;
-        if fields.is_empty() {
-            bail!("the composite type {name} has no fields");
-        }
-        Ok(Self::Composite(fields))
+        // One without fields has nothing but its text.
+        Ok(if fields.is_empty() { Self::Scalar(name, modifier) } else { Self::Composite(fields) })
     }
 
     /// SQL for the protocol's form of a value: text, or JSON of what is nested.
@@ -193,10 +195,10 @@ impl Kind {
 
     fn cell_at(&self, value: &str, depth: usize) -> String {
         match self {
-            Self::Scalar(name, _) => format!("case when {value} is null then null else {} end", scalar(value, name)),
+            Self::Scalar(name, _) => format!("case when {value} {MISSING} then null else {} end", scalar(value, name)),
             Self::Array(element, dimensions) => {
                 let rows = elements(value, "", element, 1, *dimensions, depth);
-                format!("case when {value} is null then null else coalesce({rows}, '[]') end")
+                format!("case when {value} {MISSING} then null else coalesce({rows}, '[]') end")
             }
             Self::Composite(fields) => {
                 let cell = |(name, kind): &(String, Self)| {
@@ -204,11 +206,7 @@ impl Kind {
                     format!("{}, {}", literal(name), kind.cell_at(&field, depth))
                 };
                 let cells: Vec<String> = fields.iter().map(cell).collect();
-                // Not `is null`, which is true of a row of nulls, too.
-                format!(
-                    "case when {value} is not distinct from null then null else json_build_object({}) end",
-                    cells.join(", ")
-                )
+                format!("case when {value} {MISSING} then null else json_build_object({}) end", cells.join(", "))
             }
         }
     }

@@ -14,7 +14,7 @@ pub use documented::Documented;
 
 use crate::readers::{Reader, Table};
 use crate::replay::{Change, State, changes, expect_equal, state_of};
-use crate::source_table::{Kind, SourceColumn, SourceTable, quoted};
+use crate::source_table::{Kind, SourceTable, quoted};
 use crate::sql::Session;
 
 /// How many columns are read at once: all of them with all rows are more than a reader wants to hold.
@@ -177,25 +177,19 @@ fn empty_where_missing(cell: &mut Value, kind: &Kind) {
     }
 }
 
-/// How a column's type has to be called by PyIceberg.
-///
-/// # Errors
-/// When a type is not documented.
-pub fn iceberg_type(column: &SourceColumn, documented: &Documented) -> Result<String> {
-    iceberg_type_of(&column.kind, documented).with_context(|| format!("column {:?}", column.name))
-}
-
-fn iceberg_type_of(kind: &Kind, documented: &Documented) -> Result<String> {
-    Ok(match kind {
-        Kind::Scalar(name, modifier) if name == "numeric" => documented.numeric(*modifier)?,
-        Kind::Scalar(name, _) => documented.scalar(name)?.to_owned(),
+/// What PyIceberg has to call a type.
+#[must_use]
+pub fn iceberg_type(kind: &Kind, documented: &Documented) -> String {
+    match kind {
+        Kind::Scalar(name, modifier) if name == "numeric" => documented::numeric(*modifier),
+        Kind::Scalar(name, _) => documented.scalar(name).to_owned(),
         Kind::Array(element, dimensions) => {
-            let element = iceberg_type_of(element, documented)?;
+            let element = iceberg_type(element, documented);
             (0..*dimensions).fold(element, |element, _| format!("list<{element}>"))
         }
         Kind::Composite(fields) => {
-            let field = |(name, kind): &(String, Kind)| anyhow::Ok(format!("{name}: optional {}", iceberg_type_of(kind, documented)?));
-            format!("struct<{}>", fields.iter().map(field).collect::<Result<Vec<_>>>()?.join(", "))
+            let field = |(name, kind): &(String, Kind)| format!("{name}: optional {}", iceberg_type(kind, documented));
+            format!("struct<{}>", fields.iter().map(field).collect::<Vec<_>>().join(", "))
         }
-    })
+    }
 }

@@ -16,6 +16,8 @@ create type address as (
     other jsonb, raw bytea, tag uuid, price numeric(10, 4), free numeric, padded char(4), "in" "odd. Type", many "odd. Type"[],
     grid integer[][], mood mood, span tstzrange
 );
+create type nothing as ();
+create type own_range as range (subtype = double precision);
 create type clock as (at time, zone timetz, many time(3)[]);
 create domain positive as integer check (value > 0);
 create domain very_positive as positive check (value > 9);
