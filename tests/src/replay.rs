@@ -160,12 +160,19 @@ pub fn differences(table: &SourceTable, expected: &State, found: &State) -> Vec<
     all
 }
 
+/// Fails where two states of a table differ.
+///
+/// # Errors
+/// Says how many differences there are, and the first of each column.
+pub fn expect_equal(table: &SourceTable, expected: &State, found: &State) -> Result<()> {
+    expect_none(&differences(table, expected, found))
+}
+
 /// Fails where there are differences.
 ///
 /// # Errors
 /// Says how many they are, and the first of each column.
-pub fn expect_equal(table: &SourceTable, expected: &State, found: &State) -> Result<()> {
-    let all = differences(table, expected, found);
+pub fn expect_none(all: &[Difference]) -> Result<()> {
     let mut columns = BTreeSet::new();
     let first: Vec<String> = all.iter().filter(|one| columns.insert(one.column())).map(Difference::to_string).collect();
     ensure!(all.is_empty(), "{} differences, among them\n{}", all.len(), first.join("\n"));

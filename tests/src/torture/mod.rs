@@ -6,14 +6,14 @@
 mod columns;
 mod documented;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::Value;
 
 pub use columns::{COLUMNS, Column, TIMES};
 pub use documented::Documented;
 
 use crate::readers::{Reader, Table};
-use crate::replay::{Change, State, changes, expect_equal, state_of};
+use crate::replay::{Change, Difference, State, changes, differences, expect_none, state_of};
 use crate::source_table::{Kind, SourceTable, quoted};
 use crate::sql::Session;
 
@@ -135,17 +135,27 @@ impl Expected {
     /// Compares every cell of every change; gives back how many they were.
     ///
     /// # Errors
-    /// When there is a difference: the first, with table, key and column.
+    /// When there are differences: how many, and the first of each column.
     pub fn compare(&self, reader: Reader, found: &[Change]) -> Result<usize> {
+        expect_none(&self.differences(reader, found)?)?;
+        Ok(found.len() * self.source.columns.len())
+    }
+
+    /// Where what was found differs from what PostgreSQL has: in the changes of each operation, and in the table that they make.
+    ///
+    /// # Errors
+    /// When the changes are none that a table can have had.
+    pub fn differences(&self, reader: Reader, found: &[Change]) -> Result<Vec<Difference>> {
+        let mut all = Vec::new();
         for (operation, expected) in &self.log {
             let of_operation = found.iter().filter(|change| change.operation == *operation);
             let state: State = of_operation.clone().map(|change| (change.key.clone(), change.cells.clone())).collect();
             ensure!(state.len() == of_operation.count(), "{}: two {operation} of one key", self.source.name);
-            expect_equal(&self.source, &self.as_seen_by(reader, expected), &state).context(*operation)?;
+            all.extend(differences(&self.source, &self.as_seen_by(reader, expected), &state));
         }
         let now = state_of(found.iter().cloned())?;
-        expect_equal(&self.source, &self.as_seen_by(reader, &self.now), &now).context("the table")?;
-        Ok(found.len() * self.source.columns.len())
+        all.extend(differences(&self.source, &self.as_seen_by(reader, &self.now), &now));
+        Ok(all)
     }
 
     fn as_seen_by(&self, reader: Reader, state: &State) -> State {
