@@ -58,6 +58,28 @@ BEGIN
     RETURN format_type(type, modifier);
 END $$;
 
+-- How many dimensions arrays of a type are declared with, at the column and at domains beneath it; null where that is one or none.
+CREATE OR REPLACE FUNCTION philotes.dimensions(type oid, declared integer) RETURNS integer
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    found pg_type%ROWTYPE;
+    dimensions integer := 0;
+BEGIN
+    LOOP
+        SELECT * INTO found FROM pg_type WHERE oid = type;
+        IF found.typtype = 'd' THEN
+            declared := declared + found.typndims;
+            type := found.typbasetype;
+        ELSIF found.typcategory = 'A' AND found.typlen = -1 AND found.typelem <> 0 THEN
+            dimensions := dimensions + greatest(declared, 1);
+            declared := 0;
+            type := found.typelem;
+        ELSE
+            RETURN CASE WHEN dimensions > 1 THEN dimensions END;
+        END IF;
+    END LOOP;
+END $$;
+
 -- Whether values of a type, or its elements, are told to be given as their own text; see philotes.exact_json.
 CREATE OR REPLACE FUNCTION philotes.is_text(type oid) RETURNS boolean
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -74,7 +96,7 @@ BEGIN
     RETURN (
         SELECT jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
                 'name', a.attname, 'type', philotes.column_type(a.atttypid, a.atttypmod), 'text', philotes.is_text(a.atttypid),
-                'dimensions', CASE WHEN a.attndims > 1 THEN a.attndims END, 'fields', philotes.fields(a.atttypid))) ORDER BY a.attnum)
+                'dimensions', philotes.dimensions(a.atttypid, a.attndims), 'fields', philotes.fields(a.atttypid))) ORDER BY a.attnum)
         FROM pg_type t JOIN pg_attribute a ON a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
         WHERE t.oid = philotes.element_type(type) AND t.typtype = 'c');
 END $$;
@@ -106,7 +128,7 @@ BEGIN
         exact_item := philotes.exact_json(element.oid, item, depth + 1);
         IF exact_item IS NULL THEN
             RETURN NULL;
-        ELSIF element.typtype <> 'c' THEN
+        ELSIF element.typtype <> 'c' AND element.typcategory <> 'A' THEN
             RETURN format('to_jsonb((%s)::text[])', value);
         END IF;
         RETURN format('CASE WHEN array_ndims(%1$s) > 1 THEN to_jsonb(%1$s) WHEN %1$s IS NULL THEN NULL ELSE coalesce('
@@ -119,7 +141,10 @@ BEGIN
             CROSS JOIN LATERAL (SELECT format('(%s).%I', value, a.attname)) f (field)
             CROSS JOIN LATERAL (SELECT philotes.exact_json(a.atttypid, field, depth)) e (exact)
             WHERE attrelid = base.typrelid AND attnum > 0 AND NOT attisdropped;
-        IF inexact THEN
+        IF members IS NULL THEN
+            -- Without fields it has no other form.
+            RETURN format('to_jsonb((%s)::text)', value);
+        ELSIF inexact THEN
             RETURN format('CASE WHEN (%1$s)::text IS NOT NULL THEN (SELECT to_jsonb(r.*) FROM (SELECT %2$s) r) END', value, members);
         END IF;
     END IF;
@@ -144,7 +169,8 @@ BEGIN
                 jsonb_strip_nulls(jsonb_build_object('name', attname, 'nullable', NOT attnotnull, 'number', attnum,
                     'type', CASE WHEN foreign_type THEN philotes.column_type(atttypid, atttypmod) ELSE format_type(atttypid, atttypmod) END,
                     'text', CASE WHEN foreign_type OR special_type THEN philotes.is_text(atttypid) END,
-                    'dimensions', CASE WHEN attndims > 1 THEN attndims END,
+                    'dimensions', CASE WHEN foreign_type THEN philotes.dimensions(atttypid, attndims)
+                        WHEN attndims > 1 THEN attndims END,
                     'fields', CASE WHEN foreign_type THEN philotes.fields(atttypid) END,
                     'comment', CASE WHEN comments THEN col_description(relation, attnum) END)) AS told,
                 CASE WHEN foreign_type OR special_type THEN philotes.exact_json(atttypid, format('($1).%I', attname)) END AS exact

@@ -64,8 +64,9 @@ impl ColumnConfig {
     fn resolve(&self) -> Result<Override, (&'static str, String)> {
         match (&self.type_name, self.drop) {
             (None, true) => Ok(Override::Drop),
-            (Some(name), false) => match ColumnType::known(name) {
-                Some(kind) => Ok(Override::Type(kind, name.clone())),
+            // An array of anything is known to be an array: what counts is its element.
+            (Some(name), false) => match ColumnType::known(name.trim_end_matches("[]")) {
+                Some(_) => Ok(Override::Type(ColumnType::of(name), name.clone())),
                 None => Err((".type", format!("{name:?} is no type that values can be read as; allowed are {TYPES}"))),
             },
             (Some(_), true) => Err(("", "excludes type and drop from one another; allowed is one of them".to_owned())),
@@ -98,6 +99,10 @@ mod tests {
         for (json, fault) in [
             (serde_json::json!({"orders": {}}), "columns.orders: no stream"),
             (serde_json::json!({"public.t": {"c": {"type": "jsn"}}}), "columns.public.t.c.type: \"jsn\" is no type"),
+            (
+                serde_json::json!({"public.t": {"c": {"type": "jsn[]"}}}),
+                "columns.public.t.c.type: \"jsn[]\" is no type",
+            ),
             (serde_json::json!({"public.t": {"c": {}}}), "columns.public.t.c: says nothing"),
             (serde_json::json!({"public.t": {"c": {"type": "text", "drop": true}}}), "columns.public.t.c: excludes"),
         ] {

@@ -29,7 +29,7 @@ const TYPES: &str = "WITH RECURSIVE reached (oid) AS (\
     UNION ALL SELECT a.atttypid FROM pg_attribute a WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped) next (oid) \
     WHERE t.oid >= 16384 AND next.oid <> 0) \
     SELECT t.oid, t.typtype::text, t.typbasetype, format_type(t.typbasetype, t.typtypmod), \
-    CASE WHEN t.typcategory = 'A' THEN t.typelem ELSE 0 END, format_type(t.typelem, NULL) \
+    CASE WHEN t.typcategory = 'A' THEN t.typelem ELSE 0 END, format_type(t.typelem, NULL), t.typndims \
     FROM reached JOIN pg_type t USING (oid) WHERE t.oid >= 16384";
 
 const FIELDS: &str = "SELECT t.oid, a.attname::text, a.atttypid, format_type(a.atttypid, a.atttypmod), a.attndims::int4 \
@@ -82,7 +82,7 @@ impl Attribute {
 
 /// A type that is not PostgreSQL's own, and what stands beneath it.
 enum Type {
-    Domain { base: u32, name: String },
+    Domain { base: u32, name: String, dimensions: i32 },
     Array { element: u32, name: String },
     Composite(Vec<Attribute>),
 }
@@ -96,7 +96,9 @@ impl Types {
         for row in client.query(TYPES, &[&oids]).await.map_err(unread)? {
             let (oid, element): (u32, u32) = (row.get(0), row.get(4));
             match row.get(1) {
-                "d" => drop(types.insert(oid, Type::Domain { base: row.get(2), name: row.get(3) })),
+                "d" => {
+                    drop(types.insert(oid, Type::Domain { base: row.get(2), name: row.get(3), dimensions: row.get(6) }))
+                }
                 "c" => composites.push(oid),
                 _ if element != 0 => drop(types.insert(oid, Type::Array { element, name: row.get(5) })),
                 _ => {}
@@ -112,26 +114,43 @@ impl Types {
     }
 
     fn told(&self, attribute: &Attribute) -> ToldColumn {
-        let (type_name, fields) = self.beneath(attribute.type_oid, &attribute.type_name);
+        let Attribute { name, type_oid, type_name, dimensions } = attribute;
+        let beneath = self.beneath(*type_oid, type_name, *dimensions);
         ToldColumn {
-            name: attribute.name.clone(),
-            type_name,
-            dimensions: u8::try_from(attribute.dimensions).ok().filter(|dimensions| *dimensions > 1),
-            fields,
+            name: name.clone(),
+            type_name: beneath.name,
+            dimensions: u8::try_from(beneath.dimensions).ok().filter(|dimensions| *dimensions > 1),
+            fields: beneath.fields,
             ..ToldColumn::default()
         }
     }
 
-    /// The name of a type without its domains, and the fields of what is composite in it.
-    fn beneath(&self, oid: u32, name: &str) -> (String, Vec<ToldColumn>) {
+    /// A type without its domains, declared with so many dimensions where it is an array.
+    fn beneath(&self, oid: u32, name: &str, declared: i32) -> Beneath {
         match self.0.get(&oid) {
-            Some(Type::Domain { base, name }) => self.beneath(*base, name),
+            Some(Type::Domain { base, name, dimensions }) => self.beneath(*base, name, declared + dimensions),
             Some(Type::Array { element, name }) => {
-                let (element, fields) = self.beneath(*element, name);
-                (format!("{element}[]"), fields)
+                let element = self.beneath(*element, name, 0);
+                Beneath {
+                    name: format!("{}[]", element.name),
+                    dimensions: declared.max(1) + element.dimensions,
+                    fields: element.fields,
+                }
             }
-            Some(Type::Composite(fields)) => (name.to_owned(), fields.iter().map(|field| self.told(field)).collect()),
-            None => (name.to_owned(), Vec::new()),
+            Some(Type::Composite(fields)) => {
+                let fields = fields.iter().map(|field| self.told(field)).collect();
+                Beneath { name: name.to_owned(), dimensions: 0, fields }
+            }
+            // One of PostgreSQL's own: only an array is declared with dimensions.
+            None => Beneath { name: name.to_owned(), dimensions: declared, fields: Vec::new() },
         }
     }
+}
+
+/// What a type is, its domains aside.
+struct Beneath {
+    name: String,
+    dimensions: i32,
+    /// Of what is composite in it.
+    fields: Vec<ToldColumn>,
 }

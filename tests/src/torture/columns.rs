@@ -347,7 +347,7 @@ pub const COLUMNS: &[Column] = &[
          tstzrange(null, draw.timestamp() at time zone 'UTC'))",
     ),
     of("odd", &["(\"{x}\",-9.99,)"], "row(array[draw.text(3)], draw.exact(5, 2), true)::\"odd. Type\""),
-    // of("nothing", &["()"], "'()'"),
+    of("nothing", &["()"], "'()'"),
     of("own_range", &["empty", "(,)", "[-0,1e300)", "[NaN,)"], "own_range(0, abs(draw.float(-5, 5)))"),
     // Arrays.
     of("boolean[]", &["{}", "{t,f,NULL}"], "array[random() < 0.5]"),
@@ -375,7 +375,7 @@ pub const COLUMNS: &[Column] = &[
     of("positive[]", &["{}", "{1,NULL}"], "array[draw.whole(1, 99)]"),
     of("price[]", &["{}", "{1.1,NULL}"], "array[draw.exact(12, 3)]"),
     of("numbers", &["{}", "{1,NULL}", "[3:4]={3,4}"], "array[draw.whole(1, 99)]"),
-    // of("grid", &["{}", "{{1.1,NULL},{3,4}}"], "array[array[draw.exact(10, 3)]]"),
+    of("grid", &["{}", "{{1.1,NULL},{3,4}}"], "array[array[draw.exact(10, 3)]]"),
     of("\"odd. Type\"[]", &["{}", "{NULL,\"(,,)\",\"({},1.10,t)\"}"], "array[row(array[draw.text(3)], draw.exact(5, 2), true)::\"odd. Type\"]"),
     of("odd[]", &["{}", "{NULL,\"(,1.10,)\"}"], "array[row(array[draw.text(3)], draw.exact(5, 2), true)::\"odd. Type\"]"),
     of("integer[][]", &["{}", "{{1,2},{3,4}}", "{{NULL},{NULL}}", "[2:3][0:1]={{1,NULL},{3,4}}"], "array[array[1, draw.whole(1, 9)], array[3, 4]]"),

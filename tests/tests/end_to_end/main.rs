@@ -23,6 +23,7 @@ mod rest;
 mod services;
 mod sound;
 mod stalled;
+mod told;
 mod torture;
 
 use std::time::Duration;

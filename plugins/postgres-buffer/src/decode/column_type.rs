@@ -273,6 +273,23 @@ mod tests {
         }
     }
 
+    /// docs/TYPES.md says what the code does.
+    #[test]
+    fn the_documented_types_are_these() {
+        let document = include_str!("../../../../docs/TYPES.md");
+        let rows = document.lines().filter(|line| line.starts_with("| `"));
+        let mut types = 0;
+        for row in rows {
+            let mut cells = row.split('|').map(str::trim).skip(1);
+            let (names, arrow) = (cells.next().unwrap(), cells.next().unwrap().trim_matches('`'));
+            for name in names.split("`, `").map(|name| name.trim_matches('`')) {
+                assert_eq!(ColumnType::of(name).arrow().to_string(), arrow, "{name}");
+                types += 1;
+            }
+        }
+        assert!(types > 60, "only {types} types");
+    }
+
     #[test]
     fn widening_never_changes_a_value() {
         use ColumnType::*;

@@ -102,6 +102,7 @@ impl StreamDecoder {
         let same_relation = self.relation.as_deref() == Some(relation);
         let mut next = Vec::with_capacity(told.len());
         for column in told {
+            self.unmet.remove(&column.name);
             let Some(mut description) = self.describe(column) else { continue };
             description.number = column.number;
             let known = self.index.get(&column.name).map(|at| &self.columns[*at].told);
@@ -145,6 +146,7 @@ impl StreamDecoder {
         let numbered = self.relation.is_some();
         let mut retold = Vec::new();
         for column in told {
+            self.unmet.remove(&column.name);
             let Some(description) = self.describe(column) else { continue };
             let Some(at) = self.index.get(&column.name).copied() else { continue };
             let known = &self.columns[at];

@@ -99,8 +99,9 @@ pub(crate) struct StreamDecoder {
     told_text: String,
     /// What the columns' numbers belong to, where they have some.
     relation: Option<String>,
-    /// What the configuration says of columns.
+    /// What the configuration says of columns, and of which none was met so far.
     overrides: Arc<Overrides>,
+    unmet: HashSet<String>,
     /// Whether a catalog can be asked, and for which columns it has been in vain.
     catalog: bool,
     unknown: HashSet<String>,
@@ -138,6 +139,7 @@ impl StreamDecoder {
             known_is_current: false,
             told_text: String::new(),
             relation: None,
+            unmet: overrides.keys().cloned().collect(),
             overrides,
             catalog,
             unknown: HashSet::new(),
@@ -365,6 +367,7 @@ impl StreamDecoder {
 
     /// A key that is no column yet. One that is null does not become one: nothing tells its type.
     fn fill_unknown(&mut self, key: &str, value: Value<'_>) -> Result<Appended, Refusal> {
+        self.unmet.remove(key);
         let description = match self.overrides.get(key) {
             Some(Override::Drop) => return Ok(Appended::Done),
             Some(Override::Type(kind, name)) => {
@@ -429,6 +432,7 @@ impl StreamDecoder {
         if rows == 0 {
             return Ok(None);
         }
+        self.warn_of_unmet();
         let (schema, schema_id) = self.schema();
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         let batch = RecordBatch::try_new_with_options(schema, arrays, &options).map_err(|e| {
@@ -441,6 +445,17 @@ impl StreamDecoder {
             buffer_rows: std::mem::take(&mut self.buffer_rows),
             newest_micros: std::mem::take(&mut self.newest_micros),
         }))
+    }
+
+    /// Says so once where the configuration names columns that the rows have not: one that is to be left out may be misspelt.
+    fn warn_of_unmet(&mut self) {
+        if self.unmet.is_empty() {
+            return;
+        }
+        let mut columns: Vec<String> = self.unmet.drain().collect();
+        columns.sort();
+        let columns = columns.join(", ");
+        tracing::warn!(stream = %self.stream, columns, "the configuration's `columns` names columns that the stream does not have");
     }
 
     /// The schema as it is now, and its id: a schema that comes back gets the id it had.

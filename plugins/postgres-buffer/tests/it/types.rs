@@ -170,7 +170,7 @@ async fn partitions_are_captured_as_their_table() {
 /// Events without metadata, as another writer may write them.
 const PLAIN: &str = r#"INSERT INTO philotes.cdc_events (source_id, schema_name, table_name, operation, key_columns, after_data) VALUES
     ('shop', 'public', 'plain', 'INSERT', '["id"]', '{"id": 1, "amount": 12.30, "at": "2024-01-01T00:00:00+00:00",
-     "ps": [{"a": 1.5, "b": [2, null]}], "grid": [[1], [2]]}')"#;
+     "ps": [{"a": 1.5, "b": [2, null]}], "grid": [[1], [2]], "m": [[1]]}')"#;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn types_come_from_the_source_or_are_inferred() {
@@ -178,7 +178,8 @@ async fn types_come_from_the_source_or_are_inferred() {
     buffer
         .sql(
             "CREATE DOMAIN money2 AS numeric(10,2); CREATE TYPE pair AS (a money2, b money2[]);
-             CREATE TABLE plain (id int PRIMARY KEY, amount money2, at timestamptz, p pair, ps pair[], grid int[][]);
+             CREATE DOMAIN matrix AS int[][];
+             CREATE TABLE plain (id int PRIMARY KEY, amount money2, at timestamptz, p pair, ps pair[], grid int[][], m matrix);
              COMMENT ON COLUMN plain.amount IS 'in euros'",
         )
         .await;
@@ -198,6 +199,7 @@ async fn types_come_from_the_source_or_are_inferred() {
     assert_eq!(found, pair);
     assert_eq!(driver.column("ps"), ["[{a: 1.50, b: [2.00, ]}]"]);
     assert_eq!(driver.column("grid"), ["[[1], [2]]"]);
+    assert_eq!(driver.column("m"), ["[[1]]"]);
     driver.close().await;
 
     buffer.keys.as_object_mut().unwrap().remove("types_from");
