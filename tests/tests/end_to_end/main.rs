@@ -3,6 +3,7 @@
 //! `make build` comes first: the host and the plugins are run as they lie in cargo's target folder.
 
 mod abi;
+mod altered;
 mod arrival;
 mod chaos;
 mod command_line;
