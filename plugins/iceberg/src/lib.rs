@@ -4,7 +4,8 @@
 //! what a task knows of one and adopts states of it, `commit` is the protocol, `snapshot` builds one attempt out of
 //! `manifests`, `token` and `expire`, `lineage` checks that a token still speaks of the data; `dead_letters` is the second
 //! table that a commit may reach. `actions` is what an operator does by hand; removing orphans stands on `live` and `fence`.
-//! `catalog` and `storage` are below all of it. The data side (what is in the files): `schema`, `partition`, `writer`.
+//! `catalog` and `storage` are below all of it. The data side (what is in the files): `schema`, `partition`, `writer`;
+//! `overrides` is what the connector says of single columns.
 
 mod actions;
 mod base;
@@ -19,6 +20,7 @@ mod fence;
 mod lineage;
 mod live;
 mod manifests;
+mod overrides;
 mod partition;
 mod plan;
 mod schema;
@@ -30,7 +32,10 @@ mod template;
 mod token;
 mod writer;
 
-pub use config::{CatalogConfig, Config, Mode, RestCatalogConfig, Snapshots, SqlCatalogConfig, StorageConfig};
+pub use config::{
+    CatalogConfig, Column, Config, DroppedColumns, Evolve, Mode, RestCatalogConfig, Snapshots, SqlCatalogConfig,
+    StorageConfig,
+};
 pub use sink::IcebergSink;
 
 // Files are sent by one worker while another keeps the catalog's answers coming.

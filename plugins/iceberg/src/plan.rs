@@ -1,16 +1,18 @@
 //! What the sink would do for a stream: `philotes plan`. Reads the catalog where there is one; writes nothing.
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use arrow::datatypes::{Field, Schema as ArrowSchema};
+use arrow::datatypes::{Field, Schema as ArrowSchema, SchemaRef};
 use iceberg::spec::{PartitionSpec, Schema};
 use philotes_sdk::batch::{META_INFERRED, META_SOURCE_TYPE};
 use philotes_sdk::{Error, Plan, PlannedColumn, Result, StreamPartition, TaskContext};
 
 use crate::catalog;
 use crate::config::Config;
+use crate::overrides::{Columns, Conversion};
 use crate::partition::{self, PartitionField};
-use crate::schema;
+use crate::schema::{self, Change, Numbers, Wish};
 use crate::table;
 use crate::template::Template;
 use crate::token;
@@ -30,51 +32,66 @@ pub(crate) async fn plan(
         Some(catalog) if catalog.table_exists(&name).await? => Some(catalog.load_table(&name).await?.metadata),
         Some(_) => None,
     };
+    let overrides = config.overrides().map_err(Error::config)?;
+    let (arrow, mut notes) = overridden(overrides.of(&at.stream), arrow)?;
+    let arrow = arrow.as_ref();
     let Some(metadata) = existing else {
         let (designed, spec) = table::design(&partition_by, arrow)?;
         let spec = spec.bind(designed.clone()).map_err(|e| Error::config("partition_by").with_source(e))?;
         return Ok(Plan {
             table: name.to_string(),
             change: "create".into(),
-            columns: columns(&designed, arrow, &HashMap::new()),
+            columns: columns(None, &designed, arrow, None),
             partition_by: printed(&spec, &designed),
-            notes: Vec::new(),
+            notes,
         });
     };
 
     table::check_format(&name, &metadata)?;
-    let current = metadata.current_schema();
-    let evolved = schema::evolve(current, arrow, metadata.last_column_id())?;
-    let changes: HashMap<String, String> = evolved
-        .iter()
-        .flat_map(|(_, changes)| changes)
-        .map(|change| {
-            let text = match &change.from {
-                None => "add".to_owned(),
-                Some(from) => format!("{} to {}", schema::type_name(from), schema::type_name(&change.to)),
-            };
-            (change.column.clone(), text)
-        })
-        .collect();
-    let after = evolved.as_ref().map_or(&**current, |(schema, _)| schema);
-    let mut notes = Vec::new();
-    if let Some(token) = token::read(&metadata, &context.info().connector, at)? {
+    let connector = &context.info().connector;
+    let known = Numbers::read(&metadata, connector, &at.stream)?.filter(|known| known.speak_of(arrow));
+    let wish = Wish {
+        arrow,
+        policy: config.policy(),
+        late: false,
+        known: known.as_ref(),
+        // Which rows have NULL where the table requires a value is not known before they come.
+        nulls: &BTreeSet::new(),
+        fixed: &table::fixed_fields(&metadata),
+        last_column_id: metadata.last_column_id(),
+    };
+    let fitted = schema::evolve(metadata.current_schema(), &wish)?;
+    if let Some(token) = token::read(&metadata, connector, at)? {
         notes.push(format!("the table holds rows of {at} up to offset {}", token.offset.as_str()));
         if let Err(reason) = crate::lineage::check(&metadata, &token) {
             notes.push(format!("the connector would refuse to go on: {reason}"));
         }
     }
+    // The others stand beside their columns.
+    notes.extend(fitted.changes.iter().filter(|change| change.beside().is_none()).map(ToString::to_string));
+    notes.extend(fitted.notes);
     let spec = metadata.default_partition_spec();
+    let after = &fitted.schema;
     if let Some(note) = partition_note(&partition_by, spec, after) {
         notes.push(note);
     }
     Ok(Plan {
         table: name.to_string(),
-        change: if evolved.is_some() { "alter" } else { "none" }.into(),
-        columns: columns(after, arrow, &changes),
+        change: if fitted.changes.is_empty() { "none" } else { "alter" }.into(),
+        columns: columns(Some(metadata.current_schema()), after, arrow, Some((&fitted.fields, &fitted.changes))),
         partition_by: printed(spec, after),
         notes,
     })
+}
+
+/// The schema as the connector's `columns` have it, and what they say.
+fn overridden(columns: Option<&Columns>, arrow: &ArrowSchema) -> Result<(SchemaRef, Vec<String>)> {
+    let Some(columns) = columns else { return Ok((Arc::new(arrow.clone()), Vec::new())) };
+    let mut notes = columns.notes();
+    notes.extend(columns.unknown(arrow).iter().map(|column| format!("columns: the stream has no column {column}")));
+    let (shaped, _) = columns.shape_schema(arrow)?;
+    let conversion = Conversion::new(Some(columns), &Arc::new(shaped))?;
+    Ok((conversion.schema().clone(), notes))
 }
 
 /// Says so where an existing table is not partitioned as configured: it stays as it is.
@@ -105,25 +122,38 @@ fn printed(spec: &PartitionSpec, schema: &Schema) -> Vec<String> {
         .collect()
 }
 
-fn columns(schema: &Schema, arrow: &ArrowSchema, changes: &HashMap<String, String>) -> Vec<PlannedColumn> {
-    let incoming: HashMap<String, &Field> =
-        arrow.fields().iter().map(|field| (field.name().to_lowercase(), field.as_ref())).collect();
+/// The table's columns, `before` and after: `fitted` says of each of the batch's which of them it is, and what changes. In a new
+/// table they are the same by position.
+fn columns(
+    before: Option<&Schema>,
+    schema: &Schema,
+    arrow: &ArrowSchema,
+    fitted: Option<(&[i32], &[Change])>,
+) -> Vec<PlannedColumn> {
+    let changes = fitted.map_or(&[][..], |(_, changes)| changes);
+    let source_of = |index: usize, id: i32| match fitted {
+        None => arrow.fields().get(index),
+        Some((fields, _)) => fields.iter().position(|field| *field == id).and_then(|index| arrow.fields().get(index)),
+    };
     schema
         .as_struct()
         .fields()
         .iter()
-        .map(|field| {
-            let source = incoming.get(&field.name.to_lowercase());
+        .enumerate()
+        .map(|(index, field)| {
+            let source: Option<&Field> = source_of(index, field.id).map(AsRef::as_ref);
             let metadata = |key: &str| source.and_then(|source| source.metadata().get(key));
-            let nested = format!("{}.", field.name);
-            let change = changes.iter().filter(|(column, _)| **column == field.name || column.starts_with(&nested));
+            // Changes name a column as it is called until now.
+            let name = before.and_then(|before| before.name_by_field_id(field.id)).unwrap_or(&field.name);
+            let nested = format!("{name}.");
+            let change = changes.iter().filter(|change| change.column == name || change.column.starts_with(&nested));
             PlannedColumn {
                 name: field.name.clone(),
                 source_type: metadata(META_SOURCE_TYPE).cloned().unwrap_or_default(),
                 target_type: schema::type_name(&field.field_type),
                 required: field.required,
                 inferred: metadata(META_INFERRED).is_some_and(|value| value == "true"),
-                change: change.map(|(_, text)| text.as_str()).collect::<Vec<_>>().join(", "),
+                change: change.filter_map(Change::beside).collect::<Vec<_>>().join(", "),
             }
         })
         .collect()

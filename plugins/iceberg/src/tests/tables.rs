@@ -9,12 +9,12 @@ use philotes_sdk::{ErrorKind, Sink};
 use super::faulty::Fault;
 use super::*;
 
-fn names(metadata: &iceberg::spec::TableMetadata) -> Vec<String> {
+pub(super) fn names(metadata: &iceberg::spec::TableMetadata) -> Vec<String> {
     metadata.current_schema().as_struct().fields().iter().map(|field| field.name.clone()).collect()
 }
 
 /// A table of another program's making.
-async fn foreign_table(lake: &Lake, fields: Vec<NestedField>, version: FormatVersion) {
+pub(super) async fn foreign_table(lake: &Lake, fields: Vec<NestedField>, version: FormatVersion) {
     let catalog = lake.catalog().await;
     let namespace = NamespaceIdent::new("cdc".into());
     catalog.create_namespace(&namespace).await.unwrap();
@@ -23,7 +23,7 @@ async fn foreign_table(lake: &Lake, fields: Vec<NestedField>, version: FormatVer
     catalog.create_table(&namespace, creation).await.unwrap();
 }
 
-fn optional(id: i32, name: &str, r#type: PrimitiveType) -> NestedField {
+pub(super) fn optional(id: i32, name: &str, r#type: PrimitiveType) -> NestedField {
     NestedField::optional(id, name, Type::Primitive(r#type))
 }
 
