@@ -152,6 +152,7 @@ impl Case {
             .source(&acknowledge)
             .source("poll_interval: 100ms")
             .sink(&format!("table: chaos.{name}"))
+            .sink("evolve: full")
             .top("commit: {interval: 100ms}")
             .top("retry: {initial: 100ms, max: 500ms}")
             .top("errors: {tolerance: dead-letter}")
@@ -179,6 +180,10 @@ impl Case {
         for reader in READERS {
             let found = pairs(reader, &table)?;
             ensure!(found == expected, "{reader}: {}", difference(&found, &expected));
+            // The column that was renamed with every part still holds what it was given.
+            let lost = format!("select count(*) from t where {} is distinct from id", renamed(shop.parts - 1));
+            let lost = reader.number(&table, &lost)?;
+            ensure!(lost == 0, "{reader}: {lost} values of the renamed column are lost");
             let (found, expected) = (marks(reader, &letters)?, shop.expected_letters());
             ensure!(found == expected, "{reader}: letters {found:?} instead of {expected:?}");
         }
@@ -244,17 +249,17 @@ struct Shop {
 }
 
 impl Shop {
-    /// New rows, an update of each row of the part before, and two rows that become dead letters.
+    /// New rows, an update of each row of the part before, and two rows that become dead letters; a column is renamed first.
     fn write_part(&mut self) -> Result<()> {
         let (from, to) = (self.parts * PART + 1, (self.parts + 1) * PART);
-        let columns = r#"{"columns": [{"name": "id", "type": "bigint", "nullable": false}, {"name": "v", "type": "integer", "nullable": false}]}"#;
+        let (columns, w) = (self.metadata("integer"), renamed(self.parts));
         let source_id = &self.source_id;
         let event = |operation: &str, v: i64, from: i64, to: i64| {
             format!(
                 "insert into philotes.cdc_events (source_id, schema_name, table_name, operation, lsn, transaction_id, \
                  key_columns, after_data, metadata, event_time) \
                  select '{source_id}', 'public', 't', '{operation}', '0/' || upper(to_hex(i)), 1, '[\"id\"]', \
-                 jsonb_build_object('id', i, 'v', {v}), '{columns}', now() from generate_series({from}, {to}) i;"
+                 jsonb_build_object('id', i, 'v', {v}, '{w}', i), '{columns}', now() from generate_series({from}, {to}) i;"
             )
         };
         let updates = event("UPDATE", 2, (from - PART).max(1), from - 1);
@@ -263,16 +268,25 @@ impl Shop {
         Ok(())
     }
 
+    /// What the rows are described by, as the capture triggers do.
+    fn metadata(&self, r#type: &str) -> String {
+        format!(
+            "{{\"relation\": \"1.16384\", \"columns\": [{{\"name\": \"id\", \"type\": \"bigint\", \"number\": 1}}, \
+             {{\"name\": \"v\", \"type\": \"{type}\", \"number\": 2}}, {{\"name\": \"{}\", \"type\": \"bigint\", \"number\": 3}}]}}",
+            renamed(self.parts)
+        )
+    }
+
     /// A row with a text for a number, which the source cannot decode, and one that says it is a text, which the table cannot
     /// take.
     fn bad_rows(&self) -> String {
         let (source_id, part) = (&self.source_id, self.parts);
         let event = |number: i64, r#type: &str| {
+            let metadata = self.metadata(r#type);
             format!(
                 "insert into philotes.cdc_events (source_id, schema_name, table_name, operation, lsn, key_columns, after_data, \
                  metadata, event_time) values ('{source_id}', 'public', 't', 'INSERT', 'bad {number}.', '[\"id\"]', \
-                 '{{\"id\": 0, \"v\": \"many\"}}', '{{\"columns\": [{{\"name\": \"id\", \"type\": \"bigint\"}}, \
-                 {{\"name\": \"v\", \"type\": \"{type}\"}}]}}', now());"
+                 '{{\"id\": 0, \"v\": \"many\"}}', '{metadata}', now());"
             )
         };
         event(2 * part, "integer") + &event(2 * part + 1, "text")
@@ -301,6 +315,11 @@ impl Shop {
         self.session
             .number(&format!("select count(*) from philotes.cdc_events where source_id = '{source_id}' {condition}"))
     }
+}
+
+/// What the column is called that each part renames.
+fn renamed(part: i64) -> &'static str {
+    if part % 2 == 0 { "w" } else { "x" }
 }
 
 fn pairs(reader: Reader, table: &Table) -> Result<Vec<(i64, i64)>> {
@@ -360,6 +379,6 @@ mod tests {
             pairs
         };
         assert_eq!(pairs(&pairwise()), pairs(&full()));
-        assert_eq!((pairwise().len(), full().len()), (60, 240));
+        assert_eq!((pairwise().len(), full().len()), (64, 256));
     }
 }

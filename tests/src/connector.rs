@@ -122,6 +122,13 @@ impl Connector {
         self
     }
 
+    /// Takes the sink's lines of a key away.
+    #[must_use]
+    pub fn sink_without(mut self, key: &str) -> Self {
+        self.sink.retain(|line| line.split(':').next() != Some(key));
+        self
+    }
+
     /// Adds a line to the connector itself; it replaces an earlier one of the same key.
     #[must_use]
     pub fn top(mut self, line: &str) -> Self {

@@ -18,7 +18,7 @@ pub struct Failpoint {
 }
 
 /// All of them, in the order in which a row passes them.
-pub const FAILPOINTS: [Failpoint; 15] = [
+pub const FAILPOINTS: [Failpoint; 16] = [
     Failpoint {
         name: "token.unread",
         place: "iceberg: a stream was announced, its table is not loaded yet",
@@ -52,6 +52,13 @@ pub const FAILPOINTS: [Failpoint; 15] = [
         place: "host: a poll has brought a batch, not queued yet",
         left: "the same",
         safe: "the same",
+        at_start: false,
+    },
+    Failpoint {
+        name: "schema.altered",
+        place: "iceberg: the catalog has answered to altering the table for rows at hand, nothing was concluded from it",
+        left: "a table that was altered, or was not; the rows before are in it where names are followed",
+        safe: "the rows at hand are read again, and find the table altered or alter it; none of an older schema comes after them",
         at_start: false,
     },
     Failpoint {

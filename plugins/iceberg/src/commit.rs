@@ -148,7 +148,8 @@ impl Table {
         keys.into_iter().map(|at| (at, Error::new(error.kind(), error.to_string()))).collect()
     }
 
-    async fn commit_all(&mut self) -> Result<()> {
+    /// Commits what was written; what succeeded is in `landed`.
+    pub(crate) async fn commit_all(&mut self) -> Result<()> {
         // What was frozen before is resolved as it is; only then what came after it is frozen.
         self.resolve().await?;
         self.freeze().await?;
@@ -251,6 +252,7 @@ impl Table {
             }
             properties.insert(replayed_property(connector), before.union(replayed).to_string());
         }
+        properties.extend(self.numbers_to_tell()?);
         Ok(properties)
     }
 

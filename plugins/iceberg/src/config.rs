@@ -12,7 +12,10 @@ use serde::Deserialize;
 use crate::catalog::sql;
 use crate::create::Making;
 use crate::format;
+pub use crate::overrides::Column;
+use crate::overrides::Overrides;
 use crate::partition;
+use crate::schema::Policy;
 use crate::sort;
 use crate::template::Template;
 
@@ -51,6 +54,15 @@ pub struct Config {
     /// The size at which a data file is complete: a number of bytes, or with a unit as in 128MiB.
     #[serde(default = "default_target_file_size")]
     pub target_file_size: String,
+    /// What may be done to a table so that rows fit.
+    #[serde(default)]
+    pub evolve: Evolve,
+    /// What becomes of a table's column that is gone from the source.
+    #[serde(default)]
+    pub dropped_columns: DroppedColumns,
+    /// What is said of single columns, by stream and column: {public.orders: {note: {type: json}, ssn: {drop: true}}}.
+    #[serde(default)]
+    pub columns: BTreeMap<String, BTreeMap<String, Column>>,
 }
 
 /// A kind of catalog and where it is.
@@ -243,6 +255,30 @@ pub enum Mode {
     Append,
 }
 
+/// What may be done to a table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Evolve {
+    /// Nothing: rows that do not fit cannot be written.
+    None,
+    /// Columns are added, widened, and made optional.
+    #[default]
+    Additive,
+    /// Columns are also renamed, put in the source's order, given its comments, and dropped as dropped_columns says.
+    Full,
+}
+
+/// What becomes of a column that is gone from the source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DroppedColumns {
+    /// It stays, and is NULL from then on.
+    #[default]
+    Keep,
+    /// It is dropped from the table's schema; needs evolve: full.
+    Drop,
+}
+
 /// A snapshot expires with a commit once it is neither among the last `keep` nor younger than `older_than`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -344,6 +380,12 @@ impl Config {
         if let Err(message) = self.target_file_bytes() {
             faults.push(message);
         }
+        if self.dropped_columns == DroppedColumns::Drop && self.evolve != Evolve::Full {
+            faults.push("dropped_columns: drop needs evolve: full; allowed is keep without it".to_owned());
+        }
+        if let Err(messages) = Overrides::parse(&self.columns) {
+            faults.extend(messages);
+        }
         faults
     }
 
@@ -357,6 +399,20 @@ impl Config {
             partition_by: partition::parse(&self.partition_by)?,
             sort_by: sort::parse(&self.sort_by)?,
         })
+    }
+
+    /// What may be done to tables.
+    pub(crate) fn policy(&self) -> Policy {
+        match self.evolve {
+            Evolve::None => Policy::None,
+            Evolve::Additive => Policy::Additive,
+            Evolve::Full => Policy::Full { drop: self.dropped_columns == DroppedColumns::Drop },
+        }
+    }
+
+    /// What is said of columns.
+    pub(crate) fn overrides(&self) -> Result<Overrides, String> {
+        Overrides::parse(&self.columns).map_err(|faults| faults.join("; "))
     }
 
     /// The table of dead letters.

@@ -5,7 +5,8 @@
 //! `manifests`, `token` and `expire`, `lineage` checks that a token still speaks of the data; `dead_letters` is the second
 //! table that a commit may reach. `actions` is what an operator does by hand; removing orphans stands on `live` and `fence`.
 //! `catalog` and `storage` are below all of it. The data side (what is in the files): `schema`, `partition`, `sort`, `writer`;
-//! `layout` is how a table that exists gets another partitioning or sort order, `format` which tables can be written to.
+//! `overrides` is what the connector says of single columns, `layout` is how a table that exists gets another partitioning or
+//! sort order, `format` which tables can be written to.
 
 mod actions;
 mod base;
@@ -22,6 +23,7 @@ mod layout;
 mod lineage;
 mod live;
 mod manifests;
+mod overrides;
 mod partition;
 mod plan;
 mod schema;
@@ -34,7 +36,10 @@ mod template;
 mod token;
 mod writer;
 
-pub use config::{CatalogConfig, Config, Mode, RestCatalogConfig, Snapshots, SqlCatalogConfig, StorageConfig};
+pub use config::{
+    CatalogConfig, Column, Config, DroppedColumns, Evolve, Mode, RestCatalogConfig, Snapshots, SqlCatalogConfig,
+    StorageConfig,
+};
 pub use sink::IcebergSink;
 
 // Files are sent by one worker while another keeps the catalog's answers coming.

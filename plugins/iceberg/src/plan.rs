@@ -1,8 +1,9 @@
 //! What the sink would do for a stream: `philotes plan`. Reads the catalog where there is one; writes nothing.
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use arrow::datatypes::{Field, Schema as ArrowSchema};
+use arrow::datatypes::{Field, Schema as ArrowSchema, SchemaRef};
 use iceberg::spec::{FormatVersion, Schema};
 use philotes_sdk::batch::{META_INFERRED, META_SOURCE_TYPE};
 use philotes_sdk::{Error, Plan, PlannedColumn, Result, StreamPartition, TaskContext};
@@ -11,7 +12,8 @@ use crate::catalog;
 use crate::config::Config;
 use crate::create::Design;
 use crate::layout;
-use crate::schema;
+use crate::overrides::{Columns, Conversion};
+use crate::schema::{self, Change, Numbers, Policy, Wish};
 use crate::sort;
 use crate::table;
 use crate::template::Template;
@@ -32,10 +34,12 @@ pub(crate) async fn plan(
         Some(catalog) if catalog.table_exists(&name).await? => Some(catalog.load_table(&name).await?.metadata),
         Some(_) => None,
     };
+    let overrides = config.overrides().map_err(Error::config)?;
+    let (arrow, mut notes) = overridden(overrides.of(&at.stream), arrow)?;
+    let arrow = arrow.as_ref();
     let Some(metadata) = existing else {
         let Design { schema: designed, partition_spec, sort_order } = making.design(arrow)?;
         let spec = partition_spec.bind(designed.clone()).map_err(|e| Error::config("partition_by").with_source(e))?;
-        let mut notes = Vec::new();
         if making.format_version >= FormatVersion::V3 {
             notes.push(format!("the table is made in format version {}", making.format_version as u8));
         }
@@ -48,70 +52,101 @@ pub(crate) async fn plan(
         return Ok(Plan {
             table: name.to_string(),
             change: "create".into(),
-            columns: columns(&designed, arrow, &HashMap::new()),
+            columns: columns(None, &designed, arrow, None),
             partition_by: layout::printed(&spec, &designed),
             notes,
         });
     };
 
     table::check_format(&name, &metadata)?;
-    let current = metadata.current_schema();
-    let evolved = schema::evolve(current, arrow, metadata.last_column_id())?;
-    let changes: HashMap<String, String> = evolved
-        .iter()
-        .flat_map(|(_, changes)| changes)
-        .map(|change| {
-            let text = match &change.from {
-                None => "add".to_owned(),
-                Some(from) => format!("{} to {}", schema::type_name(from), schema::type_name(&change.to)),
-            };
-            (change.column.clone(), text)
-        })
-        .collect();
-    let after = evolved.as_ref().map_or(&**current, |(schema, _)| schema);
-    let mut notes = Vec::new();
-    if let Some(token) = token::read(&metadata, &context.info().connector, at)? {
+    let connector = &context.info().connector;
+    let known = Numbers::read(&metadata, connector, &at.stream)?.filter(|known| known.speak_of(arrow));
+    let wish = Wish {
+        arrow,
+        policy: config.policy(),
+        late: false,
+        known: known.as_ref(),
+        // Which rows have NULL where the table requires a value is not known before they come.
+        nulls: &BTreeSet::new(),
+        fixed: &table::fixed_fields(&metadata),
+        last_column_id: metadata.last_column_id(),
+    };
+    let fitted = schema::evolve(metadata.current_schema(), &wish)?;
+    if let Some(token) = token::read(&metadata, connector, at)? {
         notes.push(format!("the table holds rows of {at} up to offset {}", token.offset.as_str()));
         if let Err(reason) = crate::lineage::check(&metadata, &token) {
             notes.push(format!("the connector would refuse to go on: {reason}"));
         }
     }
+    // The others stand beside their columns.
+    notes.extend(fitted.changes.iter().filter(|change| change.beside().is_none()).map(ToString::to_string));
+    notes.extend(fitted.notes);
+    let after = &fitted.schema;
     let mut partition_by = layout::printed(metadata.default_partition_spec(), after);
     let relayout = layout::difference(&making, &metadata, after)?;
+    let follows = config.policy() != Policy::None;
     for difference in relayout.iter().flat_map(|change| &change.differences) {
+        if !follows {
+            notes.push(format!("the table is {difference}, and stays as it is: `evolve: none`"));
+            continue;
+        }
         notes.push(format!("the table is {difference}, which new data follows; what is there stays as it is"));
         if difference.key == "partition_by" {
             partition_by.clone_from(&difference.to);
         }
     }
+    let alters = !fitted.changes.is_empty() || (follows && relayout.is_some());
     Ok(Plan {
         table: name.to_string(),
-        change: if evolved.is_some() || relayout.is_some() { "alter" } else { "none" }.into(),
-        columns: columns(after, arrow, &changes),
+        change: if alters { "alter" } else { "none" }.into(),
+        columns: columns(Some(metadata.current_schema()), after, arrow, Some((&fitted.fields, &fitted.changes))),
         partition_by,
         notes,
     })
 }
 
-fn columns(schema: &Schema, arrow: &ArrowSchema, changes: &HashMap<String, String>) -> Vec<PlannedColumn> {
-    let incoming: HashMap<String, &Field> =
-        arrow.fields().iter().map(|field| (field.name().to_lowercase(), field.as_ref())).collect();
+/// The schema as the connector's `columns` have it, and what they say.
+fn overridden(columns: Option<&Columns>, arrow: &ArrowSchema) -> Result<(SchemaRef, Vec<String>)> {
+    let Some(columns) = columns else { return Ok((Arc::new(arrow.clone()), Vec::new())) };
+    let mut notes = columns.notes();
+    notes.extend(columns.unknown(arrow).iter().map(|column| format!("columns: the stream has no column {column}")));
+    let (shaped, _) = columns.shape_schema(arrow)?;
+    let conversion = Conversion::new(Some(columns), &Arc::new(shaped))?;
+    Ok((conversion.schema().clone(), notes))
+}
+
+/// The table's columns, `before` and after: `fitted` says of each of the batch's which of them it is, and what changes. In a new
+/// table they are the same by position.
+fn columns(
+    before: Option<&Schema>,
+    schema: &Schema,
+    arrow: &ArrowSchema,
+    fitted: Option<(&[i32], &[Change])>,
+) -> Vec<PlannedColumn> {
+    let changes = fitted.map_or(&[][..], |(_, changes)| changes);
+    let source_of = |index: usize, id: i32| match fitted {
+        None => arrow.fields().get(index),
+        Some((fields, _)) => fields.iter().position(|field| *field == id).and_then(|index| arrow.fields().get(index)),
+    };
     schema
         .as_struct()
         .fields()
         .iter()
-        .map(|field| {
-            let source = incoming.get(&field.name.to_lowercase());
+        .enumerate()
+        .map(|(index, field)| {
+            let source: Option<&Field> = source_of(index, field.id).map(AsRef::as_ref);
             let metadata = |key: &str| source.and_then(|source| source.metadata().get(key));
-            let nested = format!("{}.", field.name);
-            let change = changes.iter().filter(|(column, _)| **column == field.name || column.starts_with(&nested));
+            // Changes name a column as it is called until now.
+            let name = before.and_then(|before| before.name_by_field_id(field.id)).unwrap_or(&field.name);
+            let nested = format!("{name}.");
+            let change = changes.iter().filter(|change| change.column == name || change.column.starts_with(&nested));
             PlannedColumn {
                 name: field.name.clone(),
                 source_type: metadata(META_SOURCE_TYPE).cloned().unwrap_or_default(),
                 target_type: schema::type_name(&field.field_type),
                 required: field.required,
                 inferred: metadata(META_INFERRED).is_some_and(|value| value == "true"),
-                change: change.map(|(_, text)| text.as_str()).collect::<Vec<_>>().join(", "),
+                change: change.filter_map(Change::beside).collect::<Vec<_>>().join(", "),
             }
         })
         .collect()

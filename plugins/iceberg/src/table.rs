@@ -4,19 +4,19 @@
 //! adopted as the base of what comes next, for whatever reason, the tokens of all keys that this task owns are
 //! compared with what it knows of them. Any difference means that somebody else writes them.
 
+mod fit;
 mod layout;
 mod letters;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::datatypes::Schema as ArrowSchema;
-use iceberg::{TableIdent, TableRequirement, TableUpdate};
-use philotes_sdk::{ChangeBatch, Error, Offset, Result, StreamPartition, TaskContext, failpoint};
-use uuid::Uuid;
+use iceberg::TableIdent;
+use philotes_sdk::{ChangeBatch, Error, Offset, Result, StreamName, StreamPartition, TaskContext, failpoint};
 
 use crate::base::Base;
-use crate::catalog::{Catalog, CatalogErrorKind, CommitRequest, LoadedTable};
+use crate::catalog::{Catalog, CatalogErrorKind, LoadedTable};
 use crate::commit::{Landed, Payload};
 use crate::config::{Config, Retention};
 pub(crate) use crate::create::{Making, create_table};
@@ -27,10 +27,13 @@ pub(crate) use crate::format::check_format;
 use crate::layout::order_of;
 use crate::lineage;
 use crate::manifests::AddedFile;
-use crate::schema::{self, Change, Projection};
+use crate::overrides::Overrides;
+use crate::schema::{Numbers, Policy, Projection};
 use crate::storage;
 use crate::token::{self, Token};
 use crate::writer::{TableWriter, WriterOptions, WriterTarget};
+
+pub(crate) use fit::{Incoming, fixed_fields};
 
 /// How often a change is proposed again, each time on a newer state, before the host is asked to wait.
 pub(crate) const ROUNDS: usize = 8;
@@ -42,10 +45,12 @@ pub(crate) struct Settings {
     pub(crate) catalog: Arc<dyn Catalog>,
     /// How tables are made, and what the layout of those that exist is to become.
     pub(crate) making: Making,
-    /// Whether the layout of tables that exist is changed.
-    pub(crate) may_alter_layout: bool,
     pub(crate) retention: Option<Retention>,
     pub(crate) writer: WriterOptions,
+    /// What may be done to tables.
+    pub(crate) policy: Policy,
+    /// What is said of single columns.
+    pub(crate) overrides: Overrides,
     /// The table of dead letters.
     pub(crate) dead_letters: TableIdent,
     /// Held while dead letters are appended.
@@ -67,9 +72,10 @@ impl Settings {
         Ok(Self {
             catalog,
             making: config.making()?,
-            may_alter_layout: true,
             retention: config.retention().map_err(Error::config)?,
             writer,
+            policy: config.policy(),
+            overrides: config.overrides().map_err(Error::config)?,
             context,
             dead_letters: config.dead_letters_table().map_err(Error::config)?,
             appending: tokio::sync::Mutex::default(),
@@ -103,6 +109,12 @@ pub(crate) struct Table {
     /// Commits that succeeded and were not reported yet.
     pub(crate) landed: Vec<Landed>,
     pub(crate) cleaner: Cleaner,
+    /// Which fields the source's numbers of columns are, as the last batch had it.
+    pub(crate) numbers: Option<(StreamName, Numbers)>,
+    /// The layout is the configured one, or stays as it is. It is looked at once: another connector may want another.
+    laid_out: bool,
+    /// Warnings that are not repeated.
+    said: BTreeSet<String>,
     /// The number of the last intent that is known to be completed.
     pub(crate) completed: u64,
 }
@@ -131,6 +143,9 @@ impl Table {
             payload: None,
             landed: Vec::new(),
             cleaner: Cleaner::default(),
+            numbers: None,
+            laid_out: false,
+            said: BTreeSet::new(),
             completed: 0,
         }
     }
@@ -255,7 +270,16 @@ impl Table {
             return Err(Error::internal(format!("rows of {} before its announcement", batch.at)));
         }
         if batch.dead_letters {
-            self.letters.extend(Letter::of_source(batch)?);
+            let mut letters = Letter::of_source(batch)?;
+            if let Some(columns) = self.columns_of(&batch.at.stream) {
+                let dropped = columns.dropped();
+                letters.iter_mut().for_each(|letter| letter.leave_out(&dropped));
+            }
+            self.letters.extend(letters);
+        } else if self.columns_of(&batch.at.stream).is_some() {
+            self.tell_unknown_columns(batch);
+            let rows = self.shaped(&batch.at.stream, &batch.rows)?;
+            self.write_rows(&ChangeBatch { rows, ..batch.clone() }).await?;
         } else {
             self.write_rows(batch).await?;
         }
@@ -270,27 +294,6 @@ impl Table {
 
     pub(crate) fn buffered_bytes(&self) -> usize {
         self.open.as_ref().map_or(0, |open| open.writer.buffered_bytes()) + self.letter_bytes()
-    }
-
-    /// Makes table and writer take rows of this schema: creates or alters the table where that is needed.
-    async fn prepare(&mut self, schema_id: u64, arrow: &ArrowSchema) -> Result<()> {
-        if self.base.is_none() {
-            self.create(arrow).await?;
-        }
-        let known = self.open_writer().is_some_and(|open| open.projections.contains_key(&schema_id));
-        if !known {
-            self.evolve(arrow).await?;
-            self.lay_out().await?;
-        }
-        if self.open_writer().is_none() {
-            self.roll().await?;
-            self.open = Some(self.new_writer()?);
-        }
-        let Some(open) = &mut self.open else { return Err(Error::internal("a table without a writer")) };
-        if !open.projections.contains_key(&schema_id) {
-            open.projections.insert(schema_id, Projection::new(&open.schema, arrow)?);
-        }
-        Ok(())
     }
 
     /// The writer, if it writes what the table now is.
@@ -359,48 +362,5 @@ impl Table {
                 }
             }
         }
-    }
-
-    /// Alters the table until rows of this schema fit, by commits of their own before the rows.
-    async fn evolve(&mut self, arrow: &ArrowSchema) -> Result<()> {
-        let mut proposed: Vec<Change> = Vec::new();
-        for _ in 0..ROUNDS {
-            let Some(base) = &self.base else { return Err(Error::internal("a table without metadata")) };
-            let metadata = &base.metadata;
-            let current = metadata.current_schema();
-            let Some((schema, changes)) = schema::evolve(current, arrow, metadata.last_column_id())? else {
-                for change in &proposed {
-                    tracing::warn!(
-                        table = %self.name,
-                        column = change.column,
-                        from = change.from.as_ref().map(schema::type_name),
-                        to = schema::type_name(&change.to),
-                        "altered the table: {change}"
-                    );
-                }
-                return Ok(());
-            };
-            let request = CommitRequest {
-                id: Uuid::new_v4(),
-                requirements: vec![
-                    TableRequirement::UuidMatch { uuid: metadata.uuid() },
-                    TableRequirement::CurrentSchemaIdMatch { current_schema_id: metadata.current_schema_id() },
-                    TableRequirement::LastAssignedFieldIdMatch { last_assigned_field_id: metadata.last_column_id() },
-                ],
-                updates: vec![TableUpdate::AddSchema { schema }, TableUpdate::SetCurrentSchema { schema_id: -1 }],
-            };
-            // What was written so far has the schema it was written with.
-            self.roll().await?;
-            proposed = changes;
-            match self.settings.catalog.commit_table(&self.name, request).await {
-                Ok(loaded) => self.adopt(loaded)?,
-                Err(error) if error.calls_for_a_look() => {
-                    tracing::debug!(table = %self.name, %error, "looking at the table before altering it again");
-                    self.reload().await?;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(Error::unavailable(format!("table {} is altered by others all the time", self.name)))
     }
 }

@@ -44,8 +44,13 @@ impl Token {
 
 /// The property that holds the token of a connector's stream partition.
 pub(crate) fn property(connector: &str, at: &StreamPartition) -> String {
-    let mut name = format!("{PREFIX}{connector}");
-    for part in at.stream.parts().iter().chain([&at.partition]) {
+    named(PREFIX, connector, at.stream.parts().iter().chain([&at.partition]))
+}
+
+/// The name of a connector's property that is about these parts.
+pub(crate) fn named<'a>(prefix: &str, connector: &str, parts: impl IntoIterator<Item = &'a String>) -> String {
+    let mut name = format!("{prefix}{connector}");
+    for part in parts {
         name.push('.');
         name.extend(utf8_percent_encode(part, KEPT));
     }

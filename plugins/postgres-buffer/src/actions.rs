@@ -22,12 +22,20 @@ pub(crate) fn list() -> Vec<Action> {
         action(
             "capture",
             "Installs triggers that write every change of a table to the buffer.",
-            vec![ActionArgument {
-                name: "table".to_owned(),
-                doc: "The tables as schema.table, separated by commas.".to_owned(),
-                required: true,
-                exclusive: false,
-            }],
+            vec![
+                ActionArgument {
+                    name: "table".to_owned(),
+                    doc: "The tables as schema.table, separated by commas.".to_owned(),
+                    required: true,
+                    exclusive: false,
+                },
+                ActionArgument {
+                    name: "comments".to_owned(),
+                    doc: "true: each row of the buffer carries the comments of the table's columns as well.".to_owned(),
+                    required: false,
+                    exclusive: false,
+                },
+            ],
         ),
         action(
             "release",
@@ -47,7 +55,14 @@ pub(crate) async fn act(
     let source_id = &settings.config.source_id;
     match action {
         "init" => init(client).await,
-        "capture" => capture(client, source_id, arguments["table"].as_str().unwrap_or_default()).await,
+        "capture" => {
+            let comments = match arguments["comments"].as_str() {
+                None | Some("false") => false,
+                Some("true") => true,
+                Some(other) => return Err(Error::config(format!("comments: {other:?}; allowed are true and false"))),
+            };
+            capture(client, source_id, arguments["table"].as_str().unwrap_or_default(), comments).await
+        }
         "release" => release(client, source_id).await,
         "status" => status(client, source_id).await,
         _ => Err(Error::config(format!("no action {action:?}; there are init, capture, release, status"))),
@@ -101,7 +116,7 @@ async fn parts(client: &Client) -> Result<Vec<bool>> {
     Ok((0..PARTS.len()).map(|at| row.get(at)).collect())
 }
 
-async fn capture(client: &Client, source_id: &str, tables: &str) -> Result<ActionOutput> {
+async fn capture(client: &Client, source_id: &str, tables: &str, comments: bool) -> Result<ActionOutput> {
     let context = |e| failed("capture", e);
     let tables: Vec<&str> = tables.split(',').map(str::trim).filter(|table| !table.is_empty()).collect();
     if tables.is_empty() {
@@ -127,7 +142,7 @@ async fn capture(client: &Client, source_id: &str, tables: &str) -> Result<Actio
     client.batch_execute(sql::CAPTURE).await.map_err(context)?;
     for table in &tables {
         client
-            .execute("SELECT philotes.capture(to_regclass($1::text), $2)", &[table, &source_id])
+            .execute("SELECT philotes.capture(to_regclass($1::text), $2, $3)", &[table, &source_id, &comments])
             .await
             .map_err(context)?;
     }

@@ -6,6 +6,8 @@ use philotes_sdk::{Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::columns::{Columns, ColumnsConfig};
+
 /// The source's keys in a connector file.
 #[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -26,6 +28,9 @@ pub struct Config {
     /// Rows of a batch at most, 1 to 1048576.
     #[serde(default = "default_batch_rows")]
     pub batch_rows: u32,
+    /// How columns are read, and which are left out: {public.orders: {note: {type: json}, ssn: {drop: true}}}.
+    #[serde(default)]
+    pub columns: ColumnsConfig,
     /// How often to look for rows where no notification comes, 10ms to 1h.
     #[serde(default = "default_poll_interval")]
     pub poll_interval: String,
@@ -94,6 +99,7 @@ fn default_retention() -> String {
 #[derive(Clone)]
 pub(crate) struct Settings {
     pub(crate) config: Config,
+    pub(crate) columns: Columns,
     pub(crate) poll_interval: Duration,
     /// `None` keeps marked rows for ever.
     pub(crate) retention: Option<Duration>,
@@ -108,7 +114,8 @@ impl Settings {
         }
         let poll_interval = duration(&config.poll_interval).unwrap_or(Duration::from_secs(1));
         let retention = if config.retention == "never" { None } else { duration(&config.retention) };
-        Ok(Self { config, poll_interval, retention })
+        let columns = Columns::new(&config.columns).map_err(|faults| Error::config(faults.join("; ")))?;
+        Ok(Self { config, columns, poll_interval, retention })
     }
 }
 
@@ -143,6 +150,7 @@ pub(crate) fn faults(config: &Config) -> Vec<String> {
     if config.tls_ca.is_some() && config.tls != TlsMode::VerifyFull {
         faults.push("tls_ca: is only used with tls: verify-full".to_owned());
     }
+    faults.extend(Columns::new(&config.columns).err().unwrap_or_default());
     faults
 }
 

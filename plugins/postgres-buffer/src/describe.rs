@@ -1,6 +1,12 @@
 //! Types of columns from the source database's catalog, where `types_from` names it.
+//!
+//! The catalog says what a table is now, and not what it was when a row was written: its numbers of columns, which tell a
+//! renamed column from a new one, are therefore left out.
+
+use std::collections::HashMap;
 
 use philotes_sdk::{Error, Result};
+use tokio_postgres::{Client, Row};
 
 use crate::config::Config;
 use crate::connect::{Connector, failed};
@@ -10,6 +16,25 @@ use crate::decode::ToldColumn;
 pub(crate) struct Catalog {
     connector: Connector,
 }
+
+const ATTRIBUTES: &str = "SELECT a.attname::text, a.atttypid, format_type(a.atttypid, a.atttypmod), a.attndims::int4, \
+    col_description(a.attrelid, a.attnum) FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid \
+    JOIN pg_namespace n ON n.oid = c.relnamespace \
+    WHERE n.nspname = $1 AND c.relname = $2 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
+
+/// What is not PostgreSQL's own, of all that these types lead to: domains, arrays, composite types.
+const TYPES: &str = "WITH RECURSIVE reached (oid) AS (\
+    SELECT unnest($1::oid[]) UNION SELECT next.oid FROM reached JOIN pg_type t ON t.oid = reached.oid \
+    CROSS JOIN LATERAL (SELECT t.typbasetype UNION ALL SELECT t.typelem WHERE t.typcategory = 'A' \
+    UNION ALL SELECT a.atttypid FROM pg_attribute a WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped) next (oid) \
+    WHERE t.oid >= 16384 AND next.oid <> 0) \
+    SELECT t.oid, t.typtype::text, t.typbasetype, format_type(t.typbasetype, t.typtypmod), \
+    CASE WHEN t.typcategory = 'A' THEN t.typelem ELSE 0 END, format_type(t.typelem, NULL), t.typndims \
+    FROM reached JOIN pg_type t USING (oid) WHERE t.oid >= 16384";
+
+const FIELDS: &str = "SELECT t.oid, a.attname::text, a.atttypid, format_type(a.atttypid, a.atttypmod), a.attndims::int4 \
+    FROM pg_type t JOIN pg_attribute a ON a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped \
+    WHERE t.oid = ANY ($1) AND t.typtype = 'c' ORDER BY t.oid, a.attnum";
 
 impl Catalog {
     /// `None` where the configuration names no source database.
@@ -24,21 +49,108 @@ impl Catalog {
             "SET statement_timeout = '30s'; SET default_transaction_read_only = on; SET search_path = pg_catalog";
         let session = self.connector.open("philotes types", settings).await.map_err(|e| e.context("types_from"))?;
         let client = session.spawn(|_: Error| {});
-        // A domain counts as the type beneath it.
-        let rows = client
-            .query(
-                "WITH RECURSIVE base (attnum, name, type, modifier, kind) AS (\
-                 SELECT a.attnum, a.attname, a.atttypid, a.atttypmod, t.typtype FROM pg_attribute a \
-                 JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
-                 JOIN pg_type t ON t.oid = a.atttypid \
-                 WHERE n.nspname = $1 AND c.relname = $2 AND a.attnum > 0 AND NOT a.attisdropped \
-                 UNION ALL SELECT b.attnum, b.name, t.typbasetype, t.typtypmod, u.typtype FROM base b \
-                 JOIN pg_type t ON t.oid = b.type JOIN pg_type u ON u.oid = t.typbasetype WHERE b.kind = 'd') \
-                 SELECT name::text, format_type(type, modifier) FROM base WHERE kind <> 'd' ORDER BY attnum",
-                &[&schema, &table],
-            )
-            .await
-            .map_err(|e| failed("types_from: cannot read the catalog", e))?;
-        Ok(rows.iter().map(|row| ToldColumn { name: row.get(0), type_name: row.get(1) }).collect())
+        let attributes = client.query(ATTRIBUTES, &[&schema, &table]).await.map_err(unread)?;
+        let types = Types::of(&client, attributes.iter().map(|row| row.get(1)).collect()).await?;
+        Ok(attributes
+            .iter()
+            .map(|row| {
+                let attribute = Attribute::of(row, 0);
+                ToldColumn { comment: row.get(4), ..types.told(&attribute) }
+            })
+            .collect())
     }
+}
+
+fn unread(error: tokio_postgres::Error) -> Error {
+    failed("types_from: cannot read the catalog", error)
+}
+
+/// A column, or a field of a composite type.
+struct Attribute {
+    name: String,
+    type_oid: u32,
+    type_name: String,
+    dimensions: i32,
+}
+
+impl Attribute {
+    fn of(row: &Row, at: usize) -> Self {
+        let dimensions = row.get(at + 3);
+        Self { name: row.get(at), type_oid: row.get(at + 1), type_name: row.get(at + 2), dimensions }
+    }
+}
+
+/// A type that is not PostgreSQL's own, and what stands beneath it.
+enum Type {
+    Domain { base: u32, name: String, dimensions: i32 },
+    Array { element: u32, name: String },
+    Composite(Vec<Attribute>),
+}
+
+struct Types(HashMap<u32, Type>);
+
+impl Types {
+    async fn of(client: &Client, oids: Vec<u32>) -> Result<Self> {
+        let mut types = HashMap::new();
+        let mut composites: Vec<u32> = Vec::new();
+        for row in client.query(TYPES, &[&oids]).await.map_err(unread)? {
+            let (oid, element): (u32, u32) = (row.get(0), row.get(4));
+            match row.get(1) {
+                "d" => {
+                    drop(types.insert(oid, Type::Domain { base: row.get(2), name: row.get(3), dimensions: row.get(6) }))
+                }
+                "c" => composites.push(oid),
+                _ if element != 0 => drop(types.insert(oid, Type::Array { element, name: row.get(5) })),
+                _ => {}
+            }
+        }
+        types.extend(composites.iter().map(|oid| (*oid, Type::Composite(Vec::new()))));
+        for row in client.query(FIELDS, &[&composites]).await.map_err(unread)? {
+            if let Some(Type::Composite(fields)) = types.get_mut(&row.get(0)) {
+                fields.push(Attribute::of(&row, 1));
+            }
+        }
+        Ok(Self(types))
+    }
+
+    fn told(&self, attribute: &Attribute) -> ToldColumn {
+        let Attribute { name, type_oid, type_name, dimensions } = attribute;
+        let beneath = self.beneath(*type_oid, type_name, *dimensions);
+        ToldColumn {
+            name: name.clone(),
+            type_name: beneath.name,
+            dimensions: u8::try_from(beneath.dimensions).ok().filter(|dimensions| *dimensions > 1),
+            fields: beneath.fields,
+            ..ToldColumn::default()
+        }
+    }
+
+    /// A type without its domains, declared with so many dimensions where it is an array.
+    fn beneath(&self, oid: u32, name: &str, declared: i32) -> Beneath {
+        match self.0.get(&oid) {
+            Some(Type::Domain { base, name, dimensions }) => self.beneath(*base, name, declared + dimensions),
+            Some(Type::Array { element, name }) => {
+                let element = self.beneath(*element, name, 0);
+                Beneath {
+                    name: format!("{}[]", element.name),
+                    dimensions: declared.max(1) + element.dimensions,
+                    fields: element.fields,
+                }
+            }
+            Some(Type::Composite(fields)) => {
+                let fields = fields.iter().map(|field| self.told(field)).collect();
+                Beneath { name: name.to_owned(), dimensions: 0, fields }
+            }
+            // One of PostgreSQL's own: only an array is declared with dimensions.
+            None => Beneath { name: name.to_owned(), dimensions: declared, fields: Vec::new() },
+        }
+    }
+}
+
+/// What a type is, its domains aside.
+struct Beneath {
+    name: String,
+    dimensions: i32,
+    /// Of what is composite in it.
+    fields: Vec<ToldColumn>,
 }

@@ -12,10 +12,20 @@ use tokio_postgres::Client;
 
 use crate::connect::failed;
 use crate::copy::Row;
+use crate::decode::{Override, Overrides};
 use crate::ranges::{self, Range};
 
 /// The schema id of every stream's dead letters; a decoder's count from 1.
 pub(crate) const SCHEMA_ID: u64 = 0;
+
+/// Rows of the buffer as JSON, without the columns that the configuration leaves out.
+const RECORDS: &str = "SELECT id, row_to_json(e)::text FROM (\
+    SELECT id, source_id, schema_name, table_name, operation, lsn, transaction_id, key_columns, \
+    CASE jsonb_typeof(before_data) WHEN 'object' THEN before_data - $3::text[] ELSE before_data END AS before_data, \
+    CASE jsonb_typeof(after_data) WHEN 'object' THEN after_data - $3::text[] ELSE after_data END AS after_data, \
+    CASE jsonb_typeof(metadata -> 'key') WHEN 'object' THEN jsonb_set(metadata, '{key}', (metadata -> 'key') - $3::text[]) \
+    ELSE metadata END AS metadata, event_time, created_at, processed_at \
+    FROM philotes.cdc_events WHERE id = ANY ($1) AND source_id = $2) e";
 
 /// Why a row of the buffer was not decoded.
 #[derive(Debug)]
@@ -79,13 +89,13 @@ pub(crate) async fn read(
     source_id: &str,
     stream: &StreamName,
     faults: &[Fault],
+    overrides: &Overrides,
 ) -> Result<RecordBatch> {
     let ids: Vec<i64> = faults.iter().map(|fault| fault.id).collect();
+    let dropped: Vec<&str> =
+        overrides.iter().filter(|(_, said)| **said == Override::Drop).map(|(column, _)| column.as_str()).collect();
     let found = client
-        .query(
-            "SELECT id, row_to_json(e)::text FROM philotes.cdc_events e WHERE id = ANY ($1) AND source_id = $2",
-            &[&ids, &source_id],
-        )
+        .query(RECORDS, &[&ids, &source_id, &dropped])
         .await
         .map_err(|e| failed("cannot read rows that become dead letters", e))?;
     let mut records: HashMap<i64, String> = found.iter().map(|row| (row.get(0), row.get(1))).collect();

@@ -14,6 +14,7 @@
 mod acknowledge;
 mod actions;
 mod claim;
+mod columns;
 mod config;
 mod connect;
 mod copy;
@@ -30,6 +31,7 @@ mod seen;
 mod source;
 mod sql;
 
+pub use columns::{ColumnConfig, ColumnsConfig};
 pub use config::{Acknowledge, Config, TlsMode, Unrouted};
 pub use source::PostgresBuffer;
 

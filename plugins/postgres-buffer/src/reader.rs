@@ -301,7 +301,7 @@ impl Reader {
             table: table.clone(),
             status,
             delivered: 0,
-            decoder: StreamDecoder::new(name.clone(), self.catalog.is_some()),
+            decoder: StreamDecoder::new(name.clone(), self.catalog.is_some(), self.settings.columns.of(&name)),
             letters: Letters::default(),
             at: Arc::new(StreamPartition::only(name)),
         };
@@ -392,12 +392,13 @@ impl Reader {
         self.open_bytes -= bytes;
         letters.warn(&stream.at.stream);
         let at = Arc::clone(&stream.at);
+        let overrides = self.settings.columns.of(&at.stream);
         self.hand_over(Closed {
             at,
             ids: letters.ids.clone(),
             buffer_rows: letters.faults.len() as u64,
             newest_micros: letters.newest_micros,
-            content: Content::Letters(letters.faults),
+            content: Content::Letters(letters.faults, overrides),
             bytes,
             ends_transaction: false,
         })

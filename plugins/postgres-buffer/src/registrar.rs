@@ -13,6 +13,7 @@ use tokio_postgres::Client;
 use crate::acknowledge::Ledger;
 use crate::claim::Claim;
 use crate::connect::failed;
+use crate::decode::Overrides;
 use crate::letters::{self, Fault};
 use crate::ranges::{Range, multirange};
 use crate::ready::Ready;
@@ -42,7 +43,7 @@ pub(crate) enum Content {
         schema_id: u64,
     },
     /// Dead letters; the rows themselves are read when they are written down.
-    Letters(Vec<Fault>),
+    Letters(Vec<Fault>, Arc<Overrides>),
 }
 
 /// The registrar's session and what it shares.
@@ -95,8 +96,8 @@ impl Registrar {
         let Closed { at, content, ids, buffer_rows, newest_micros, bytes, ends_transaction } = closed;
         let (rows, schema_id, dead_letters) = match content {
             Content::Rows { rows, schema_id } => (rows, schema_id, false),
-            Content::Letters(faults) => {
-                let rows = letters::read(&self.client, &self.claim.source_id, &at.stream, &faults).await?;
+            Content::Letters(faults, overrides) => {
+                let rows = letters::read(&self.client, &self.claim.source_id, &at.stream, &faults, &overrides).await?;
                 (rows, letters::SCHEMA_ID, true)
             }
         };

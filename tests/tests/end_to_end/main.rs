@@ -3,11 +3,13 @@
 //! `make build` comes first: the host and the plugins are run as they lie in cargo's target folder.
 
 mod abi;
+mod altered;
 mod arrival;
 mod chaos;
 mod command_line;
 mod control;
 mod crashes;
+mod evolution;
 mod exclusive;
 mod fenced;
 mod foreign;
@@ -24,6 +26,8 @@ mod rest;
 mod services;
 mod sound;
 mod stalled;
+mod told;
+mod torture;
 
 use std::time::Duration;
 

@@ -19,6 +19,7 @@ use philotes_sdk::dead_letter;
 use philotes_sdk::{ChangeBatch, Error, ErrorKind, Offset, Result, StreamPartition};
 
 use super::Main;
+use crate::overrides;
 use crate::snapshot::now_ms;
 
 /// Who could not handle the record.
@@ -94,6 +95,13 @@ impl Letter {
             timestamp_micros: time.filter(|time| time.is_valid(0)).map(|time| time.value(0)),
             failed_micros: now_ms() * 1000,
         })
+    }
+
+    /// Takes columns out of a record of the source.
+    pub(crate) fn leave_out(&mut self, columns: &[&str]) {
+        if !columns.is_empty() {
+            self.record = overrides::without(&self.record, columns);
+        }
     }
 
     /// Roughly how much memory it holds.

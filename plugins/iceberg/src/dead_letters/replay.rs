@@ -16,7 +16,7 @@ use super::ranges::Ranges;
 use super::read::{self, Stored};
 use crate::catalog::{self, Catalog};
 use crate::config::Config;
-use crate::table::{Settings, Table};
+use crate::table::{Incoming, Settings, Table};
 use crate::template::Template;
 
 pub(crate) const REPLAY: &str = "replay";
@@ -75,7 +75,7 @@ pub(crate) async fn replay_in(
         .filter(|letter| letter.table_uuid == uuid && !done.contains(letter.sequence))
         .filter(|letter| wanted.as_ref().is_none_or(|wanted| wanted.contains(letter.sequence)))
         .collect();
-    let outcome = write(&mut table, &due).await;
+    let outcome = write(&mut table, &stream, &due).await;
     // What was not committed is nobody's.
     table.abandon().await;
     let columns = ["sequence", "position", "replayed"].map(str::to_owned).to_vec();
@@ -83,7 +83,7 @@ pub(crate) async fn replay_in(
 }
 
 /// Writes what can be written, and says of each letter what became of it.
-async fn write(table: &mut Table, due: &[Stored]) -> Result<Vec<Vec<String>>> {
+async fn write(table: &mut Table, stream: &StreamName, due: &[Stored]) -> Result<Vec<Vec<String>>> {
     let mut rows = Vec::new();
     let mut said = |letter: &Stored, what: String| {
         rows.push(vec![letter.sequence.to_string(), letter.position.clone(), what]);
@@ -92,7 +92,8 @@ async fn write(table: &mut Table, due: &[Stored]) -> Result<Vec<Vec<String>>> {
     let mut groups: Vec<(RecordBatch, Vec<&Stored>)> = Vec::new();
     for letter in due {
         let row = match &letter.arrow {
-            Some(bytes) => letter::from_ipc(bytes),
+            // As the connector has columns now: what was dropped or renamed since then too.
+            Some(bytes) => letter::from_ipc(bytes).and_then(|row| table.shaped(stream, &row)),
             None if letter.origin == Origin::Source.name() => Err(Error::data(
                 "the source could not make a row of it; correct the record and insert it at the source again",
             )),
@@ -115,8 +116,8 @@ async fn write(table: &mut Table, due: &[Stored]) -> Result<Vec<Vec<String>>> {
         }
     }
     let mut written = Vec::new();
-    for (id, (batch, letters)) in (0..).zip(&groups) {
-        let sifted = table.sift(id, batch).await?;
+    for (schema_id, (rows, letters)) in (0..).zip(&groups) {
+        let sifted = table.sift(&Incoming { stream, schema_id, rows, late: true }).await?;
         let mut good: Vec<u64> = letters.iter().map(|letter| letter.sequence).collect();
         for (row, error) in sifted.bad.iter().rev() {
             good.remove(*row);

@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Fields, TimeUnit};
 use iceberg::spec::{ListType, MapType, NestedField, NestedFieldRef, PrimitiveType, StructType, Type};
-use philotes_sdk::batch::META_SOURCE_TYPE;
+use philotes_sdk::batch::{META_COMMENT, META_SOURCE_TYPE};
 use philotes_sdk::{Error, Result};
 
 use super::path;
 
-const EXTENSION: &str = "ARROW:extension:name";
-const UUID_EXTENSION: &str = "arrow.uuid";
+/// Field metadata: the name of Arrow's extension type.
+pub(crate) const UUID_EXTENSION: &str = "ARROW:extension:name";
+/// That of UUIDs.
+pub(crate) const UUID_EXTENSION_NAME: &str = "arrow.uuid";
 const ALLOWED: &str = "boolean, int8, int16, int32, int64, float32, float64, decimal128 with a precision of 1 to 38 and \
     a scale of 0 to the precision, date32, time64 in microseconds, timestamp in microseconds with zone UTC or without, \
     utf8, large_utf8, binary, large_binary, fixed_size_binary, list, struct, map";
@@ -43,8 +45,13 @@ pub(super) fn optional_fields(fields: &Fields, parent: &str, ids: &mut Ids) -> R
 pub(super) fn optional_field(field: &Field, id: i32, parent: &str, ids: &mut Ids) -> Result<NestedFieldRef> {
     let r#type = field_type(field, &path(parent, field.name()), ids)?;
     let mut nested = NestedField::optional(id, field.name(), r#type);
-    nested.doc = field.metadata().get(META_SOURCE_TYPE).cloned();
+    nested.doc = doc(field);
     Ok(Arc::new(nested))
+}
+
+/// What a column's field says of it: its comment at the source, else the name of its type there.
+pub(super) fn doc(field: &Field) -> Option<String> {
+    field.metadata().get(META_COMMENT).or_else(|| field.metadata().get(META_SOURCE_TYPE)).cloned()
 }
 
 fn field_type(field: &Field, at: &str, ids: &mut Ids) -> Result<Type> {
@@ -135,6 +142,7 @@ fn is_utc(zone: &str) -> bool {
     matches!(zone, "UTC" | "+00:00")
 }
 
-fn is_uuid(field: &Field) -> bool {
-    field.metadata().get(EXTENSION).is_some_and(|name| name == UUID_EXTENSION)
+/// Whether sixteen bytes are a UUID.
+pub(crate) fn is_uuid(field: &Field) -> bool {
+    field.metadata().get(UUID_EXTENSION).is_some_and(|name| name == UUID_EXTENSION_NAME)
 }

@@ -3,15 +3,21 @@
 //! The type map, the names that a table cannot have, schema evolution and the projection of batches live here. It
 //! knows no catalog and commits nothing: [`evolve`] only says what the schema should become.
 
+mod change;
 mod evolve;
 mod map;
+mod matching;
+mod numbers;
 mod projection;
 
 use arrow::datatypes::Schema as ArrowSchema;
 use iceberg::spec::{Schema, Type};
 use philotes_sdk::{Error, Result};
 
-pub(crate) use evolve::{Change, evolve};
+pub(crate) use change::{Change, What};
+pub(crate) use evolve::{Fitted, Policy, Wish, evolve, lies_within};
+pub(crate) use map::{UUID_EXTENSION, UUID_EXTENSION_NAME, is_uuid};
+pub(crate) use numbers::{Numbers, property as numbers_property};
 pub(crate) use projection::Projection;
 
 /// Names of Iceberg's own metadata columns, which no column of a table may have.
@@ -60,14 +66,21 @@ fn build(builder: iceberg::spec::SchemaBuilder) -> Result<Schema> {
     builder.build().map_err(|e| Error::data("the columns make no valid Iceberg schema").with_source(e))
 }
 
+/// Whether no column of a table may have this name.
+pub(crate) fn is_reserved(name: &str) -> bool {
+    RESERVED.iter().any(|reserved| reserved.eq_ignore_ascii_case(name))
+}
+
 /// Refuses what no top level of a table can hold. Structs are checked by the type map as it descends.
 fn check_columns(arrow: &ArrowSchema) -> Result<()> {
     for field in arrow.fields() {
-        if RESERVED.iter().any(|reserved| reserved.eq_ignore_ascii_case(field.name())) {
+        if is_reserved(field.name()) {
             return Err(Error::data(format!(
-                "column {:?}: the name is reserved by Iceberg; reserved are {}",
+                "column {:?}: the name is reserved by Iceberg; reserved are {}. The sink's key `columns` gives it another: \
+                 columns: {{<stream>: {{{}: {{name: …}}}}}}",
                 field.name(),
-                RESERVED.join(", ")
+                RESERVED.join(", "),
+                field.name()
             )));
         }
     }

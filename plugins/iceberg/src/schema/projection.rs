@@ -2,6 +2,7 @@
 //! batch has no such column. Only lossless conversions happen, and what a type cannot hold is refused rather than
 //! written wrongly. The schema itself is never changed here; see [`evolve`](super::evolve()).
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use arrow::array::{
     Array, ArrayRef, AsArray, Decimal128Array, ListArray, MapArray, RecordBatch, RecordBatchOptions, StructArray,
     new_null_array,
 };
+use arrow::buffer::NullBuffer;
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{
     DataType, Decimal128Type, Field, FieldRef, Fields, Schema as ArrowSchema, SchemaRef, Time64MicrosecondType,
@@ -33,6 +35,7 @@ pub(crate) struct Projection {
 /// Where a field of the table comes from.
 #[derive(Debug)]
 struct Column {
+    id: i32,
     name: String,
     required: bool,
     source: Source,
@@ -81,10 +84,38 @@ impl Projection {
     /// Data: a column that the table lacks or holds with another type, a required column that the batch lacks.
     pub(crate) fn new(table: &Schema, arrow: &ArrowSchema) -> Result<Self> {
         check_columns(arrow)?;
+        let columns = columns(table.as_struct().fields(), arrow.fields(), "")?;
+        Self::of(table, columns)
+    }
+
+    /// The same where it is known which field each column is.
+    ///
+    /// # Errors
+    /// As [`Projection::new`].
+    pub(crate) fn onto(table: &Schema, arrow: &ArrowSchema, fields: &[i32]) -> Result<Self> {
+        check_columns(arrow)?;
+        let (table_fields, incoming) = (table.as_struct().fields(), arrow.fields());
+        map::check_names(incoming, "")?;
+        let mut sources: Vec<Option<usize>> = vec![None; table_fields.len()];
+        for (index, field) in incoming.iter().enumerate() {
+            let target = fields.get(index).and_then(|id| table_fields.iter().position(|f| f.id == *id));
+            sources[target.ok_or_else(|| unknown(field, ""))?] = Some(index);
+        }
+        Self::of(table, from_sources(table_fields, incoming, sources, "")?)
+    }
+
+    fn of(table: &Schema, columns: Vec<Column>) -> Result<Self> {
         let schema = schema_to_arrow_schema(table)
             .map_err(|e| Error::data("the table's schema cannot be written as Arrow").with_source(e))?;
-        let columns = columns(table.as_struct().fields(), arrow.fields(), "")?;
         Ok(Self { schema: Arc::new(schema), columns })
+    }
+
+    /// The required fields in which rows have NULL. Values are not looked at, so that those of a column that is still to be
+    /// converted may come.
+    pub(crate) fn nulls(&self, batch: &RecordBatch) -> BTreeSet<i32> {
+        let mut found = BTreeSet::new();
+        self.columns.iter().for_each(|column| column.nulls(batch.columns(), None, &mut found));
+        found
     }
 
     /// The same rows as the table's.
@@ -112,9 +143,23 @@ fn columns(table: &[NestedFieldRef], incoming: &Fields, parent: &str) -> Result<
     for (index, field) in incoming.iter().enumerate() {
         match position(table.iter().map(|f| f.name.as_str()), field.name(), parent)? {
             Some(target) => sources[target] = Some(index),
-            None => return Err(Error::data(format!("column {:?} is not in the table", path(parent, field.name())))),
+            None => return Err(unknown(field, parent)),
         }
     }
+    from_sources(table, incoming, sources, parent)
+}
+
+fn unknown(field: &Field, parent: &str) -> Error {
+    Error::data(format!("column {:?} is not in the table", path(parent, field.name())))
+}
+
+/// The fields of the table, where it is known which columns they come from.
+fn from_sources(
+    table: &[NestedFieldRef],
+    incoming: &Fields,
+    sources: Vec<Option<usize>>,
+    parent: &str,
+) -> Result<Vec<Column>> {
     table
         .iter()
         .zip(sources)
@@ -125,7 +170,7 @@ fn columns(table: &[NestedFieldRef], incoming: &Fields, parent: &str) -> Result<
                 None if field.required => {
                     Err(Error::data(format!("column {at:?} is required by the table and missing from the batch")))
                 }
-                None => Ok(Column { name: at, required: false, source: Source::Missing }),
+                None => Ok(Column { id: field.id, name: at, required: false, source: Source::Missing }),
             }
         })
         .collect()
@@ -154,7 +199,7 @@ fn column(table: &NestedFieldRef, index: usize, incoming: &Field, at: String) ->
         },
         (r#type, _) => return Err(evolve::incompatible(r#type, incoming, &at)),
     };
-    Ok(Column { name: at, required: table.required, source: Source::Field(index, plan) })
+    Ok(Column { id: table.id, name: at, required: table.required, source: Source::Field(index, plan) })
 }
 
 fn cast(table: &PrimitiveType, incoming: &DataType) -> Cast {
@@ -185,6 +230,36 @@ fn cast(table: &PrimitiveType, incoming: &DataType) -> Cast {
 }
 
 impl Column {
+    /// Adds the required fields in which rows have NULL that lie in something that is not NULL.
+    fn nulls(&self, siblings: &[ArrayRef], parent: Option<&NullBuffer>, found: &mut BTreeSet<i32>) {
+        let Source::Field(index, plan) = &self.source else { return };
+        let array = &siblings[*index];
+        let together = NullBuffer::union(parent, array.nulls());
+        let count = |nulls: Option<&NullBuffer>| nulls.map_or(0, NullBuffer::null_count);
+        if self.required && count(together.as_ref()) > count(parent) {
+            found.insert(self.id);
+        }
+        match plan {
+            Plan::Primitive { .. } => {}
+            Plan::Struct(columns) => {
+                let fields = array.as_struct().columns();
+                columns.iter().for_each(|column| column.nulls(fields, together.as_ref(), found));
+            }
+            Plan::List(element) => {
+                let list = array.as_list::<i32>();
+                let range = span(list.offsets());
+                element.nulls(&[list.values().slice(range.start, range.len())], None, found);
+            }
+            Plan::Map { key, value } => {
+                let map = array.as_map();
+                let range = span(map.offsets());
+                let entries = map.entries().slice(range.start, range.len());
+                key.nulls(entries.columns(), None, found);
+                value.nulls(entries.columns(), None, found);
+            }
+        }
+    }
+
     /// The field's array, made from the arrays beside it. `hidden` rows are NULL because what they lie in is NULL.
     fn array(&self, siblings: &[ArrayRef], field: &FieldRef, rows: usize, hidden: usize) -> Result<ArrayRef> {
         match &self.source {
@@ -195,7 +270,7 @@ impl Column {
 
     fn apply(&self, plan: &Plan, array: &ArrayRef, target: &DataType, hidden: usize) -> Result<ArrayRef> {
         if self.required && array.null_count() > hidden {
-            return Err(self.fault(array.null_count() - hidden, "NULL, and the column is required"));
+            return Err(self.fault(array.null_count() - hidden, "NULL, and the column is required by the table"));
         }
         match (plan, target) {
             (Plan::Primitive { cast, check }, _) => self.primitive(cast, check, array, target),

@@ -5,8 +5,9 @@ use arrow::datatypes::Schema;
 use philotes_sdk::batch::reserved_fields;
 use philotes_sdk::{ChangeBatch, Error, ErrorKind, Result};
 
-use super::Table;
+use super::{Incoming, Table};
 use crate::dead_letters::{self, Letter, Main, Ranges, Sifted, read_intent};
+use crate::overrides::Conversion;
 
 impl Table {
     /// Writes rows; those that cannot be written become letters, where the connector tolerates that.
@@ -16,7 +17,7 @@ impl Table {
             Err(error) if error.kind() == ErrorKind::Data && tolerant => {}
             outcome => return outcome,
         }
-        let sifted = self.sift(batch.schema_id, &batch.rows).await?;
+        let sifted = self.sift(&Incoming::of(batch)).await?;
         let letters = sifted.bad.iter().map(|(row, error)| Letter::of_row(batch, *row, error));
         let letters = letters.collect::<Result<Vec<_>>>()?;
         if let Some(good) = &sifted.good {
@@ -34,16 +35,25 @@ impl Table {
     }
 
     async fn write_all(&mut self, batch: &ChangeBatch) -> Result<()> {
-        let prepared = self.prepare(batch.schema_id, &batch.rows.schema()).await;
-        prepared.map_err(|e| e.context(format!("stream {}", batch.at.stream)))?;
-        let projected = self.project(batch.schema_id, &batch.rows);
+        let incoming = Incoming::of(batch);
+        let prepared = self.converted(&incoming).await;
+        let conversion = prepared.map_err(|e| e.context(format!("stream {}", batch.at.stream)))?;
+        let projected = self.project(batch.schema_id, &conversion, &batch.rows);
         let rows = projected.map_err(|e| e.context(format!("{}, offset {}", batch.at, batch.offset.as_str())))?;
         self.take_in(&rows).await
     }
 
-    fn project(&self, schema_id: u64, rows: &RecordBatch) -> Result<RecordBatch> {
+    /// Makes the table take such rows, and gives back how they are converted.
+    async fn converted(&mut self, incoming: &Incoming<'_>) -> Result<Conversion> {
+        let conversion = Conversion::new(self.columns_of(incoming.stream), incoming.rows.schema_ref())?;
+        self.prepare(incoming, &conversion).await?;
+        Ok(conversion)
+    }
+
+    fn project(&self, schema_id: u64, conversion: &Conversion, rows: &RecordBatch) -> Result<RecordBatch> {
         let projection = self.open.as_ref().and_then(|open| open.projections.get(&schema_id));
-        projection.ok_or_else(|| Error::internal("rows of a schema that was not prepared"))?.project(rows)
+        let projection = projection.ok_or_else(|| Error::internal("rows of a schema that was not prepared"))?;
+        projection.project(&conversion.apply(rows)?)
     }
 
     /// Takes rows in that were projected to the table's schema.
@@ -57,21 +67,23 @@ impl Table {
     }
 
     /// Parts rows into those that can be written, projected, and the others; creates or alters the table as for any rows.
-    pub(crate) async fn sift(&mut self, schema_id: u64, rows: &RecordBatch) -> Result<Sifted> {
-        let mut prepared = self.prepare(schema_id, &rows.schema()).await;
+    pub(crate) async fn sift(&mut self, incoming: &Incoming<'_>) -> Result<Sifted> {
+        let mut prepared = self.converted(incoming).await;
         if self.base.is_some() && prepared.as_ref().is_err_and(|error| error.kind() == ErrorKind::Data) {
             // Somebody may have altered the table since it was loaded.
             self.reload().await?;
-            prepared = self.prepare(schema_id, &rows.schema()).await;
+            prepared = self.converted(incoming).await;
         }
-        match prepared {
-            Ok(()) => {}
+        let conversion = match prepared {
+            Ok(conversion) => conversion,
             // The schema itself: no row of it can be written.
-            Err(error) if error.kind() == ErrorKind::Data => return Ok(Sifted::nothing_of(rows.num_rows(), &error)),
+            Err(error) if error.kind() == ErrorKind::Data => {
+                return Ok(Sifted::nothing_of(incoming.rows.num_rows(), &error));
+            }
             Err(error) => return Err(error),
-        }
-        dead_letters::sift(rows, |part| {
-            let projected = self.project(schema_id, part)?;
+        };
+        dead_letters::sift(incoming.rows, |part| {
+            let projected = self.project(incoming.schema_id, &conversion, part)?;
             if let Some(open) = &self.open {
                 open.writer.accepts(&projected)?;
             }

@@ -1,6 +1,7 @@
 //! The sink on real files and a catalog that can fail in every way a catalog can.
 
 mod conformance;
+mod evolution;
 mod faulty;
 mod foreign;
 mod formats;
@@ -9,6 +10,7 @@ mod layouts;
 mod letters;
 mod operator;
 mod orphans;
+mod overridden;
 mod protocol;
 mod tables;
 mod unsent;
@@ -27,7 +29,7 @@ use philotes_sdk::{ChangeBatch, ErrorKind, Flushed, Offset, Sink, StreamName, St
 use crate::base::Base;
 use crate::catalog::sql::SqlCatalog;
 use crate::catalog::{Catalog, LoadedTable};
-use crate::config::{CatalogConfig, Config, Mode, SqlCatalogConfig};
+use crate::config::{CatalogConfig, Config, DroppedColumns, Evolve, Mode, SqlCatalogConfig};
 use crate::sink::IcebergSink;
 use crate::storage::Files;
 use faulty::FaultyCatalog;
@@ -58,6 +60,9 @@ impl Lake {
             snapshots: None,
             dead_letters: "cdc.dead_letters".into(),
             target_file_size: "128MiB".into(),
+            evolve: Evolve::Additive,
+            dropped_columns: DroppedColumns::Keep,
+            columns: BTreeMap::new(),
         };
         Self { folder, config }
     }

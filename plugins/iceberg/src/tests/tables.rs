@@ -9,7 +9,7 @@ use philotes_sdk::{ErrorKind, Sink};
 use super::faulty::Fault;
 use super::*;
 
-fn names(metadata: &iceberg::spec::TableMetadata) -> Vec<String> {
+pub(super) fn names(metadata: &iceberg::spec::TableMetadata) -> Vec<String> {
     metadata.current_schema().as_struct().fields().iter().map(|field| field.name.clone()).collect()
 }
 

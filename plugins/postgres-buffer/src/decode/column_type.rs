@@ -3,7 +3,34 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, TimeUnit};
-use philotes_sdk::batch::UTC;
+use philotes_sdk::batch::{META_SOURCE_TYPE, UTC};
+use serde::Deserialize;
+
+/// As many as PostgreSQL allows.
+const MAX_DIMENSIONS: u8 = 6;
+
+/// A column as somebody told it: the row's metadata, the source's catalog, or the configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub(crate) struct ToldColumn {
+    pub(crate) name: String,
+    /// As `format_type` prints it; of a domain the type beneath it.
+    #[serde(rename = "type")]
+    pub(crate) type_name: String,
+    /// `attnum`.
+    #[serde(default)]
+    pub(crate) number: Option<i32>,
+    #[serde(default)]
+    pub(crate) comment: Option<String>,
+    /// Of json and its arrays: each value is a JSON string that holds the value's own text.
+    #[serde(default)]
+    pub(crate) text: bool,
+    /// How many dimensions an array was declared with, where that is more than one.
+    #[serde(default)]
+    pub(crate) dimensions: Option<u8>,
+    /// The fields of a composite type, also where the column is an array of it.
+    #[serde(default)]
+    pub(crate) fields: Vec<Self>,
+}
 
 /// How a column's values are read and what they become.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,25 +45,66 @@ pub(crate) enum ColumnType {
     /// Whatever has no better counterpart, as PostgreSQL prints it.
     Text,
     Json,
+    /// JSON whose own text stands in a string: PostgreSQL's `json` keeps what `jsonb` would not.
+    JsonText,
     Date,
     Time,
     Timestamp,
     TimestampTz,
+    /// A timestamp without a zone that is told to be in UTC.
+    TimestampUtc,
     Uuid,
     Bytea,
     List(Box<Self>),
+    Struct(Vec<Member>),
+}
+
+/// A field of a composite type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Member {
+    pub(crate) name: String,
+    pub(crate) source_type: String,
+    pub(crate) kind: ColumnType,
 }
 
 impl ColumnType {
+    /// The type of a column that was told.
+    pub(crate) fn told(column: &ToldColumn) -> Self {
+        let mut kind = Self::of(&column.type_name);
+        // PostgreSQL's type is the same whatever the number of dimensions.
+        let array = matches!(kind, Self::List(_));
+        while let Self::List(element) = kind {
+            kind = *element;
+        }
+        if !column.fields.is_empty() {
+            let member = |field: &ToldColumn| Member {
+                name: field.name.clone(),
+                source_type: field.type_name.clone(),
+                kind: Self::told(field),
+            };
+            kind = Self::Struct(column.fields.iter().map(member).collect());
+        } else if kind == Self::Json && column.text {
+            kind = Self::JsonText;
+        }
+        for _ in 0..if array { column.dimensions.unwrap_or(1).clamp(1, MAX_DIMENSIONS) } else { 0 } {
+            kind = Self::List(Box::new(kind));
+        }
+        kind
+    }
+
     /// The type of a name as `format_type` or `pg_type` print it: `numeric(10,2)`, `timestamp(3) with time zone`,
     /// `int4`, `_text`, `integer[]`. A name that is not known means text.
     pub(crate) fn of(name: &str) -> Self {
+        Self::known(name).unwrap_or(Self::Text)
+    }
+
+    /// The same; `None` where the name is not known. An array of what is not known is known to be an array.
+    pub(crate) fn known(name: &str) -> Option<Self> {
         let name = name.trim();
         let name = name.strip_prefix("pg_catalog.").unwrap_or(name);
         if let Some(element) = name.strip_suffix("[]").or_else(|| name.strip_prefix('_')) {
             let element = Self::of(element);
-            // PostgreSQL's type is the same whatever the number of dimensions.
-            return if matches!(element, Self::List(_)) { element } else { Self::List(Box::new(element)) };
+            return Some(if matches!(element, Self::List(_)) { element } else { Self::List(Box::new(element)) });
         }
         // The modifier may stand in the middle: timestamp(3) with time zone.
         let (base, modifier) = match name.split_once('(') {
@@ -46,7 +114,7 @@ impl ColumnType {
             }
             None => (name.to_owned(), None),
         };
-        match base.to_ascii_lowercase().as_str() {
+        Some(match base.to_ascii_lowercase().as_str() {
             "boolean" | "bool" => Self::Boolean,
             "smallint" | "integer" | "int" | "int2" | "int4" | "smallserial" | "serial" => Self::Int32,
             "bigint" | "int8" | "bigserial" | "oid" => Self::Int64,
@@ -60,8 +128,9 @@ impl ColumnType {
             "timestamptz" | "timestamp with time zone" => Self::TimestampTz,
             "uuid" => Self::Uuid,
             "bytea" => Self::Bytea,
-            _ => Self::Text,
-        }
+            "text" | "character varying" | "varchar" | "character" | "char" | "bpchar" => Self::Text,
+            _ => return None,
+        })
     }
 
     /// The Arrow type.
@@ -73,14 +142,15 @@ impl ColumnType {
             Self::Float32 => DataType::Float32,
             Self::Float64 => DataType::Float64,
             Self::Decimal(precision, scale) => DataType::Decimal128(*precision, *scale),
-            Self::Text | Self::Json => DataType::Utf8,
+            Self::Text | Self::Json | Self::JsonText => DataType::Utf8,
             Self::Date => DataType::Date32,
             Self::Time => DataType::Time64(TimeUnit::Microsecond),
             Self::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
-            Self::TimestampTz => DataType::Timestamp(TimeUnit::Microsecond, Some(UTC.into())),
+            Self::TimestampTz | Self::TimestampUtc => DataType::Timestamp(TimeUnit::Microsecond, Some(UTC.into())),
             Self::Uuid => DataType::FixedSizeBinary(16),
             Self::Bytea => DataType::Binary,
             Self::List(element) => DataType::List(Arc::new(element.field("item"))),
+            Self::Struct(members) => DataType::Struct(members.iter().map(Member::field).collect()),
         }
     }
 
@@ -89,10 +159,21 @@ impl ColumnType {
         let field = Field::new(name, self.arrow(), true);
         let extension = match self {
             Self::Uuid => "arrow.uuid",
-            Self::Json => "arrow.json",
+            Self::Json | Self::JsonText => "arrow.json",
             _ => return field,
         };
         field.with_metadata([("ARROW:extension:name".to_owned(), extension.to_owned())].into())
+    }
+
+    /// How values told as this type are read where the configuration says another one.
+    pub(crate) fn read_as(&self, wanted: &Self) -> Self {
+        match (self, wanted) {
+            (Self::Timestamp, Self::TimestampTz) => Self::TimestampUtc,
+            // The text is the JSON.
+            (Self::Text | Self::JsonText, Self::Json) => Self::JsonText,
+            (Self::List(told), Self::List(wanted)) => Self::List(Box::new(told.read_as(wanted))),
+            _ => wanted.clone(),
+        }
     }
 
     /// The type that holds the values of both without changing one, where it is one of the two.
@@ -103,11 +184,31 @@ impl ColumnType {
             (Self::Int64, Self::Int32) | (Self::Float64, Self::Float32) => (other, self),
             (Self::Decimal(p, s), Self::Decimal(q, t)) if s == t => return Some(Self::Decimal(*p.max(q), *s)),
             (Self::List(a), Self::List(b)) => return a.wider(b).map(|element| Self::List(Box::new(element))),
+            (Self::Struct(a), Self::Struct(b)) => return wider_members(a, b).map(Self::Struct),
             _ => return None,
         };
         debug_assert_ne!(narrow, wide);
         Some(wide.clone())
     }
+}
+
+impl Member {
+    pub(crate) fn field(&self) -> Field {
+        let mut field = self.kind.field(&self.name);
+        field.metadata_mut().insert(META_SOURCE_TYPE.to_owned(), self.source_type.clone());
+        field
+    }
+}
+
+/// The members that are told last, each as wide as it was told before.
+fn wider_members(known: &[Member], told: &[Member]) -> Option<Vec<Member>> {
+    told.iter()
+        .map(|member| {
+            let before = known.iter().find(|before| before.name == member.name);
+            let kind = before.map_or(Some(member.kind.clone()), |before| before.kind.wider(&member.kind))?;
+            Some(Member { kind, ..member.clone() })
+        })
+        .collect()
 }
 
 /// numeric(p,s) where 38 digits hold it. PostgreSQL 15 allows a negative scale, and one above the precision.
@@ -170,6 +271,23 @@ mod tests {
         ] {
             assert_eq!(ColumnType::of(name), expected, "{name}");
         }
+    }
+
+    /// docs/TYPES.md says what the code does.
+    #[test]
+    fn the_documented_types_are_these() {
+        let document = include_str!("../../../../docs/TYPES.md");
+        let rows = document.lines().filter(|line| line.starts_with("| `"));
+        let mut types = 0;
+        for row in rows {
+            let mut cells = row.split('|').map(str::trim).skip(1);
+            let (names, arrow) = (cells.next().unwrap(), cells.next().unwrap().trim_matches('`'));
+            for name in names.split("`, `").map(|name| name.trim_matches('`')) {
+                assert_eq!(ColumnType::of(name).arrow().to_string(), arrow, "{name}");
+                types += 1;
+            }
+        }
+        assert!(types > 60, "only {types} types");
     }
 
     #[test]

@@ -5,6 +5,8 @@
 
 mod column;
 mod column_type;
+mod description;
+mod infer;
 pub(crate) mod json;
 mod scalar;
 
@@ -12,17 +14,18 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, StringBuilder, TimestampMicrosecondBuilder};
+use arrow::array::{
+    ArrayRef, ListBuilder, RecordBatch, RecordBatchOptions, StringBuilder, TimestampMicrosecondBuilder,
+};
 use arrow::datatypes::{Schema, SchemaRef};
-use philotes_sdk::batch::{META_KEY, META_STREAM, RESERVED_PREFIX, UTC, reserved_fields};
+use philotes_sdk::batch::{META_KEY, META_RELATION, META_STREAM, UTC, reserved_fields, unchanged_field};
 use philotes_sdk::{Error, Result, StreamName};
-use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use crate::copy::Row;
 use crate::ranges::{self, Range};
-use column::Column;
-use column_type::ColumnType;
+use column::{Column, Description};
+pub(crate) use column_type::{ColumnType, ToldColumn};
+pub(crate) use description::{Override, Overrides};
 use json::{Entry, Scanner, Value};
 
 /// Why a value was not taken. It says nothing of the value itself.
@@ -41,23 +44,6 @@ impl Refusal {
         self.column.get_or_insert_with(|| column.to_owned());
         self
     }
-}
-
-/// A column as somebody told it: the row's metadata or the source's catalog.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub(crate) struct ToldColumn {
-    pub(crate) name: String,
-    #[serde(rename = "type")]
-    pub(crate) type_name: String,
-}
-
-#[derive(Deserialize)]
-struct Metadata<'a> {
-    #[serde(borrow, default)]
-    columns: Option<&'a RawValue>,
-    /// The key of a deleted row, as an object, where the row itself is not known.
-    #[serde(borrow, default)]
-    key: Option<&'a RawValue>,
 }
 
 /// What became of a row.
@@ -84,6 +70,15 @@ pub(crate) struct Built {
     pub(crate) newest_micros: i64,
 }
 
+/// What a row's object lacks.
+#[derive(Clone, Copy)]
+enum Lacking<'a> {
+    /// It is null, or not known and does not matter.
+    Null,
+    /// It was not sent, because it did not change; the row before may have it.
+    Unchanged { before: Option<&'a str> },
+}
+
 /// Decodes the rows of one stream.
 pub(crate) struct StreamDecoder {
     stream: StreamName,
@@ -102,12 +97,21 @@ pub(crate) struct StreamDecoder {
     known: Option<(Option<String>, Vec<u8>)>,
     known_is_current: bool,
     told_text: String,
+    /// What the columns' numbers belong to, where they have some.
+    relation: Option<String>,
+    /// What the configuration says of columns, and of which none was met so far.
+    overrides: Arc<Overrides>,
+    unmet: HashSet<String>,
     /// Whether a catalog can be asked, and for which columns it has been in vain.
     catalog: bool,
     unknown: HashSet<String>,
     operations: StringBuilder,
     timestamps: TimestampMicrosecondBuilder,
     lsns: StringBuilder,
+    /// The columns that rows left out, once one did.
+    unchanged: Option<ListBuilder<StringBuilder>>,
+    /// What the row that is being appended leaves out.
+    left_out: Vec<usize>,
     rows: usize,
     ids: Vec<Range>,
     buffer_rows: u64,
@@ -121,7 +125,7 @@ pub(crate) struct StreamDecoder {
 
 impl StreamDecoder {
     /// A decoder that knows no column yet; `catalog` says whether [`Appended::TypesWanted`] can be answered.
-    pub(crate) fn new(stream: StreamName, catalog: bool) -> Self {
+    pub(crate) fn new(stream: StreamName, catalog: bool, overrides: Arc<Overrides>) -> Self {
         Self {
             stream,
             columns: Vec::new(),
@@ -134,11 +138,16 @@ impl StreamDecoder {
             known: None,
             known_is_current: false,
             told_text: String::new(),
+            relation: None,
+            unmet: overrides.keys().cloned().collect(),
+            overrides,
             catalog,
             unknown: HashSet::new(),
             operations: StringBuilder::with_capacity(0, 0),
             timestamps: TimestampMicrosecondBuilder::with_capacity(0).with_timezone(UTC),
             lsns: StringBuilder::with_capacity(0, 0),
+            unchanged: None,
+            left_out: Vec::new(),
             rows: 0,
             ids: Vec::new(),
             buffer_rows: 0,
@@ -177,14 +186,7 @@ impl StreamDecoder {
 
     /// Whether any column's type was inferred.
     pub(crate) fn inferred(&self) -> bool {
-        self.columns.iter().any(|column| column.source_type.is_none())
-    }
-
-    /// Takes in what the catalog says, with an empty batch; columns that it does not know will be inferred.
-    pub(crate) fn tell(&mut self, columns: &[ToldColumn]) -> Result<()> {
-        let unknown = std::mem::take(&mut self.unknown);
-        self.unknown = unknown.into_iter().filter(|name| columns.iter().all(|column| column.name != *name)).collect();
-        self.reconcile(columns).map(|_| ()).map_err(|refusal| self.refused(None, refusal))
+        self.columns.iter().any(Column::is_inferred)
     }
 
     /// Appends a row. After an error, and where [`Appended`] says so, the batch must be closed before the next one.
@@ -211,15 +213,17 @@ impl StreamDecoder {
         let after = row.after.map(utf8).transpose()?;
         let wanted = Refusal::new("an INSERT or UPDATE without after_data");
         let appended = match row.operation.unwrap_or_default() {
-            b"INSERT" => self.push(row, "INSERT", after.ok_or(wanted)?)?,
+            b"INSERT" => self.push(row, "INSERT", after.ok_or(wanted)?, Lacking::Null)?,
             b"UPDATE" => {
-                let after = after.ok_or(wanted)?;
+                let (after, lacking) = (after.ok_or(wanted)?, Lacking::Unchanged { before });
                 match before {
-                    Some(before) if self.key_changed(before, after)? => match self.push(row, "DELETE", before)? {
-                        Appended::Done => self.push(row, "INSERT", after)?,
-                        other => other,
-                    },
-                    _ => self.push(row, "UPDATE", after)?,
+                    Some(before) if self.key_changed(before, after)? => {
+                        match self.push(row, "DELETE", before, Lacking::Null)? {
+                            Appended::Done => self.push(row, "INSERT", after, lacking)?,
+                            other => other,
+                        }
+                    }
+                    _ => self.push(row, "UPDATE", after, lacking)?,
                 }
             }
             b"DELETE" => {
@@ -227,9 +231,9 @@ impl StreamDecoder {
                 let gone = before
                     .or(key.as_deref())
                     .ok_or(Refusal::new("a DELETE with neither before_data nor metadata.key"))?;
-                self.push(row, "DELETE", gone)?
+                self.push(row, "DELETE", gone, Lacking::Null)?
             }
-            b"TRUNCATE" => self.push(row, "TRUNCATE", "{}")?,
+            b"TRUNCATE" => self.push(row, "TRUNCATE", "{}", Lacking::Null)?,
             _ => return Err(Refusal::new("operation is none of INSERT, UPDATE, DELETE, TRUNCATE")),
         };
         if appended == Appended::Done {
@@ -242,8 +246,14 @@ impl StreamDecoder {
     }
 
     /// One row of the batch: the object's values and the reserved columns.
-    fn push(&mut self, row: &Row<'_>, operation: &'static str, object: &str) -> Result<Appended, Refusal> {
-        let filled = self.fill(object)?;
+    fn push(
+        &mut self,
+        row: &Row<'_>,
+        operation: &'static str,
+        object: &str,
+        lacking: Lacking<'_>,
+    ) -> Result<Appended, Refusal> {
+        let filled = self.fill(object, lacking)?;
         if filled != Appended::Done {
             return Ok(filled);
         }
@@ -253,13 +263,34 @@ impl StreamDecoder {
             Some(lsn) => self.lsns.append_value(utf8(lsn)?),
             None => self.lsns.append_null(),
         }
+        self.push_unchanged();
         self.rows += 1;
         // Values take about as much as their text; the reserved columns some thirty bytes.
         self.bytes += object.len() + 32;
         Ok(Appended::Done)
     }
 
-    fn fill(&mut self, object: &str) -> Result<Appended, Refusal> {
+    /// Notes what the row leaves out, and that it leaves nothing out where others did.
+    fn push_unchanged(&mut self) {
+        if self.left_out.is_empty() && self.unchanged.is_none() {
+            return;
+        }
+        let (rows, current) = (self.rows, &mut self.current);
+        let lists = self.unchanged.get_or_insert_with(|| {
+            *current = None;
+            let mut lists = ListBuilder::new(StringBuilder::new());
+            (0..rows).for_each(|_| lists.append_null());
+            lists
+        });
+        for column in &self.left_out {
+            lists.values().append_value(&self.columns[*column].name);
+        }
+        lists.append(!self.left_out.is_empty());
+        self.left_out.clear();
+    }
+
+    fn fill(&mut self, object: &str, lacking: Lacking<'_>) -> Result<Appended, Refusal> {
+        self.left_out.clear();
         let mut scanner = Scanner::enter(object, b'{')?;
         let (mut position, mut filled) = (0, 0);
         loop {
@@ -287,11 +318,33 @@ impl StreamDecoder {
             filled += 1;
         }
         if filled < self.columns.len() {
+            if let Lacking::Unchanged { before } = lacking {
+                self.leave_out(before)?;
+            }
             for column in self.columns.iter_mut().filter(|column| column.len() == self.rows) {
                 column.append_null();
             }
         }
         Ok(Appended::Done)
+    }
+
+    /// Takes what the row lacks from the row before, and notes what that lacks, too.
+    fn leave_out(&mut self, before: Option<&str>) -> Result<(), Refusal> {
+        let lacking = |column: &Column, rows| column.current && column.len() == rows;
+        if let Some(before) = before {
+            let mut scanner = Scanner::enter(before, b'{')?;
+            while let Some(Entry::Other(key)) = scanner.entry(b"")? {
+                let value = scanner.value()?;
+                if let Some(column) = self.index.get(key.as_ref()).copied()
+                    && lacking(&self.columns[column], self.rows)
+                {
+                    self.put(column, value)?;
+                }
+            }
+        }
+        let left_out = self.columns.iter().enumerate().filter(|(_, column)| lacking(column, self.rows));
+        self.left_out.extend(left_out.map(|(at, _)| at));
+        Ok(())
     }
 
     #[inline(always)]
@@ -301,10 +354,10 @@ impl StreamDecoder {
             return Err(Refusal::new("the row has the key twice").of(&column.name));
         }
         // An inferred column may become wider.
-        if column.source_type.is_none() {
-            let before = column.kind.clone();
+        if column.is_inferred() {
+            let before = column.told.kind.clone();
             column.append(value).map_err(|refusal| refusal.of(&column.name))?;
-            if column.kind != before {
+            if column.told.kind != before {
                 self.current = None;
             }
             return Ok(());
@@ -314,10 +367,23 @@ impl StreamDecoder {
 
     /// A key that is no column yet. One that is null does not become one: nothing tells its type.
     fn fill_unknown(&mut self, key: &str, value: Value<'_>) -> Result<Appended, Refusal> {
+        self.unmet.remove(key);
+        let description = match self.overrides.get(key) {
+            Some(Override::Drop) => return Ok(Appended::Done),
+            Some(Override::Type(kind, name)) => {
+                Some(Description { source_type: Some(name.clone()), ..Description::inferred(kind.clone()) })
+            }
+            None => None,
+        };
+        if let Some(description) = description {
+            self.add(key, description)?;
+            self.put(self.columns.len() - 1, value)?;
+            return Ok(Appended::Done);
+        }
         if self.catalog && self.unknown.insert(key.to_owned()) {
             return Ok(Appended::TypesWanted);
         }
-        let Some(kind) = column::infer(value).map_err(|refusal| refusal.of(key))? else { return Ok(Appended::Done) };
+        let Some(kind) = infer::infer(value) else { return Ok(Appended::Done) };
         if !self.inferred_said {
             self.inferred_said = true;
             tracing::warn!(
@@ -325,121 +391,9 @@ impl StreamDecoder {
                 "types of columns are inferred from values, for this column and maybe others: neither metadata.columns nor types_from tells them"
             );
         }
-        self.add(key, kind, None)?;
-        let column = self.columns.len() - 1;
-        self.put(column, value)?;
+        self.add(key, Description::inferred(kind))?;
+        self.put(self.columns.len() - 1, value)?;
         Ok(Appended::Done)
-    }
-
-    fn add(&mut self, name: &str, kind: ColumnType, source_type: Option<String>) -> Result<(), Refusal> {
-        if name.starts_with(RESERVED_PREFIX) {
-            return Err(Refusal::new("names that begin with _cdc_ are reserved").of(name));
-        }
-        self.index.insert(name.to_owned(), self.columns.len());
-        self.columns.push(Column::new(name, kind, source_type, self.rows));
-        self.current = None;
-        Ok(())
-    }
-
-    /// Takes in the row's metadata and key columns, or those that are known where it does not send them.
-    fn take_description(&mut self, row: &Row<'_>) -> Result<Appended, Refusal> {
-        let known = if row.known { self.known.take() } else { None };
-        let (metadata, key) = match &known {
-            Some((metadata, key)) => (metadata.as_deref().map(str::as_bytes), &key[..]),
-            None => (row.metadata, row.key_columns.unwrap_or_default()),
-        };
-        let mut taken = Ok(Appended::Done);
-        if let Some(metadata) = metadata {
-            taken = self.take_metadata(metadata);
-        }
-        if taken == Ok(Appended::Done) {
-            taken = self.take_key(key);
-        }
-        self.known_is_current = known.is_some() && taken == Ok(Appended::Done);
-        self.known = known.or(self.known.take());
-        taken
-    }
-
-    fn take_metadata(&mut self, text: &[u8]) -> Result<Appended, Refusal> {
-        if self.metadata.as_ref().is_some_and(|last| last.as_bytes() == text) {
-            return Ok(Appended::Done);
-        }
-        let text = utf8(text)?;
-        // A writer's metadata may be anything; only an object can have columns.
-        let told = serde_json::from_str::<Metadata<'_>>(text).ok().and_then(|metadata| metadata.columns);
-        if let Some(told) = told
-            && told.get() != self.told_text
-        {
-            let columns: Vec<ToldColumn> = serde_json::from_str(told.get())
-                .map_err(|_| Refusal::new("metadata.columns is no array of {name, type, nullable}"))?;
-            if self.reconcile(&columns)? == Appended::CloseFirst {
-                return Ok(Appended::CloseFirst);
-            }
-            told.get().clone_into(&mut self.told_text);
-        }
-        self.metadata = Some(text.to_owned());
-        Ok(Appended::Done)
-    }
-
-    /// Makes the columns hold what was told: new ones are added, types widened where both are held by one of them, and
-    /// replaced where not. A column that is no longer told stays, null from now on.
-    fn reconcile(&mut self, told: &[ToldColumn]) -> Result<Appended, Refusal> {
-        let mut retyped = Vec::new();
-        for column in told {
-            let kind = ColumnType::of(&column.type_name);
-            let Some(at) = self.index.get(&column.name).copied() else { continue };
-            let known = &self.columns[at];
-            let wide = if known.source_type.is_some() { known.kind.wider(&kind) } else { None };
-            let (kind, name) = match wide {
-                Some(wide) if wide == known.kind => continue,
-                Some(wide) => (wide, column.type_name.clone()),
-                None => (kind, column.type_name.clone()),
-            };
-            retyped.push((at, kind, name));
-        }
-        if !retyped.is_empty() && self.rows > 0 {
-            return Ok(Appended::CloseFirst);
-        }
-        for (at, kind, name) in retyped {
-            self.columns[at].retype(kind, Some(name));
-            self.current = None;
-        }
-        for column in told {
-            if !self.index.contains_key(&column.name) {
-                self.add(&column.name, ColumnType::of(&column.type_name), Some(column.type_name.clone()))?;
-            }
-        }
-        Ok(Appended::Done)
-    }
-
-    fn take_key(&mut self, text: &[u8]) -> Result<Appended, Refusal> {
-        if self.key_text == text {
-            return Ok(Appended::Done);
-        }
-        let key: Vec<String> = match text {
-            b"" | b"null" => Vec::new(),
-            text => serde_json::from_slice(text).map_err(|_| Refusal::new("key_columns is no array of names"))?,
-        };
-        if key != self.key {
-            if self.rows > 0 {
-                return Ok(Appended::CloseFirst);
-            }
-            self.key = key;
-            self.current = None;
-        }
-        self.key_text = text.to_vec();
-        Ok(Appended::Done)
-    }
-
-    /// The object `metadata.key` of the row's metadata.
-    fn key_of_metadata(&self, row: &Row<'_>) -> Option<String> {
-        let told = match &self.known {
-            Some((metadata, _)) if row.known => metadata.is_some(),
-            _ => row.metadata.is_some(),
-        };
-        let metadata = self.metadata.as_deref().filter(|_| told)?;
-        let key = serde_json::from_str::<Metadata<'_>>(metadata).ok().and_then(|metadata| metadata.key);
-        key.map(|key| key.get().to_owned())
     }
 
     fn key_changed(&self, before: &str, after: &str) -> Result<bool, Refusal> {
@@ -472,9 +426,13 @@ impl StreamDecoder {
         arrays.push(Arc::new(self.operations.finish().slice(0, rows)));
         arrays.push(Arc::new(self.timestamps.finish().with_timezone(UTC).slice(0, rows)));
         arrays.push(Arc::new(self.lsns.finish().slice(0, rows)));
+        if let Some(lists) = &mut self.unchanged {
+            arrays.push(Arc::new(lists.finish().slice(0, rows)));
+        }
         if rows == 0 {
             return Ok(None);
         }
+        self.warn_of_unmet();
         let (schema, schema_id) = self.schema();
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         let batch = RecordBatch::try_new_with_options(schema, arrays, &options).map_err(|e| {
@@ -489,18 +447,31 @@ impl StreamDecoder {
         }))
     }
 
+    /// Says so once where the configuration names columns that the rows have not: one that is to be left out may be misspelt.
+    fn warn_of_unmet(&mut self) {
+        if self.unmet.is_empty() {
+            return;
+        }
+        let mut columns: Vec<String> = self.unmet.drain().collect();
+        columns.sort();
+        let columns = columns.join(", ");
+        tracing::warn!(stream = %self.stream, columns, "the configuration's `columns` names columns that the stream does not have");
+    }
+
     /// The schema as it is now, and its id: a schema that comes back gets the id it had.
     pub(crate) fn schema(&mut self) -> (SchemaRef, u64) {
         if let Some((schema, id)) = &self.current {
             return (Arc::clone(schema), *id);
         }
-        let fields: Vec<_> = self.columns.iter().map(Column::field).chain(reserved_fields()).collect();
+        let mut fields: Vec<_> = self.columns.iter().map(Column::field).chain(reserved_fields()).collect();
+        fields.extend(self.unchanged.is_some().then(unchanged_field));
         let known = self.key.iter().all(|name| self.index.contains_key(name));
         let key: &[String] = if known { &self.key } else { &[] };
-        let metadata = HashMap::from([
+        let mut metadata = HashMap::from([
             (META_STREAM.to_owned(), self.stream.to_string()),
             (META_KEY.to_owned(), serde_json::json!(key).to_string()),
         ]);
+        metadata.extend(self.relation.clone().map(|relation| (META_RELATION.to_owned(), relation)));
         let schema = Arc::new(Schema::new_with_metadata(fields, metadata));
         let at = self.schemas.iter().position(|known| *known == schema).unwrap_or_else(|| {
             self.schemas.push(Arc::clone(&schema));

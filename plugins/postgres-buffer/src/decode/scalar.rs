@@ -4,6 +4,11 @@ use super::Refusal;
 
 const MICROS_PER_DAY: i64 = 86_400_000_000;
 
+/// What stands for PostgreSQL's infinities, which Iceberg has not: the values at the far ends, so that they sort as they must.
+/// No finite value is read as one of them. DuckDB takes them for its own infinities.
+const INFINITE_MICROS: i64 = i64::MAX;
+const INFINITE_DAYS: i32 = i32::MAX;
+
 /// A whole number.
 pub(crate) fn integer(text: &str) -> Result<i64, Refusal> {
     text.parse().map_err(|_| Refusal::new("not a whole number that the type holds"))
@@ -12,7 +17,8 @@ pub(crate) fn integer(text: &str) -> Result<i64, Refusal> {
 /// The unscaled value of a decimal, straight from its digits.
 pub(crate) fn decimal(text: &str, precision: u8, scale: i8) -> Result<i128, Refusal> {
     const TOO_LONG: Refusal = Refusal::new("more digits than the type holds");
-    const NO_NUMBER: Refusal = Refusal::new("not a finite number");
+    const NO_NUMBER: Refusal =
+        Refusal::new("not a finite number, which a decimal cannot hold; `columns` can have it read as text");
     if let Some(unscaled) = short_decimal(text.as_bytes(), precision, scale) {
         return Ok(unscaled.into());
     }
@@ -114,7 +120,26 @@ pub(crate) fn float(text: &str, single: bool) -> Result<f64, Refusal> {
 /// Reads a text from left to right.
 struct Reader<'a>(&'a [u8]);
 
-const BAD_DATE: Refusal = Refusal::new("not a date or time of the years 1 to 9999");
+const BAD_DATE: Refusal = Refusal::new("not a date or time");
+const TOO_FAR: Refusal =
+    Refusal::new("beyond what 64 bits of microseconds since 1970 hold; `columns` can have it read as text");
+
+/// A date or time without the era behind it, and whether that was BC.
+fn without_era(text: &str) -> (&str, bool) {
+    match text.strip_suffix(" BC") {
+        Some(text) => (text, true),
+        None => (text, false),
+    }
+}
+
+/// The sign of an infinity.
+fn infinite(text: &str) -> Option<i8> {
+    match text {
+        "infinity" => Some(1),
+        "-infinity" => Some(-1),
+        _ => None,
+    }
+}
 
 impl Reader<'_> {
     /// As many digits as there are, from one to nine.
@@ -150,9 +175,14 @@ impl Reader<'_> {
         if self.take(wanted) { Ok(()) } else { Err(BAD_DATE) }
     }
 
-    /// Days since 1970.
-    fn date(&mut self) -> Result<i64, Refusal> {
-        let year = self.two(99)? * 100 + self.two(99)?;
+    /// Days since 1970, in the Gregorian calendar however far back, as PostgreSQL counts.
+    fn date(&mut self, before_christ: bool) -> Result<i64, Refusal> {
+        let (year, digits) = self.number()?;
+        // No year is 0; the one before 1 is 1 BC.
+        if digits < 4 || year == 0 {
+            return Err(BAD_DATE);
+        }
+        let year = if before_christ { 1 - year } else { year };
         self.expect(b'-')?;
         let month = self.two(12)?;
         self.expect(b'-')?;
@@ -164,8 +194,7 @@ impl Reader<'_> {
             4 | 6 | 9 | 11 => 30,
             _ => 31,
         };
-        // Python and most readers of Iceberg know the years 1 to 9999.
-        if year == 0 || month == 0 || day == 0 || day > length {
+        if month == 0 || day == 0 || day > length {
             return Err(BAD_DATE);
         }
         // Years that begin in March put the leap day at their end.
@@ -223,41 +252,64 @@ impl Reader<'_> {
 
 /// Days since 1970.
 pub(crate) fn date(text: &str) -> Result<i32, Refusal> {
+    if let Some(sign) = infinite(text) {
+        return Ok(INFINITE_DAYS * i32::from(sign));
+    }
+    let (text, before_christ) = without_era(text);
     let mut reader = Reader(text.as_bytes());
-    let days = reader.date()?;
+    let days = reader.date(before_christ)?;
     reader.end()?;
-    i32::try_from(days).map_err(|_| BAD_DATE)
+    i32::try_from(days).ok().filter(|days| days.abs() < INFINITE_DAYS).ok_or(TOO_FAR)
 }
 
 /// Microseconds since midnight.
 pub(crate) fn time(text: &str) -> Result<i64, Refusal> {
+    if text.starts_with("24:") {
+        return Err(Refusal::new("24:00 is no time of Iceberg's; `columns` can have it read as text"));
+    }
     let mut reader = Reader(text.as_bytes());
     let micros = reader.time()?;
     reader.end()?;
     Ok(micros)
 }
 
-/// Microseconds since 1970: in UTC where `zoned`, else as the clock on the wall says.
-pub(crate) fn timestamp(text: &str, zoned: bool) -> Result<i64, Refusal> {
-    const FIRST: i64 = -719_162 * MICROS_PER_DAY;
-    const PAST: i64 = 2_932_897 * MICROS_PER_DAY;
+/// What a timestamp's text says of a time zone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Zone {
+    /// Nothing: it is what the clock on the wall says.
+    Without,
+    /// Which one.
+    With,
+    /// Nothing, and UTC is meant.
+    Utc,
+}
+
+/// Microseconds since 1970: in UTC where there is a zone, else as the clock on the wall says.
+pub(crate) fn timestamp(text: &str, zone: Zone) -> Result<i64, Refusal> {
+    if let Some(sign) = infinite(text) {
+        return Ok(INFINITE_MICROS * i64::from(sign));
+    }
+    let (text, before_christ) = without_era(text);
     let mut reader = Reader(text.as_bytes());
-    let days = reader.date()?;
+    let days = reader.date(before_christ)?;
     if !reader.take(b'T') {
         reader.expect(b' ')?;
     }
-    let local = days * MICROS_PER_DAY + reader.time()?;
-    let zone = reader.zone()?;
+    let time = reader.time()?;
+    let found = reader.zone()?;
     reader.end()?;
-    match (zone, zoned) {
-        (Some(seconds), true) => {
-            let micros = local - seconds * 1_000_000;
-            if (FIRST..PAST).contains(&micros) { Ok(micros) } else { Err(BAD_DATE) }
+    let east = match (found, zone) {
+        (Some(seconds), Zone::With) => seconds,
+        (None, Zone::Without | Zone::Utc) => 0,
+        (None, Zone::With) => {
+            return Err(Refusal::new("a timestamp without a time zone in a column with one"));
         }
-        (None, false) => Ok(local),
-        (None, true) => Err(Refusal::new("a timestamp without a time zone in a column with one")),
-        (Some(_), false) => Err(Refusal::new("a timestamp with a time zone in a column without one")),
-    }
+        (Some(_), Zone::Without | Zone::Utc) => {
+            return Err(Refusal::new("a timestamp with a time zone in a column without one"));
+        }
+    };
+    let micros = days.checked_mul(MICROS_PER_DAY).and_then(|micros| micros.checked_add(time - east * 1_000_000));
+    micros.filter(|micros| (-INFINITE_MICROS + 1..INFINITE_MICROS).contains(micros)).ok_or(TOO_FAR)
 }
 
 /// The sixteen bytes of a uuid.
@@ -272,12 +324,36 @@ pub(crate) fn uuid(text: &str) -> Result<[u8; 16], Refusal> {
     if digits.next().is_some() { Err(BAD) } else { Ok(bytes) }
 }
 
-/// The bytes of a bytea's hexadecimal text.
+/// The bytes of a bytea as either of PostgreSQL's output formats prints them: hexadecimal behind `\x`, or escaped.
 pub(crate) fn bytea(text: &str) -> Result<Vec<u8>, Refusal> {
-    const BAD: Refusal = Refusal::new("not a bytea in hexadecimal form (bytea_output = hex)");
-    let digits = text.strip_prefix("\\x").ok_or(BAD)?.as_bytes();
-    let (pairs, []) = digits.as_chunks::<2>() else { return Err(BAD) };
+    const BAD: Refusal = Refusal::new("not a bytea, neither in hexadecimal nor in escape form");
+    let Some(digits) = text.strip_prefix("\\x") else { return unescaped(text).ok_or(BAD) };
+    let (pairs, []) = digits.as_bytes().as_chunks::<2>() else { return Err(BAD) };
     pairs.iter().map(|[high, low]| Some(hex(*high)? << 4 | hex(*low)?)).collect::<Option<_>>().ok_or(BAD)
+}
+
+/// Printable ASCII stands for itself, a backslash for itself where it is doubled, everything else as three octal digits
+/// behind one. A text that begins with `\x` is never one of these.
+fn unescaped(text: &str) -> Option<Vec<u8>> {
+    let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
+    loop {
+        rest = match rest {
+            [] => return Some(bytes),
+            [b'\\', b'\\', rest @ ..] => {
+                bytes.push(b'\\');
+                rest
+            }
+            [b'\\', high @ b'0'..=b'3', middle @ b'0'..=b'7', low @ b'0'..=b'7', rest @ ..] => {
+                bytes.push((high - b'0') << 6 | (middle - b'0') << 3 | (low - b'0'));
+                rest
+            }
+            [byte @ b' '..=b'~', rest @ ..] if *byte != b'\\' => {
+                bytes.push(*byte);
+                rest
+            }
+            _ => return None,
+        }
+    }
 }
 
 fn hex(digit: u8) -> Option<u8> {
@@ -344,37 +420,68 @@ mod tests {
             ("2024-07-01 12:00:00+05:30", 1_719_815_400),
             ("2024-07-01T12:00:00-07", 1_719_860_400),
             ("1883-11-18T12:03:58-04:56:02", -2_717_650_800),
+            ("12345-06-07T08:09:10+00:00", 327_416_976_550),
         ] {
-            assert_eq!(timestamp(text, true).unwrap(), seconds * 1_000_000, "{text}");
+            assert_eq!(timestamp(text, Zone::With).unwrap(), seconds * 1_000_000, "{text}");
         }
-        assert_eq!(timestamp("2024-07-01T12:00:00.5", false).unwrap(), 1_719_835_200_500_000);
+        assert_eq!(timestamp("2024-07-01T12:00:00.5", Zone::Without).unwrap(), 1_719_835_200_500_000);
         assert_eq!(date("2024-02-29").unwrap(), 19_782);
         assert_eq!(time("23:59:59.999999").unwrap(), 86_399_999_999);
         assert_eq!(time("00:00:01").unwrap(), 1_000_000);
     }
 
     #[test]
-    fn what_no_reader_could_hold_is_refused() {
+    fn times_reach_as_far_as_their_integers() {
+        // As PostgreSQL counts: select extract(epoch from …) and … - date '1970-01-01'.
+        for (text, micros) in [
+            ("0044-03-15T00:00:00 BC", -63_517_824_000_000_000),
+            ("4714-11-24T00:00:00 BC", -210_866_803_200_000_000),
+            ("294246-12-31T23:59:59.999999", 9_223_371_244_799_999_999),
+            ("infinity", i64::MAX),
+            ("-infinity", -i64::MAX),
+        ] {
+            assert_eq!(timestamp(text, Zone::Without).unwrap(), micros, "{text}");
+        }
+        for (text, days) in [
+            ("0044-03-15 BC", -735_160),
+            ("4714-11-24 BC", -2_440_588),
+            ("5874897-12-31", 2_145_042_905),
+            ("infinity", i32::MAX),
+            ("-infinity", -i32::MAX),
+        ] {
+            assert_eq!(date(text).unwrap(), days, "{text}");
+        }
+        assert_eq!(
+            timestamp("0044-03-15T00:00:00+00:00 BC", Zone::With),
+            timestamp("0044-03-15T00:00:00 BC", Zone::Utc)
+        );
+        assert_eq!(timestamp("294247-01-10T04:00:54.775806", Zone::Without).unwrap(), i64::MAX - 1);
+        for text in ["294247-01-10T04:00:54.775807", "294276-12-31T23:59:59", "999999999-01-01T00:00:00"] {
+            assert_eq!(timestamp(text, Zone::Without), Err(TOO_FAR), "{text}");
+        }
+        assert_eq!(date("9999999-01-01"), Err(TOO_FAR));
+    }
+
+    #[test]
+    fn what_is_no_date_or_time_is_refused() {
         for text in [
-            "infinity",
-            "-infinity",
-            "294276-12-31T23:59:59+00:00",
-            "10000-01-01T00:00:00+00:00",
-            "0044-03-15T00:00:00+00:00 BC",
-            "9999-12-31T23:59:59-01:00",
-            "0001-01-01T00:00:00+01:00",
             "0000-01-01T00:00:00+00:00",
+            "024-01-01T00:00:00+00:00",
             "2023-02-29T00:00:00+00:00",
             "2024-13-01T00:00:00+00:00",
             "2024-01-01T24:00:00+00:00",
             "2024-01-01T00:00:00.1234567+00:00",
             "2024-01-01T00:00:00",
             "2024-01-01",
+            "Infinity",
+            "infinity BC",
         ] {
-            assert!(timestamp(text, true).is_err(), "{text}");
+            assert!(timestamp(text, Zone::With).is_err(), "{text}");
         }
-        assert!(timestamp("2024-01-01T00:00:00+00:00", false).is_err());
-        assert!(date("infinity").is_err() && date("0044-03-15 BC").is_err() && time("24:00:00").is_err());
+        for zone in [Zone::Without, Zone::Utc] {
+            assert!(timestamp("2024-01-01T00:00:00+00:00", zone).is_err());
+        }
+        assert!(date("2024-01-01 AD").is_err() && time("24:00:00").is_err() && time("infinity").is_err());
     }
 
     #[test]
@@ -387,6 +494,10 @@ mod tests {
         assert_eq!(uuid("00010203-0405-0607-0809-0a0b0c0d0e0F").unwrap()[15], 15);
         assert!(uuid("00010203").is_err() && uuid("zz010203-0405-0607-0809-0a0b0c0d0e0f").is_err());
         assert_eq!(bytea("\\x00ff").unwrap(), [0, 255]);
-        assert!(bytea("00ff").is_err() && bytea("\\x0").is_err() && bytea("\\xzz").is_err());
+        assert_eq!(bytea(r"a\\\000\377 ~").unwrap(), b"a\\\x00\xff ~");
+        assert_eq!(bytea("").unwrap(), b"");
+        for text in ["\\x0", "\\xzz", "\\", "\\9", "\\40", "\\400", "ä", "\n"] {
+            assert!(bytea(text).is_err(), "{text}");
+        }
     }
 }

@@ -6,7 +6,7 @@ use philotes_sdk::{ChangeBatch, ErrorKind};
 use super::*;
 
 fn decoder() -> StreamDecoder {
-    StreamDecoder::new(StreamName::new(["public", "orders"]).unwrap(), false)
+    StreamDecoder::new(StreamName::new(["public", "orders"]).unwrap(), false, Arc::default())
 }
 
 fn row<'a>(
@@ -46,6 +46,11 @@ fn printed(built: &Built, column: &str) -> Vec<String> {
     (0..array.len())
         .map(|at| if array.is_null(at) { "-".to_owned() } else { array_value_to_string(array, at).unwrap() })
         .collect()
+}
+
+/// The batch so far.
+fn close(decoder: &mut StreamDecoder) -> Built {
+    decoder.close().unwrap().unwrap()
 }
 
 fn kind(built: &Built, column: &str) -> DataType {
@@ -125,14 +130,16 @@ fn what_does_not_fit_is_named_and_never_changed() {
         ("numeric(10,2)", "123456789.00", "more digits than"),
         ("numeric(10,2)", "1.234", "after the point"),
         ("numeric(10,2)", "\"NaN\"", "not a finite number"),
-        ("date", "\"infinity\"", "not a date"),
-        ("timestamp with time zone", "\"10000-01-01T00:00:00+00:00\"", "years 1 to 9999"),
+        ("date", "\"Infinity\"", "not a date"),
+        ("timestamp with time zone", "\"294276-01-01T00:00:00+00:00\"", "64 bits of microseconds"),
+        ("time without time zone", "\"24:00:00\"", "`columns`"),
         ("uuid", "\"secret\"", "not a uuid"),
-        ("bytea", "\"secret\"", "bytea_output"),
+        ("bytea", "\"\\\\secret\"", "escape form"),
         ("boolean", "\"secret\"", "not true or false"),
         ("integer", "{\"secret\": 1}", "not a value of the type"),
-        ("integer[]", "[[1],[2]]", "more than one dimension"),
+        ("integer[]", "[[1],[2]]", "more dimensions than"),
         ("integer[]", "5", "not an array"),
+        ("integer[]", "[[1],[2]]", "read as json"),
     ] {
         let metadata = told(&[("id", "integer"), ("c", kind)]);
         let object = format!("{{\"c\": {value}, \"id\": 1}}");
@@ -188,7 +195,6 @@ fn schemas_grow_widen_and_come_back() {
     let wide = told(&[("id", "bigint"), ("v", "text")]);
     let other = told(&[("id", "bigint"), ("v", "date")]);
     let mut ids = Vec::new();
-    let close = |decoder: &mut StreamDecoder| decoder.close().unwrap().unwrap();
     decoder.append(&row(1, "INSERT", None, Some(r#"{"id": 1}"#), Some(&one))).unwrap();
     // A column more goes into the same batch: the rows before it have no value there.
     assert_eq!(
@@ -249,7 +255,7 @@ fn types_are_inferred_where_nobody_tells_them() {
         ("id", DataType::Int64, ["1", "2"]),
         ("f", DataType::Float64, ["1.5", "2.0"]),
         // A double would lose digits.
-        ("n", DataType::Utf8, ["0.1234567890123456789", "5"]),
+        ("n", DataType::Decimal128(38, 19), ["0.1234567890123456789", "5.0000000000000000000"]),
         ("b", DataType::Boolean, ["true", "-"]),
         ("s", DataType::Utf8, ["x", "y"]),
         ("j", DataType::Utf8, ["[1]", "{\"k\": 1}"]),
@@ -267,12 +273,13 @@ fn types_are_inferred_where_nobody_tells_them() {
 
 #[test]
 fn a_catalog_is_asked_once_per_unknown_column() {
-    let mut decoder = StreamDecoder::new(StreamName::new(["public", "orders"]).unwrap(), true);
+    let mut decoder = StreamDecoder::new(StreamName::new(["public", "orders"]).unwrap(), true, Arc::default());
     let object = r#"{"id": 1, "amount": 12.30}"#;
     let unknown = row(1, "INSERT", None, Some(object), None);
     assert_eq!(decoder.append(&unknown).unwrap(), Appended::TypesWanted);
     assert!(decoder.close().unwrap().is_none());
-    let column = |name: &str, kind: &str| ToldColumn { name: name.into(), type_name: kind.into() };
+    let column =
+        |name: &str, kind: &str| ToldColumn { name: name.into(), type_name: kind.into(), ..ToldColumn::default() };
     decoder.tell(&[column("id", "integer"), column("amount", "numeric(10,2)")]).unwrap();
     assert_eq!(decoder.append(&unknown).unwrap(), Appended::Done);
     let more = row(2, "INSERT", None, Some(r#"{"id": 1, "extra": 5}"#), None);
@@ -342,4 +349,161 @@ fn what_is_known_is_taken_up_again_after_other_rows() {
     let third = decoder.close().unwrap().unwrap();
     assert_eq!((kind(&second, "v"), kind(&third, "v")), (DataType::Date32, DataType::Utf8));
     assert_eq!((third.schema_id, printed(&third, "v")), (first.schema_id, vec!["c".to_owned()]));
+}
+
+/// Metadata of a source that numbers its columns: name, type, number.
+fn numbered(relation: &str, columns: &[(&str, &str, i32)]) -> String {
+    let columns: Vec<_> = columns
+        .iter()
+        .map(|(name, kind, number)| serde_json::json!({"name": name, "type": kind, "number": number}))
+        .collect();
+    serde_json::json!({"relation": relation, "columns": columns}).to_string()
+}
+
+#[test]
+fn numbered_columns_are_all_there_are() {
+    let mut decoder = decoder();
+    let one = numbered("5.7", &[("id", "integer", 1), ("a", "text", 2), ("n", "integer", 3)]);
+    let two = numbered("5.7", &[("id", "integer", 1), ("b", "text", 2), ("n", "bigint", 3)]);
+    let three = numbered("5.7", &[("id", "integer", 1), ("n", "integer", 3)]);
+    let four = numbered("5.8", &[("id", "integer", 1), ("n", "integer", 3)]);
+    let mut fields = Vec::new();
+    for (id, metadata) in [(1, &one), (2, &two), (3, &three), (4, &four)] {
+        let row = row(id, "INSERT", None, Some(r#"{"id": 1, "n": 5}"#), Some(metadata));
+        if id > 1 {
+            assert_eq!(decoder.append(&row).unwrap(), Appended::CloseFirst, "row {id}");
+            fields.push(described(&decoder.close().unwrap().unwrap()));
+        }
+        assert_eq!(decoder.append(&row).unwrap(), Appended::Done);
+    }
+    fields.push(described(&decoder.close().unwrap().unwrap()));
+    assert_eq!(
+        fields,
+        [
+            "5.7: id 1 Int32, a 2 Utf8, n 3 Int32",
+            "5.7: id 1 Int32, b 2 Utf8, n 3 Int64",
+            // As wide as it was.
+            "5.7: id 1 Int32, n 3 Int64",
+            "5.8: id 1 Int32, n 3 Int32",
+        ]
+    );
+}
+
+fn described(built: &Built) -> String {
+    let schema = built.rows.schema();
+    let columns: Vec<String> = schema
+        .fields()
+        .iter()
+        .filter(|field| !field.name().starts_with("_cdc_"))
+        .map(|field| format!("{} {} {}", field.name(), field.metadata()["philotes.number"], field.data_type()))
+        .collect();
+    format!("{}: {}", schema.metadata()["philotes.relation"], columns.join(", "))
+}
+
+#[test]
+fn what_an_update_leaves_out_is_named_or_taken_from_before() {
+    let mut decoder = decoder();
+    let metadata = told(&[("id", "integer"), ("big", "text"), ("n", "integer")]);
+    for (id, operation, before, after) in [
+        (1, "INSERT", None, Some(r#"{"id": 1, "big": "x", "n": 1}"#)),
+        (2, "UPDATE", None, Some(r#"{"id": 1, "n": 2}"#)),
+        (3, "UPDATE", Some(r#"{"id": 1, "big": "x"}"#), Some(r#"{"id": 1}"#)),
+        // The key changes: a DELETE, and an INSERT that lacks what the UPDATE did not send.
+        (4, "UPDATE", Some(r#"{"id": 1}"#), Some(r#"{"id": 2, "n": null}"#)),
+        (5, "DELETE", Some(r#"{"id": 2}"#), None),
+        (6, "INSERT", None, Some(r#"{"id": 3}"#)),
+    ] {
+        assert_eq!(decoder.append(&row(id, operation, before, after, Some(&metadata))).unwrap(), Appended::Done);
+    }
+    let built = close(&mut decoder);
+    assert_eq!(printed(&built, "_cdc_unchanged"), ["-", "[big]", "[n]", "-", "[big]", "-", "-"]);
+    assert_eq!(printed(&built, "big"), ["x", "-", "x", "-", "-", "-", "-"]);
+    assert_eq!(printed(&built, "n"), ["1", "2", "-", "-", "-", "-", "-"]);
+    // It stays a column of the stream.
+    let row = row(7, "INSERT", None, Some(r#"{"id": 4}"#), Some(&metadata));
+    assert_eq!(decoder.append(&row).unwrap(), Appended::Done);
+    assert_eq!(printed(&close(&mut decoder), "_cdc_unchanged"), ["-"]);
+}
+
+#[test]
+fn a_column_that_is_no_longer_told_is_not_left_out() {
+    let mut decoder = decoder();
+    let (both, one) = (told(&[("id", "integer"), ("gone", "text")]), told(&[("id", "integer")]));
+    for (id, metadata, object) in [(1, &both, r#"{"id": 1, "gone": "x"}"#), (2, &one, r#"{"id": 1}"#)] {
+        let row = row(id, "UPDATE", None, Some(object), Some(metadata));
+        assert_eq!(decoder.append(&row).unwrap(), Appended::Done);
+    }
+    let built = close(&mut decoder);
+    assert_eq!(printed(&built, "gone"), ["x", "-"]);
+    assert!(built.rows.column_by_name("_cdc_unchanged").is_none());
+}
+
+#[test]
+fn composite_types_are_structs_and_dimensions_lists() {
+    let metadata = serde_json::json!({"columns": [
+        {"name": "id", "type": "integer"},
+        {"name": "a", "type": "public.address", "fields": [
+            {"name": "street", "type": "text"},
+            {"name": "at", "type": "public.point2", "fields": [{"name": "x", "type": "real"}, {"name": "tags", "type": "text[]"}]},
+        ]},
+        {"name": "many", "type": "public.pair[]", "fields": [{"name": "n", "type": "numeric(5,2)"}, {"name": "j", "type": "json", "text": true}]},
+        {"name": "grid", "type": "integer[]", "dimensions": 2},
+    ]})
+    .to_string();
+    let full = r#"{"id": 1, "a": {"street": "x", "at": {"x": "-0", "tags": ["t", null]}}, "grid": [[1, 2], [3, null]],
+        "many": [{"n": 1.5, "j": "{\"b\" : 1e5}"}, null]}"#;
+    let sparse = r#"{"id": 2, "a": {"at": null, "street": null}, "many": [], "grid": []}"#;
+    let mut decoder = decoder();
+    for (id, object) in [(1, full), (2, sparse), (3, r#"{"id": 3}"#)] {
+        assert_eq!(decoder.append(&row(id, "INSERT", None, Some(object), Some(&metadata))).unwrap(), Appended::Done);
+    }
+    let refused = |value: &str| {
+        let object = format!(r#"{{"id": 4, "a": {value}}}"#);
+        let mut decoder = StreamDecoder::new(StreamName::new(["public", "orders"]).unwrap(), false, Arc::default());
+        decoder.append(&row(4, "INSERT", None, Some(&object), Some(&metadata))).unwrap_err().to_string()
+    };
+    for value in
+        ["5", "[1]", r#"{"street": "secret", "street": "y"}"#, r#"{"secret": 1}"#, r#"{"at": {"x": "secret"}}"#]
+    {
+        let error = refused(value);
+        assert!(error.contains("column a:") && !error.contains("secret"), "{error}");
+    }
+    let built = close(&mut decoder);
+    assert_eq!(printed(&built, "a"), ["{street: x, at: {x: -0.0, tags: [t, ]}}", "{street: , at: }", "-"]);
+    assert_eq!(printed(&built, "many"), [r#"[{n: 1.50, j: {"b" : 1e5}}, ]"#, "[]", "-"]);
+    assert_eq!(printed(&built, "grid"), ["[[1, 2], [3, ]]", "[]", "-"]);
+}
+
+#[test]
+fn the_configuration_overrides_what_is_told() {
+    let known = |name: &str| Override::Type(ColumnType::known(name).unwrap(), name.to_owned());
+    let overrides = Overrides::from([
+        ("ssn".to_owned(), Override::Drop),
+        ("_cdc_own".to_owned(), Override::Drop),
+        ("note".to_owned(), known("json")),
+        ("at".to_owned(), known("timestamptz")),
+        ("price".to_owned(), known("text")),
+        ("untold".to_owned(), known("timestamptz")),
+    ]);
+    let stream = StreamName::new(["public", "orders"]).unwrap();
+    let mut decoder = StreamDecoder::new(stream, false, Arc::new(overrides));
+    let metadata = told(&[
+        ("id", "integer"),
+        ("ssn", "text"),
+        ("_cdc_own", "text"),
+        ("note", "text"),
+        ("at", "timestamp without time zone"),
+        ("price", "numeric(5,2)"),
+    ]);
+    let object = r#"{"id": 1, "ssn": "secret", "_cdc_own": 1, "note": "{\"a\": 1}", "at": "2024-01-01T00:00:00", "price": "NaN",
+        "untold": "2024-01-01T00:00:00+01:00"}"#;
+    assert_eq!(decoder.append(&row(1, "INSERT", None, Some(object), Some(&metadata))).unwrap(), Appended::Done);
+    let built = close(&mut decoder);
+    for (column, expected) in
+        [("note", r#"{"a": 1}"#), ("at", "2024-01-01T00:00:00Z"), ("price", "NaN"), ("untold", "2023-12-31T23:00:00Z")]
+    {
+        assert_eq!(printed(&built, column), [expected], "{column}");
+    }
+    let names: Vec<_> = built.rows.schema().fields().iter().map(|field| field.name().clone()).collect();
+    assert_eq!(names, ["id", "note", "at", "price", "untold", "_cdc_operation", "_cdc_timestamp", "_cdc_lsn"]);
 }

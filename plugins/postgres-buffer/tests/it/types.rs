@@ -80,9 +80,6 @@ async fn captured_rows_arrive_as_postgresql_has_them() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_arrow_or_its_readers_cannot_hold_stops_with_its_name() {
     for (column, value) in [
-        ("day", "'infinity'"),
-        ("day", "'0044-03-15 BC'"),
-        ("ts", "'-infinity'"),
         ("tz", "'294276-01-01 00:00:00+00'"),
         ("clock", "'24:00:00'"),
         ("amount", "'NaN'"),
@@ -117,11 +114,15 @@ async fn a_table_that_is_altered_tells_its_new_columns_at_once() {
     let mut driver = Driver::open(&buffer).await;
     driver.drain().await.unwrap();
     assert_eq!(driver.column("id"), ["1", "2", "3", "4"]);
-    assert_eq!(driver.column("v"), ["1", "3000000000", "3", "-"]);
+    let dropped = driver.batches.pop().unwrap();
+    assert!(dropped.rows.column_by_name("v").is_none(), "a column that the table no longer has is not the row's");
+    assert_eq!(driver.column("v"), ["1", "3000000000", "3"]);
     let kinds: Vec<_> =
         driver.batches.iter().map(|b| b.rows.column_by_name("v").unwrap().data_type().clone()).collect();
-    assert_eq!(kinds, [DataType::Int32, DataType::Int64]);
-    assert_ne!(driver.batches[0].schema_id, driver.batches[1].schema_id);
+    assert_eq!(kinds, [DataType::Int32, DataType::Int64, DataType::Int64]);
+    let numbers: Vec<_> =
+        dropped.rows.schema().fields().iter().map(|f| f.metadata().get("philotes.number").cloned()).collect();
+    assert_eq!(numbers[..2], [Some("1".to_owned()), Some("3".to_owned())]);
     driver.close().await;
 }
 
@@ -168,12 +169,20 @@ async fn partitions_are_captured_as_their_table() {
 
 /// Events without metadata, as another writer may write them.
 const PLAIN: &str = r#"INSERT INTO philotes.cdc_events (source_id, schema_name, table_name, operation, key_columns, after_data) VALUES
-    ('shop', 'public', 'plain', 'INSERT', '["id"]', '{"id": 1, "amount": 12.30, "at": "2024-01-01T00:00:00+00:00"}')"#;
+    ('shop', 'public', 'plain', 'INSERT', '["id"]', '{"id": 1, "amount": 12.30, "at": "2024-01-01T00:00:00+00:00",
+     "ps": [{"a": 1.5, "b": [2, null]}], "grid": [[1], [2]], "m": [[1]]}')"#;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn types_come_from_the_source_or_are_inferred() {
     let Some(mut buffer) = Buffer::new().await else { return };
-    buffer.sql("CREATE DOMAIN money2 AS numeric(10,2); CREATE TABLE plain (id int PRIMARY KEY, amount money2, at timestamptz)").await;
+    buffer
+        .sql(
+            "CREATE DOMAIN money2 AS numeric(10,2); CREATE TYPE pair AS (a money2, b money2[]);
+             CREATE DOMAIN matrix AS int[][];
+             CREATE TABLE plain (id int PRIMARY KEY, amount money2, at timestamptz, p pair, ps pair[], grid int[][], m matrix);
+             COMMENT ON COLUMN plain.amount IS 'in euros'",
+        )
+        .await;
     buffer.sql(PLAIN).await;
     buffer.keys["types_from"] = json!(buffer.server.dsn(&buffer.database));
     let streams = PostgresBuffer::streams(buffer.config(), buffer.context()).await.unwrap();
@@ -182,6 +191,15 @@ async fn types_come_from_the_source_or_are_inferred() {
     driver.drain().await.unwrap();
     let amount = driver.batches[0].rows.column_by_name("amount").unwrap().as_primitive::<Decimal128Type>();
     assert_eq!((amount.value(0), amount.scale()), (1230, 2));
+    let schema = driver.batches[0].rows.schema();
+    assert_eq!(schema.field_with_name("amount").unwrap().metadata()["philotes.comment"], "in euros");
+    let pair = [("a", DataType::Decimal128(10, 2)), ("b", DataType::new_list(DataType::Decimal128(10, 2), true))];
+    let DataType::Struct(fields) = schema.field_with_name("p").unwrap().data_type() else { panic!("{schema}") };
+    let found: Vec<_> = fields.iter().map(|field| (field.name().as_str(), field.data_type().clone())).collect();
+    assert_eq!(found, pair);
+    assert_eq!(driver.column("ps"), ["[{a: 1.50, b: [2.00, ]}]"]);
+    assert_eq!(driver.column("grid"), ["[[1], [2]]"]);
+    assert_eq!(driver.column("m"), ["[[1]]"]);
     driver.close().await;
 
     buffer.keys.as_object_mut().unwrap().remove("types_from");
