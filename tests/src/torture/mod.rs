@@ -75,7 +75,9 @@ impl Torture {
             drawn.join(", "),
             self.rows - 1
         ))?;
-        session.batch(&format!("create table {name}_inserted as table {name}; alter table {name}_inserted add primary key (id)"))
+        session.batch(&format!(
+            "create table {name}_inserted as table {name}; alter table {name}_inserted add primary key (id)"
+        ))
     }
 
     /// Gives a third of the rows the values of others, and deletes a tenth.
@@ -126,7 +128,9 @@ pub struct Expected {
 
 impl Expected {
     fn read(session: &Session, source: SourceTable) -> Result<Self> {
-        let of = |operation, table: &str| anyhow::Ok((operation, source.state_of(session, &format!("{}_{table}", source.name))?));
+        let of = |operation, table: &str| {
+            anyhow::Ok((operation, source.state_of(session, &format!("{}_{table}", source.name))?))
+        };
         let log = [of("INSERT", "inserted")?, of("UPDATE", "updated")?, of("DELETE", "deleted")?];
         let now = source.state(session)?;
         Ok(Self { source, log, now })
