@@ -71,7 +71,7 @@ pub(crate) async fn plan(
     notes.extend(fitted.changes.iter().filter(|change| change.beside().is_none()).map(ToString::to_string));
     notes.extend(fitted.notes);
     let spec = metadata.default_partition_spec();
-    let after = &fitted.schema;
+    let after = fitted.schema.as_ref().unwrap_or(metadata.current_schema());
     if let Some(note) = partition_note(&partition_by, spec, after) {
         notes.push(note);
     }
