@@ -125,6 +125,10 @@ class Spark:
     def answer_of(self, frame):
         return {"columns": frame.columns, "rows": [[cell(value) for value in row] for row in frame.collect()]}
 
+    def row_ids(self, request):
+        """The column `id` and the row's own id, which a view does not have."""
+        return self.answer_of(self.session.sql(f"select id, _row_id from {self.name} order by 1, 2"))
+
     def schema(self, request):
         return [
             {"id": 0, "name": f.name, "type": f.dataType.simpleString(), "required": not f.nullable, "identifier": False}
@@ -153,6 +157,9 @@ class Spark:
              "partition": [str(v) for v in f.data_file.asDict().get("partition", [])]}
             for f in found
         ]
+
+    def set_property(self, request):
+        self.session.sql(f"alter table {self.name} set tblproperties ('{request['name']}' = '{request['value']}')")
 
     def append(self, request):
         """Rows, each an object by the columns' names; a time is microseconds since 1970."""

@@ -78,6 +78,12 @@ impl Table {
             let known = self.open_writer().is_some_and(|open| open.projections.contains_key(&incoming.schema_id));
             if !known || !nulls.is_empty() {
                 let fields = self.evolve(incoming, arrow, &nulls).await?;
+                let fitted_to = self.base.as_ref().map(|base| base.metadata.current_schema_id());
+                self.lay_out().await?;
+                if self.base.as_ref().map(|base| base.metadata.current_schema_id()) != fitted_to {
+                    // Somebody has altered the table meanwhile.
+                    continue;
+                }
                 if self.open_writer().is_none() {
                     self.roll().await?;
                     self.open = Some(self.new_writer()?);
