@@ -10,7 +10,7 @@ use philotes_tests::{bed_or_skip, postgres_or_skip};
 use rand::Rng;
 use serde_json::{Value, json};
 
-use crate::{assert_acknowledged, captured, captured_by};
+use crate::{PATIENCE, assert_acknowledged, captured, captured_by};
 
 /// Asserts that both readers find the rows of PostgreSQL's own table, of which nothing was ever changed but by ALTER TABLE:
 /// then the change log is the table.
@@ -190,6 +190,30 @@ fn a_table_that_somebody_else_made_is_filled_and_changed_no_more_than_it_must() 
     }
 }
 
+/// Rows go into a table that nobody may alter as long as they fit; what is told beside the row itself is left out.
+#[test]
+fn nothing_is_altered_where_nothing_may() {
+    let Some(postgres) = postgres_or_skip() else { return };
+    let (session, connector) = captured(&postgres);
+    let table = connector.table("cdc.public_t");
+    let fields = [json!(["id", "long", true]), json!(["v", "long", false]), json!(["who", "string", true])];
+    table.create_as_somebody_else(Some(&connector.dir().join("warehouse")), &fields).unwrap();
+    let before = Reader::PyIceberg.schema(&table).unwrap();
+    let dropped = "_cdc_operation: {drop: true}, _cdc_timestamp: {drop: true}, _cdc_lsn: {drop: true}";
+    let connector =
+        connector.sink("evolve: none").sink(&format!("columns: {{public.t: {{{dropped}, absent: {{type: int}}}}}}"));
+    session.batch("insert into t values (1, 10, 'a'), (2, 20, 'b')").unwrap();
+    let mut host = Host::start(&connector, &[]).unwrap();
+    host.wait_for_log(&["WARN", "`columns` names a column", "absent", "public.t"], PATIENCE).unwrap();
+    assert_acknowledged(&session);
+    assert_same_rows(&READERS, &session, &table, "id, v, who");
+    // Not even to make room for NULL.
+    session.batch("insert into t values (3, 30, null)").unwrap();
+    assert_eq!(host.wait(PATIENCE).unwrap(), 1, "{}", host.log_tail());
+    assert!(host.log().contains("1 row has NULL") && host.log().contains("evolve: none"), "{}", host.log_tail());
+    assert_eq!(Reader::PyIceberg.schema(&table).unwrap(), before);
+}
+
 /// What does not fit a table of somebody else's is refused with both types, and the table stays as it was.
 #[test]
 fn a_table_that_somebody_else_made_is_not_bent() {
@@ -200,7 +224,7 @@ fn a_table_that_somebody_else_made_is_not_bent() {
     table.create_as_somebody_else(Some(&connector.dir().join("warehouse")), &fields).unwrap();
     session.batch("insert into t values (1, 10, 'a')").unwrap();
     let mut host = Host::start(&connector, &[]).unwrap();
-    assert_eq!(host.wait(crate::PATIENCE).unwrap(), 1, "{}", host.log_tail());
+    assert_eq!(host.wait(PATIENCE).unwrap(), 1, "{}", host.log_tail());
     for words in ["public.t", "the table has date, the batch int"] {
         assert!(host.log().contains(words), "{words}: {}", host.log_tail());
     }

@@ -311,6 +311,36 @@ async fn a_property_that_is_none_is_named() {
     assert!(error.to_string().contains(NUMBERS), "{error}");
 }
 
+/// A letter from before a rename goes where its columns are now, and renames nothing back.
+#[tokio::test]
+async fn a_letter_that_comes_late_finds_its_columns_under_their_new_names() {
+    let mut lake = full(false);
+    let info = TaskInfo { tolerance: Tolerance::DeadLetter, ..Lake::context().info().clone() };
+    let context = || TaskContext::detached(info.clone());
+    let (mut sink, _) = lake.announced().await;
+    sink.write(&numbered(1, 1, &[(2, "a", "a1")])).await.unwrap();
+    assert_durable(&sink.flush().await.unwrap(), 1);
+    lake.config.evolve = Evolve::None;
+    let mut sink = IcebergSink::new(&lake.config, context(), lake.catalog().await).unwrap();
+    sink.offsets(&[orders()]).await.unwrap();
+    sink.write(&numbered(2, 2, &[(2, "a", "a2"), (3, "c", "c2")])).await.unwrap();
+    assert_durable(&sink.flush().await.unwrap(), 2);
+    assert_eq!(lake.ids().await, [1]);
+    lake.config.evolve = Evolve::Full;
+    let (mut sink, _) = lake.announced().await;
+    sink.write(&numbered(3, 3, &[(2, "b", "a3")])).await.unwrap();
+    assert_durable(&sink.flush().await.unwrap(), 3);
+
+    let arguments = serde_json::json!({"stream": "public.orders"});
+    let replayed = crate::dead_letters::replay_in(&lake.config, &context(), lake.catalog().await, arguments).await;
+    let philotes_sdk::ActionOutput::Rows { rows, .. } = replayed.unwrap() else { panic!("rows") };
+    assert_eq!(rows.iter().map(|row| row[2].as_str()).collect::<Vec<_>>(), ["yes"]);
+    let expected =
+        [row_of(1, &[Some("a1"), None]), row_of(2, &[Some("a2"), Some("c2")]), row_of(3, &[Some("a3"), None])];
+    assert_eq!(lake.by_field(&["b", "c"]).await, expected);
+    assert!(!names(&*lake.metadata().await).contains(&"a".to_owned()));
+}
+
 fn required(id: i32, name: &str, r#type: PrimitiveType) -> NestedField {
     NestedField::required(id, name, Type::Primitive(r#type))
 }
