@@ -2,9 +2,9 @@
 
 A line of JSON in is a request, a line of JSON out its answer: {"ok": ...} or {"error": "..."}.
 
-    {"op": "rows", "reader": "pyiceberg", "catalog": {...}, "table": "cdc.public_orders"}
+    {"op": "rows", "reader": "pyiceberg", "catalog": {...}, "table": "cdc.public_orders", "columns": ["id", "note"]}
 
-The catalog is an object with a `type`:
+`columns` is there where not all are wanted. The catalog is an object with a `type`:
 
     {"type": "sqlite", "file": "/path/catalog.db", "storage": null}
     {"type": "rest", "uri": "http://...", "warehouse": "...", "storage": {...}}
@@ -13,8 +13,9 @@ A storage is the S3 that the tables lie in: `endpoint`, `access_key`, `secret_ke
 machine's folders.
 
 Cells are text or null, exact: whole numbers and decimals in decimal digits, float and double as the big-endian bytes of
-the double in hex, date as days, time and timestamps as microseconds since 1970 (UTC where there is a zone), uuid in its
-usual form, binary in hex; lists are JSON arrays and structs JSON objects of such cells.
+the double in hex, date as days, time and timestamps as microseconds since 1970 (UTC where there is a zone), also where the
+reader takes the number for an infinity, uuid in its usual form, binary in hex; lists are JSON arrays and structs JSON
+objects of such cells.
 """
 
 import json

@@ -20,7 +20,7 @@ from pyiceberg.catalog.rest import RestCatalog
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.conversions import from_bytes
 from pyiceberg.schema import Schema
-from pyiceberg.types import NestedField, UUIDType
+from pyiceberg.types import ListType, NestedField, StructType, UUIDType
 
 from protocol import serve, text
 
@@ -44,6 +44,7 @@ def cells(column):
         if kind.extension_name == "arrow.uuid":
             return [None if v is None else str(uuid.UUID(bytes=v)) for v in column.storage.to_pylist()]
         return cells(column.storage)
+    # As the numbers that they are: Python's own times end with the year 9999 and know no infinity.
     if pa.types.is_timestamp(kind):
         column = column.cast(pa.timestamp("us", tz=kind.tz)).cast(pa.int64())
     elif pa.types.is_time(kind):
@@ -63,6 +64,16 @@ def cells(column):
             for i, valid in enumerate(column.is_valid().to_pylist())
         ]
     return [None if value is None else text(value) for value in column.to_pylist()]
+
+
+def printed(kind):
+    """A type's name, without the ids and comments of what is in it."""
+    if isinstance(kind, ListType):
+        return f"list<{printed(kind.element_type)}>"
+    if isinstance(kind, StructType):
+        fields = (f"{f.name}: {'required' if f.required else 'optional'} {printed(f.field_type)}" for f in kind.fields)
+        return f"struct<{', '.join(fields)}>"
+    return str(kind)
 
 
 def parquet_ids(fields, prefix=""):
@@ -143,7 +154,9 @@ class PyIceberg:
             self.table = self.catalog.load_table(request["table"])
 
     def rows(self, request):
-        return answer_of(self.table.scan().to_arrow())
+        columns = request.get("columns")
+        rows = self.table.scan(selected_fields=tuple(columns or ["*"])).to_arrow()
+        return answer_of(rows.select(columns) if columns else rows)
 
     def query(self, request):
         t = self.table.scan().to_arrow()
@@ -156,7 +169,7 @@ class PyIceberg:
     def schema(self, request):
         identifiers = set(self.table.schema().identifier_field_ids)
         return [
-            {"id": f.field_id, "name": f.name, "type": str(f.field_type), "required": f.required,
+            {"id": f.field_id, "name": f.name, "type": printed(f.field_type), "required": f.required,
              "identifier": f.field_id in identifiers}
             for f in self.table.schema().fields
         ]
@@ -268,7 +281,7 @@ class PyIceberg:
             for number, (name, kind, required) in enumerate(request["fields"], start=1)
         ]
         self.catalog.create_namespace_if_not_exists(request["table"].rpartition(".")[0])
-        self.catalog.create_table(request["table"], Schema(*fields))
+        self.catalog.create_table(request["table"], Schema(*fields), properties=request.get("properties", {}))
 
     def append(self, request):
         """Rows, each an object by the columns' names."""
@@ -387,7 +400,9 @@ class DuckDb:
         self.duckdb = duckdb_for(storage and storage["endpoint"])
 
     def rows(self, request):
-        return self.query(request | {"sql": "select * from t"})
+        columns = request.get("columns")
+        chosen = ", ".join(quoted(column, '"') for column in columns) if columns else "*"
+        return self.query(request | {"sql": f"select {chosen} from t"})
 
     def query(self, request):
         with duckdb_source(self.duckdb, request) as (source, _):

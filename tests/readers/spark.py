@@ -8,7 +8,8 @@ import os
 import sys
 import time
 
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
+from decimal import Context, Decimal, Inexact
 from tempfile import TemporaryDirectory
 
 # Spark's driver, and Python's own conversion of its times, go by these.
@@ -16,12 +17,14 @@ os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
 os.environ["TZ"] = "UTC"
 time.tzset()
 
-from pyspark.sql import Row, SparkSession
-from pyspark.sql.types import TimestampNTZType, TimestampType
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as f
+from pyspark.sql.types import ArrayType, DateType, DecimalType, StructType, TimestampNTZType, TimestampType
 
 from protocol import serve, text
 
 EPOCH = datetime(1970, 1, 1)
+EXACT = Context(prec=76, traps=[Inexact])
 
 
 def start(classpath, folder):
@@ -96,17 +99,46 @@ def properties(catalog):
     return properties
 
 
-def cell(value):
+def has_times(kind):
+    if isinstance(kind, ArrayType):
+        return has_times(kind.elementType)
+    if isinstance(kind, StructType):
+        return any(has_times(field.dataType) for field in kind.fields)
+    return isinstance(kind, (DateType, TimestampType, TimestampNTZType))
+
+
+def numbered(column, kind):
+    """The column with its times as the numbers that they are, however deep they stand: Python's own end with the year 9999
+    and know no infinity."""
+    if not has_times(kind):
+        return column
+    if isinstance(kind, ArrayType):
+        return f.transform(column, lambda element: numbered(element, kind.elementType))
+    if isinstance(kind, StructType):
+        fields = (numbered(column.getField(field.name), field.dataType).alias(field.name) for field in kind.fields)
+        return f.when(column.isNotNull(), f.struct(*fields))
+    if isinstance(kind, DateType):
+        return f.unix_date(column)
+    # The session's zone is UTC, in which both kinds of timestamps are the same number.
+    return f.unix_micros(column.cast("timestamp"))
+
+
+def named(column):
+    """How a column is called in an expression."""
+    return f.col("`" + column.replace("`", "``") + "`")
+
+
+def cell(value, kind):
     if value is None:
         return None
-    if isinstance(value, Row):
-        return {name: cell(child) for name, child in value.asDict().items()}
-    if isinstance(value, list):
-        return [cell(element) for element in value]
-    if isinstance(value, datetime):
-        return str((value - EPOCH) // timedelta(microseconds=1))
-    if isinstance(value, date):
-        return str((value - EPOCH.date()).days)
+    if isinstance(kind, StructType):
+        # Not by name, of which there may be two.
+        return {field.name: cell(child, field.dataType) for field, child in zip(kind.fields, value)}
+    if isinstance(kind, ArrayType):
+        return [cell(element, kind.elementType) for element in value]
+    if isinstance(kind, DecimalType):
+        # With as many places as the type has, which Spark does not always show.
+        value = value.quantize(Decimal(1).scaleb(-kind.scale), context=EXACT)
     return text(value)
 
 
@@ -116,14 +148,21 @@ class Spark:
         self.name = ".".join(["philotes", *(f"`{part}`" for part in request["table"].split("."))])
 
     def rows(self, request):
-        return self.answer_of(self.session.table(self.name))
+        frame = self.session.table(self.name)
+        columns = request.get("columns")
+        return self.answer_of(frame.select(*map(named, columns)) if columns else frame)
 
     def query(self, request):
         self.session.table(self.name).createOrReplaceTempView("t")
         return self.answer_of(self.session.sql(request["sql"]))
 
     def answer_of(self, frame):
-        return {"columns": frame.columns, "rows": [[cell(value) for value in row] for row in frame.collect()]}
+        names = [f"c{i}" for i in range(len(frame.columns))]
+        fields = zip(names, frame.schema.fields)
+        numbers = frame.toDF(*names).select(*(numbered(f.col(name), field.dataType).alias(name) for name, field in fields))
+        kinds = [field.dataType for field in numbers.schema.fields]
+        rows = [[cell(value, kind) for value, kind in zip(row, kinds)] for row in numbers.collect()]
+        return {"columns": frame.columns, "rows": rows}
 
     def row_ids(self, request):
         """The column `id` and the row's own id, which a view does not have."""
@@ -131,8 +170,9 @@ class Spark:
 
     def schema(self, request):
         return [
-            {"id": 0, "name": f.name, "type": f.dataType.simpleString(), "required": not f.nullable, "identifier": False}
-            for f in self.session.table(self.name).schema.fields
+            {"id": 0, "name": field.name, "type": field.dataType.simpleString(), "required": not field.nullable,
+             "identifier": False}
+            for field in self.session.table(self.name).schema.fields
         ]
 
     def snapshots(self, request):
@@ -152,10 +192,10 @@ class Spark:
             "where status < 2 and data_file.content = 0 order by sequence_number"
         ).collect()
         return [
-            {"path": f.data_file.file_path, "sequence": f.sequence_number, "rows": f.data_file.record_count,
-             "bytes": f.data_file.file_size_in_bytes, "format": f.data_file.file_format.lower(),
-             "partition": [str(v) for v in f.data_file.asDict().get("partition", [])]}
-            for f in found
+            {"path": entry.data_file.file_path, "sequence": entry.sequence_number, "rows": entry.data_file.record_count,
+             "bytes": entry.data_file.file_size_in_bytes, "format": entry.data_file.file_format.lower(),
+             "partition": [str(v) for v in entry.data_file.asDict().get("partition", [])]}
+            for entry in found
         ]
 
     def set_property(self, request):
@@ -164,7 +204,8 @@ class Spark:
     def append(self, request):
         """Rows, each an object by the columns' names; a time is microseconds since 1970."""
         schema = self.session.table(self.name).schema
-        times = {f.name for f in schema.fields if isinstance(f.dataType, (TimestampType, TimestampNTZType))}
+        kinds = {field.name: field.dataType for field in schema.fields}
+        times = {name for name, kind in kinds.items() if isinstance(kind, (TimestampType, TimestampNTZType))}
 
         def value(row, name):
             if name in times and row.get(name) is not None:

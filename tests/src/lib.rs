@@ -14,9 +14,11 @@ pub mod replay;
 #[path = "../services/mod.rs"]
 pub mod services;
 pub mod shop;
+pub mod source_table;
 pub mod sql;
 pub mod storm;
 pub mod target;
+pub mod torture;
 
 use std::time::{Duration, Instant};
 

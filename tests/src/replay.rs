@@ -1,90 +1,67 @@
 //! The log of changes, replayed: what a table of changes says that its source table must hold now, cell by cell.
 //!
-//! Both sides are brought into the form of `readers/protocol.py`: here by SQL in PostgreSQL, so that no code is shared.
+//! Both sides are brought into the form of `readers/protocol.py`: the source's by SQL in PostgreSQL ([`SourceTable`]), so that
+//! no code is shared.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::readers::Rows;
-use crate::sql::Session;
+use crate::source_table::{SourceTable, key_of};
 
-/// A table's rows by key; the cells in the order of [`columns`].
+/// A table's rows by key; the cells in the order of the table's columns.
 pub type State = BTreeMap<Vec<String>, Vec<Value>>;
 
-/// A column of a PostgreSQL table.
+/// A change as a table of changes has it.
 #[derive(Clone, Debug)]
-pub struct SourceColumn {
-    /// Its name.
-    pub name: String,
-    /// Its type, as `format_type` prints it.
-    pub kind: String,
+pub struct Change {
+    /// The row's key.
+    pub key: Vec<String>,
+    /// Where in PostgreSQL's log it stands.
+    pub position: u64,
+    /// `INSERT`, `UPDATE` or `DELETE`.
+    pub operation: String,
+    /// The cells, in the order of the source table's columns.
+    pub cells: Vec<Value>,
 }
 
-/// The columns of a table, in its order.
-///
-/// # Errors
-/// PostgreSQL's.
-pub fn columns(session: &Session, table: &str) -> Result<Vec<SourceColumn>> {
-    let rows = session.rows(&format!(
-        "select attname, format_type(atttypid, atttypmod) from pg_attribute \
-         where attrelid = '{table}'::regclass and attnum > 0 and not attisdropped order by attnum"
-    ))?;
-    rows.into_iter()
-        .map(|row| match <[Option<String>; 2]>::try_from(row) {
-            Ok([Some(name), Some(kind)]) => Ok(SourceColumn { name, kind }),
-            _ => bail!("the columns of {table} make no sense"),
-        })
-        .collect()
-}
-
-/// What PostgreSQL holds in a table now.
-///
-/// # Errors
-/// PostgreSQL's.
-pub fn state_of_source(session: &Session, table: &str, key: &[&str]) -> Result<State> {
-    let columns = columns(session, table)?;
-    let cells: Vec<String> =
-        columns.iter().map(|column| cell(&format!("t.\"{}\"", column.name), &column.kind)).collect();
-    let mut state = State::new();
-    for row in session.rows(&format!("select json_build_array({})::text from {table} t", cells.join(", ")))? {
-        let text = row.into_iter().next().flatten().context("a row without text")?;
-        let cells: Vec<Value> = serde_json::from_str(&text)?;
-        let cells = normalise(cells, &columns);
-        let at = key_of(&cells, &positions(columns.iter().map(|column| column.name.as_str()), key)?)?;
-        state.insert(at, cells);
-    }
-    Ok(state)
-}
-
-/// What a log of changes says the table holds: its rows in the order of `_cdc_lsn`, each key's last one, without the deleted.
+/// The changes that a reader found, each key's in the order of their positions.
 ///
 /// # Errors
 /// When a row has no position, or two rows of one key have the same.
-pub fn state_of_log(log: &Rows, columns: &[SourceColumn], key: &[&str]) -> Result<State> {
-    let places = positions(
-        log.columns.iter().map(String::as_str),
-        &columns.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(),
-    )?;
+pub fn changes(log: Rows, table: &SourceTable) -> Result<Vec<Change>> {
+    let places: Vec<usize> = table.names().map(|name| log.index(name)).collect::<Result<_>>()?;
     let (lsn, operation) = (log.index("_cdc_lsn")?, log.index("_cdc_operation")?);
-    let key_places = positions(columns.iter().map(|column| column.name.as_str()), key)?;
-    let mut changes = Vec::with_capacity(log.rows.len());
-    for row in &log.rows {
-        let cells = normalise(places.iter().map(|place| row[*place].clone()).collect(), columns);
-        changes.push((key_of(&cells, &key_places)?, position(&row[lsn])?, &row[operation], cells));
-    }
-    changes.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
-    let mut state = State::new();
+    let key_places = table.key_places()?;
+    let change = |mut row: Vec<Value>| {
+        let position = position(&row[lsn])?;
+        let operation = row[operation].as_str().context("no operation")?.to_owned();
+        let cells: Vec<Value> = places.iter().map(|place| row[*place].take()).collect();
+        Ok(Change { key: key_of(&cells, &key_places)?, position, operation, cells })
+    };
+    let mut changes: Vec<Change> = log.rows.into_iter().map(change).collect::<Result<_>>()?;
+    changes.sort_by(|a, b| (&a.key, a.position).cmp(&(&b.key, b.position)));
     for pair in changes.windows(2) {
-        if pair[0].0 == pair[1].0 && pair[0].1 == pair[1].1 {
-            bail!("two changes of key {:?} at the same position", pair[0].0);
+        if !pair[0].key.is_empty() && pair[0].key == pair[1].key && pair[0].position == pair[1].position {
+            bail!("two changes of key {:?} at the same position", pair[0].key);
         }
     }
-    for (key, _, operation, cells) in changes {
+    Ok(changes)
+}
+
+/// What changes say that the table holds: each key's last one, without the deleted.
+///
+/// # Errors
+/// When an operation is none that a row has.
+pub fn state_of(changes: impl IntoIterator<Item = Change>) -> Result<State> {
+    let mut state = State::new();
+    for Change { key, operation, cells, .. } in changes {
         match operation.as_str() {
-            Some("INSERT" | "UPDATE") => state.insert(key, cells),
-            Some("DELETE") => state.remove(&key),
+            "INSERT" | "UPDATE" => state.insert(key, cells),
+            "DELETE" => state.remove(&key),
             other => bail!("an operation {other:?}"),
         };
     }
@@ -103,74 +80,113 @@ pub fn position(lsn: &Value) -> Result<u64> {
     lsn.as_str().and_then(parse).with_context(|| format!("{lsn} is no position in PostgreSQL's log"))
 }
 
-/// SQL for one cell in the form of `readers/protocol.py`.
-fn cell(value: &str, kind: &str) -> String {
-    if let Some(element) = kind.strip_suffix("[]") {
-        let element = cell("e", element);
-        return format!(
-            "case when {value} is null then null else coalesce((select json_agg({element} order by i) \
-             from unnest({value}) with ordinality as u(e, i)), '[]') end"
-        );
-    }
-    let base = kind.split('(').next().unwrap_or(kind);
-    let has_zone = kind.ends_with("with time zone");
-    let text = match base.trim() {
-        "boolean" => format!("{value}::text"),
-        "real" | "double precision" => format!("encode(float8send({value}::float8), 'hex')"),
-        "date" => format!("({value} - date '1970-01-01')::text"),
-        name if name.starts_with("timestamp") || (name.starts_with("time") && !has_zone) => {
-            format!("(extract(epoch from {value}) * 1000000)::bigint::text")
+/// Where two states of a table differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// The table.
+    pub table: String,
+    /// The row's key.
+    pub key: Vec<String>,
+    /// What is different there.
+    pub what: What,
+}
+
+/// What is different in a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// It was not found.
+    Missing,
+    /// It was found and should not have been.
+    TooMuch,
+    /// A cell.
+    Cell {
+        /// Its column.
+        column: String,
+        /// What PostgreSQL has.
+        expected: Value,
+        /// What a reader found.
+        found: Value,
+    },
+}
+
+impl Difference {
+    /// The column, unless it is the whole row.
+    #[must_use]
+    pub fn column(&self) -> Option<&str> {
+        match &self.what {
+            What::Cell { column, .. } => Some(column),
+            What::Missing | What::TooMuch => None,
         }
-        "bytea" => format!("encode({value}, 'hex')"),
-        _ => format!("concat({value})"),
-    };
-    format!("case when {value} is null then null else {text} end")
+    }
 }
 
-/// JSON columns are compared as what they mean: neither side promises white space or the order of keys.
-fn normalise(mut cells: Vec<Value>, columns: &[SourceColumn]) -> Vec<Value> {
-    for (cell, column) in cells.iter_mut().zip(columns) {
-        if matches!(column.kind.as_str(), "json" | "jsonb")
-            && let Some(parsed) = cell.as_str().and_then(|text| serde_json::from_str(text).ok())
-        {
-            *cell = parsed;
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, key {:?}", self.table, self.key)?;
+        match &self.what {
+            What::Missing => f.write_str(": missing"),
+            What::TooMuch => f.write_str(": too much"),
+            What::Cell { column, expected, found } => {
+                write!(f, ", column {column:?}: expected {}, found {}", short(expected), short(found))
+            }
         }
     }
-    cells
 }
 
-fn positions<'a>(names: impl Iterator<Item = &'a str>, wanted: &[&str]) -> Result<Vec<usize>> {
-    let names: Vec<&str> = names.collect();
-    wanted
-        .iter()
-        .map(|column| {
-            let place = names.iter().position(|name| name == column);
-            place.with_context(|| format!("no column {column}; there are {}", names.join(", ")))
-        })
-        .collect()
+/// A cell as an assertion shows it: long ones only in part.
+fn short(cell: &Value) -> String {
+    let text = cell.to_string();
+    if text.len() <= 300 {
+        text
+    } else {
+        format!("{}… ({} bytes)", text.chars().take(300).collect::<String>(), text.len())
+    }
 }
 
-fn key_of(cells: &[Value], places: &[usize]) -> Result<Vec<String>> {
-    places.iter().map(|place| Ok(cells[*place].as_str().context("a key without a value")?.to_owned())).collect()
-}
-
-/// The first difference between two states, in words; `None` when they are equal.
+/// All differences between what PostgreSQL holds in a table and what was found.
 #[must_use]
-pub fn difference(expected: &State, found: &State) -> Option<String> {
+pub fn differences(table: &SourceTable, expected: &State, found: &State) -> Vec<Difference> {
+    let at = |key: &Vec<String>, what| Difference { table: table.name.clone(), key: key.clone(), what };
+    let mut all = Vec::new();
     for (key, cells) in expected {
-        match found.get(key) {
-            None => return Some(format!("key {key:?} is missing")),
-            Some(other) if other != cells => return Some(format!("key {key:?}: expected {cells:?}, found {other:?}")),
-            Some(_) => {}
+        let Some(others) = found.get(key) else {
+            all.push(at(key, What::Missing));
+            continue;
+        };
+        for ((column, expected), found) in table.names().zip(cells).zip(others) {
+            if expected != found {
+                let (expected, found) = (expected.clone(), found.clone());
+                all.push(at(key, What::Cell { column: column.to_owned(), expected, found }));
+            }
         }
     }
-    let extra = found.keys().find(|key| !expected.contains_key(*key))?;
-    Some(format!("key {extra:?} is too much"))
+    all.extend(found.keys().filter(|key| !expected.contains_key(*key)).map(|key| at(key, What::TooMuch)));
+    all
+}
+
+/// Fails where two states of a table differ.
+///
+/// # Errors
+/// Says how many differences there are, and the first of each column.
+pub fn expect_equal(table: &SourceTable, expected: &State, found: &State) -> Result<()> {
+    expect_none(&differences(table, expected, found))
+}
+
+/// Fails where there are differences.
+///
+/// # Errors
+/// Says how many they are, and the first of each column.
+pub fn expect_none(all: &[Difference]) -> Result<()> {
+    let mut columns = BTreeSet::new();
+    let first: Vec<String> = all.iter().filter(|one| columns.insert(one.column())).map(Difference::to_string).collect();
+    ensure!(all.is_empty(), "{} differences, among them\n{}", all.len(), first.join("\n"));
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source_table::{Kind, SourceColumn};
     use serde_json::json;
 
     fn log(rows: &[(&str, &str, &str, Option<&str>)]) -> Rows {
@@ -180,30 +196,42 @@ mod tests {
         }
     }
 
-    fn schema() -> Vec<SourceColumn> {
-        [("id", "integer"), ("v", "jsonb")]
-            .map(|(name, kind)| SourceColumn { name: name.into(), kind: kind.into() })
-            .into()
+    fn table() -> SourceTable {
+        let column = |(number, (name, kind)): (i64, (&str, &str))| SourceColumn {
+            name: name.to_owned(),
+            number,
+            type_name: kind.to_owned(),
+            kind: Kind::Scalar(kind.to_owned(), -1),
+        };
+        let columns = (1..).zip([("id", "int4"), ("v", "text")]).map(column).collect();
+        SourceTable { name: "t".to_owned(), columns, key: vec!["id".to_owned()] }
     }
 
     #[test]
     fn the_last_change_of_a_key_wins() {
         let rows = log(&[
-            ("1", "UPDATE", "0/10", Some("{\"a\": 2}")),
+            ("1", "UPDATE", "0/10", Some("later")),
             ("1", "INSERT", "0/9", Some("1")),
             ("2", "INSERT", "0/A", None),
             ("2", "DELETE", "1/0", None),
         ]);
-        let state = state_of_log(&rows, &schema(), &["id"]).unwrap();
-        let expected = State::from([(vec!["1".to_owned()], vec![json!("1"), json!({"a": 2})])]);
-        assert_eq!(difference(&expected, &state), None);
-        assert!(difference(&State::new(), &state).unwrap().contains("too much"));
-        assert!(difference(&expected, &State::new()).unwrap().contains("missing"));
+        let state = state_of(changes(rows, &table()).unwrap()).unwrap();
+        let key = vec!["1".to_owned()];
+        let expected = State::from([(key.clone(), vec![json!("1"), json!("later")])]);
+        assert_eq!(differences(&table(), &expected, &state), []);
+        let whats = |expected: &State, found: &State| {
+            differences(&table(), expected, found).into_iter().map(|d| d.what).collect::<Vec<_>>()
+        };
+        assert_eq!(whats(&State::new(), &state), [What::TooMuch]);
+        assert_eq!(whats(&expected, &State::new()), [What::Missing]);
+        let other = State::from([(key, vec![json!("1"), json!("late")])]);
+        let said = expect_equal(&table(), &other, &state).unwrap_err().to_string();
+        assert!(said.contains("t, key [\"1\"], column \"v\": expected \"late\", found \"later\""), "{said}");
     }
 
     #[test]
     fn a_doubled_change_is_seen() {
         let rows = log(&[("1", "INSERT", "0/9", None), ("1", "INSERT", "0/9", None)]);
-        assert!(state_of_log(&rows, &schema(), &["id"]).is_err());
+        assert!(changes(rows, &table()).is_err());
     }
 }

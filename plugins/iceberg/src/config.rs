@@ -389,25 +389,6 @@ impl Config {
         faults
     }
 
-    /// What may be done to tables.
-    pub(crate) fn policy(&self) -> Policy {
-        match self.evolve {
-            Evolve::None => Policy::None,
-            Evolve::Additive => Policy::Additive,
-            Evolve::Full => Policy::Full { drop: self.dropped_columns == DroppedColumns::Drop },
-        }
-    }
-
-    /// Whether the layout of a table that exists may become the configured one.
-    pub(crate) fn may_alter_layout(&self) -> bool {
-        self.evolve != Evolve::None
-    }
-
-    /// What is said of columns.
-    pub(crate) fn overrides(&self) -> Result<Overrides, String> {
-        Overrides::parse(&self.columns).map_err(|faults| faults.join("; "))
-    }
-
     /// How tables are made, and what their layout is to be.
     ///
     /// # Errors
@@ -418,6 +399,20 @@ impl Config {
             partition_by: partition::parse(&self.partition_by)?,
             sort_by: sort::parse(&self.sort_by)?,
         })
+    }
+
+    /// What may be done to tables.
+    pub(crate) fn policy(&self) -> Policy {
+        match self.evolve {
+            Evolve::None => Policy::None,
+            Evolve::Additive => Policy::Additive,
+            Evolve::Full => Policy::Full { drop: self.dropped_columns == DroppedColumns::Drop },
+        }
+    }
+
+    /// What is said of columns.
+    pub(crate) fn overrides(&self) -> Result<Overrides, String> {
+        Overrides::parse(&self.columns).map_err(|faults| faults.join("; "))
     }
 
     /// The table of dead letters.

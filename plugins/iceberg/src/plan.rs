@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::create::Design;
 use crate::layout;
 use crate::overrides::{Columns, Conversion};
-use crate::schema::{self, Change, Numbers, Wish};
+use crate::schema::{self, Change, Numbers, Policy, Wish};
 use crate::sort;
 use crate::table;
 use crate::template::Template;
@@ -84,25 +84,21 @@ pub(crate) async fn plan(
     let after = fitted.schema.as_ref().unwrap_or(metadata.current_schema());
     let mut partition_by = layout::printed(metadata.default_partition_spec(), after);
     let relayout = layout::difference(&making, &metadata, after)?;
-    let relayout = match relayout {
-        Some(change) if !config.may_alter_layout() => {
-            let differences = change.differences.iter();
-            notes.extend(
-                differences.map(|difference| format!("the table is {difference}; it stays as it is: evolve: none")),
-            );
-            None
-        }
-        relayout => relayout,
-    };
+    let follows = config.policy() != Policy::None;
     for difference in relayout.iter().flat_map(|change| &change.differences) {
+        if !follows {
+            notes.push(format!("the table is {difference}, and stays as it is: `evolve: none`"));
+            continue;
+        }
         notes.push(format!("the table is {difference}, which new data follows; what is there stays as it is"));
         if difference.key == "partition_by" {
             partition_by.clone_from(&difference.to);
         }
     }
+    let alters = !fitted.changes.is_empty() || (follows && relayout.is_some());
     Ok(Plan {
         table: name.to_string(),
-        change: if fitted.schema.is_some() || relayout.is_some() { "alter" } else { "none" }.into(),
+        change: if alters { "alter" } else { "none" }.into(),
         columns: columns(Some(metadata.current_schema()), after, arrow, Some((&fitted.fields, &fitted.changes))),
         partition_by,
         notes,

@@ -45,8 +45,6 @@ pub(crate) struct Settings {
     pub(crate) catalog: Arc<dyn Catalog>,
     /// How tables are made, and what the layout of those that exist is to become.
     pub(crate) making: Making,
-    /// Whether the layout of tables that exist is changed.
-    pub(crate) may_alter_layout: bool,
     pub(crate) retention: Option<Retention>,
     pub(crate) writer: WriterOptions,
     /// What may be done to tables.
@@ -74,7 +72,6 @@ impl Settings {
         Ok(Self {
             catalog,
             making: config.making()?,
-            may_alter_layout: config.may_alter_layout(),
             retention: config.retention().map_err(Error::config)?,
             writer,
             policy: config.policy(),
@@ -114,6 +111,8 @@ pub(crate) struct Table {
     pub(crate) cleaner: Cleaner,
     /// Which fields the source's numbers of columns are, as the last batch had it.
     pub(crate) numbers: Option<(StreamName, Numbers)>,
+    /// The layout is the configured one, or stays as it is. It is looked at once: another connector may want another.
+    laid_out: bool,
     /// Warnings that are not repeated.
     said: BTreeSet<String>,
     /// The number of the last intent that is known to be completed.
@@ -145,6 +144,7 @@ impl Table {
             landed: Vec::new(),
             cleaner: Cleaner::default(),
             numbers: None,
+            laid_out: false,
             said: BTreeSet::new(),
             completed: 0,
         }

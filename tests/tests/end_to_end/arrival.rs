@@ -4,7 +4,8 @@ use philotes_tests::connector::Connector;
 use philotes_tests::host::Host;
 use philotes_tests::postgres_or_skip;
 use philotes_tests::readers::{READERS, Reader};
-use philotes_tests::replay::{columns, difference, state_of_log, state_of_source};
+use philotes_tests::replay::{changes, expect_equal, state_of};
+use philotes_tests::source_table::SourceTable;
 use serde_json::json;
 
 use crate::sound::assert_sound;
@@ -59,11 +60,11 @@ fn exact_numbers_and_times_at_their_limits() {
     Host::until_idle(&connector).unwrap();
 
     let table = connector.table("cdc.public_limits");
-    let columns = columns(&session, "limits").unwrap();
-    let expected = state_of_source(&session, "limits", &["id"]).unwrap();
+    let source = SourceTable::read(&session, "limits").unwrap();
+    let expected = source.state(&session).unwrap();
     for reader in READERS {
-        let found = state_of_log(&reader.rows(&table).unwrap(), &columns, &["id"]).unwrap();
-        assert_eq!(difference(&expected, &found), None, "as {reader} sees it");
+        let found = state_of(changes(reader.rows(&table).unwrap(), &source).unwrap()).unwrap();
+        expect_equal(&source, &expected, &found).unwrap_or_else(|e| panic!("as {reader} sees it: {e}"));
     }
     let schema = Reader::PyIceberg.schema(&table).unwrap();
     let types: Vec<(&str, &str)> = schema.iter().map(|c| (c.name.as_str(), c.kind.as_str())).collect();

@@ -3,6 +3,7 @@
 //! `make build` comes first: the host and the plugins are run as they lie in cargo's target folder.
 
 mod abi;
+mod altered;
 mod arrival;
 mod chaos;
 mod command_line;
@@ -26,6 +27,7 @@ mod services;
 mod sound;
 mod stalled;
 mod told;
+mod torture;
 
 use std::time::Duration;
 

@@ -7,10 +7,11 @@ use std::time::Instant;
 use philotes_tests::connector::Connector;
 use philotes_tests::host::Host;
 use philotes_tests::readers::{READERS, READERS_WITH_SPARK, Reader, Rest, Table};
-use philotes_tests::replay::{SourceColumn, State, columns, difference, state_of_log, state_of_source};
+use philotes_tests::replay::{State, changes, expect_equal, state_of};
 use philotes_tests::services::minio::Minio;
 use philotes_tests::services::nessie::{Access, Nessie};
 use philotes_tests::services::postgres::Postgres;
+use philotes_tests::source_table::SourceTable;
 use philotes_tests::sql::{Row, Session};
 use philotes_tests::{bed_or_skip, eventually, or_skip, postgres_or_skip, shop};
 
@@ -127,7 +128,7 @@ struct Source {
     name: &'static str,
     /// Where its changes are.
     table: Table,
-    columns: Vec<SourceColumn>,
+    source: SourceTable,
     state: State,
     /// How many changes of each kind there were.
     operations: Vec<Row>,
@@ -135,7 +136,8 @@ struct Source {
 
 impl Source {
     fn of(session: &Session, connector: &Connector, name: &'static str) -> Self {
-        let state = state_of_source(session, name, shop::key(name)).unwrap();
+        let source = SourceTable::read(session, name).unwrap();
+        let state = source.state(session).unwrap();
         assert!(state.len() > 1000, "{name}: the shop is empty");
         let short = name.trim_start_matches("public.");
         let operations = session
@@ -143,15 +145,16 @@ impl Source {
                 "select operation, count(*) from philotes.cdc_events where table_name = '{short}' group by 1 order by 1"
             ))
             .unwrap();
-        Self { name, table: table_of(connector, name), columns: columns(session, name).unwrap(), state, operations }
+        Self { name, table: table_of(connector, name), source, state, operations }
     }
 
     /// Compares every cell, the number of changes, and the files that the reader takes for live with PyIceberg's; gives back
     /// how many rows there are.
     fn assert_found_by(&self, reader: Reader) -> usize {
         let log = reader.rows(&self.table).unwrap();
-        let found = state_of_log(&log, &self.columns, shop::key(self.name)).unwrap();
-        assert_eq!(difference(&self.state, &found), None, "{} as {reader} sees it", self.name);
+        let rows = log.rows.len();
+        let found = state_of(changes(log, &self.source).unwrap()).unwrap();
+        expect_equal(&self.source, &self.state, &found).unwrap_or_else(|e| panic!("as {reader} sees it: {e}"));
 
         let operations = "select _cdc_operation, count(*) from t group by 1 order by 1";
         let found = reader.query(&self.table, operations).unwrap().rows;
@@ -166,6 +169,6 @@ impl Source {
             files
         };
         assert_eq!(files(reader), files(Reader::PyIceberg), "{}: files as {reader} sees them", self.name);
-        log.rows.len()
+        rows
     }
 }

@@ -150,6 +150,10 @@ impl Table {
             let drops = changes.iter().any(|change| matches!(change.what, What::Drop(_)));
             let told = numbers.map(|numbers| (incoming.stream, numbers));
             let request = self.alteration(&metadata, schema, drops, told)?;
+            if changes.iter().any(|change| matches!(change.what, What::Rename { .. })) {
+                // The configuration names the layout's columns as they were called.
+                self.laid_out = false;
+            }
             proposed = changes;
             let answer = self.settings.catalog.commit_table(&self.name, request).await;
             failpoint!("schema.altered", |message| Error::unknown(message));

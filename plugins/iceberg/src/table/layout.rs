@@ -4,6 +4,7 @@ use philotes_sdk::{Error, Result};
 
 use super::{ROUNDS, Table};
 use crate::layout::{self, Relayout};
+use crate::schema::Policy;
 
 impl Table {
     /// Changes the layout of a table that exists, where it differs from the configuration. Where its columns do not suffice,
@@ -18,6 +19,9 @@ impl Table {
 
     /// Changes the layout, where it differs from the configuration. Two tasks that do so at once come to the same.
     pub(super) async fn lay_out(&mut self) -> Result<()> {
+        if self.laid_out {
+            return Ok(());
+        }
         let mut proposed: Option<Relayout> = None;
         for _ in 0..ROUNDS {
             let Some(base) = &self.base else { return Err(Error::internal("a table without metadata")) };
@@ -30,12 +34,14 @@ impl Table {
                         "altered the table: data from now on is laid out as configured"
                     );
                 }
+                self.laid_out = true;
                 return Ok(());
             };
-            if !self.settings.may_alter_layout {
+            if self.settings.policy == Policy::None {
                 for difference in &change.differences {
-                    tracing::warn!(table = %self.name, "the table is {difference}; it stays as it is");
+                    tracing::warn!(table = %self.name, "the table is {difference}, and stays as it is: `evolve: none`");
                 }
+                self.laid_out = true;
                 return Ok(());
             }
             // What was written so far is laid out as it was.

@@ -8,6 +8,7 @@ use philotes_sdk::{ErrorKind, Sink};
 use super::faulty::Fault;
 use super::tables::{foreign_table, optional};
 use super::*;
+use crate::config::Evolve;
 use crate::manifests;
 use crate::table::{Settings, Table};
 
@@ -191,8 +192,8 @@ async fn where_nothing_may_be_altered_the_layout_stays() {
     partitioned(&mut lake, &["bucket(4, id)"]);
     sorted(&mut lake, &["id desc"]);
     let catalog = Arc::new(FaultyCatalog::new(lake.catalog().await));
-    let mut settings = Settings::new(&lake.config, Lake::context(), catalog.clone()).unwrap();
-    settings.may_alter_layout = false;
+    lake.config.evolve = Evolve::None;
+    let settings = Settings::new(&lake.config, Lake::context(), catalog.clone()).unwrap();
     let mut table = Table::new(TableIdent::from_strs(["cdc", "public_orders"]).unwrap(), Arc::new(settings));
     table.announce(&[orders()]).await.unwrap();
     table.write(&row(2)).await.unwrap();
