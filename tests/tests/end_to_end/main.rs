@@ -15,6 +15,7 @@ mod fenced;
 mod foreign;
 mod letters;
 mod lineage;
+mod loaded;
 mod matrix;
 mod memory;
 mod order;
@@ -27,6 +28,7 @@ mod sound;
 mod stalled;
 mod told;
 mod torture;
+mod under_fire;
 
 use std::time::Duration;
 
