@@ -204,6 +204,28 @@ class PyIceberg:
             for e in self.entries()
         ]
 
+    def layout(self, request):
+        """How the table is laid out, and each live data file, in the order in which they were committed."""
+        snapshot = self.table.current_snapshot()
+        found = [
+            (entry.sequence_number, manifest.partition_spec_id, entry.data_file)
+            for manifest in (snapshot.manifests(self.table.io) if snapshot else [])
+            for entry in manifest.fetch_manifest_entry(self.table.io)
+        ]
+        schema = self.table.schema()
+        order = [
+            f"{f.transform}({schema.find_column_name(f.source_id)}) {f.direction.value} {f.null_order.value}"
+            for f in self.table.sort_order().fields
+        ]
+        return {
+            "version": self.table.metadata.format_version,
+            "order": order,
+            "files": [
+                {"path": file.file_path, "spec": spec, "order": file.sort_order_id}
+                for _, spec, file in sorted(found, key=lambda f: (f[0], f[2].file_path))
+            ],
+        }
+
     def rows_in_order(self, request):
         return answer_of(self.table_in_order(request))
 
@@ -389,6 +411,10 @@ class DuckDb:
                 return answer_of(self.duckdb.sql(request["sql"]).to_arrow_table())
             finally:
                 self.duckdb.sql("drop view t")
+
+    def row_ids(self, request):
+        with duckdb_source(self.duckdb, request) as (source, _):
+            return answer_of(self.duckdb.sql(f"select id, _row_id from {source} order by 1, 2").to_arrow_table())
 
     def schema(self, request):
         with duckdb_source(self.duckdb, request) as (source, _):

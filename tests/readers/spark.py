@@ -164,6 +164,10 @@ class Spark:
         rows = [[cell(value, kind) for value, kind in zip(row, kinds)] for row in numbers.collect()]
         return {"columns": frame.columns, "rows": rows}
 
+    def row_ids(self, request):
+        """The column `id` and the row's own id, which a view does not have."""
+        return self.answer_of(self.session.sql(f"select id, _row_id from {self.name} order by 1, 2"))
+
     def schema(self, request):
         return [
             {"id": 0, "name": field.name, "type": field.dataType.simpleString(), "required": not field.nullable,
@@ -193,6 +197,9 @@ class Spark:
              "partition": [str(v) for v in entry.data_file.asDict().get("partition", [])]}
             for entry in found
         ]
+
+    def set_property(self, request):
+        self.session.sql(f"alter table {self.name} set tblproperties ('{request['name']}' = '{request['value']}')")
 
     def append(self, request):
         """Rows, each an object by the columns' names; a time is microseconds since 1970."""

@@ -144,6 +144,28 @@ pub struct DataFile {
     pub partition: Vec<String>,
 }
 
+/// How a table is laid out.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Layout {
+    /// The version of its format.
+    pub version: u8,
+    /// The fields of its sort order: `identity(id) desc nulls-last`.
+    pub order: Vec<String>,
+    /// Its live data files, in the order of their commits.
+    pub files: Vec<FileLayout>,
+}
+
+/// How a data file is laid out.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct FileLayout {
+    /// Where it lies.
+    pub path: String,
+    /// The id of the partition specification that it was written with.
+    pub spec: i32,
+    /// The id of the sort order that its rows are in.
+    pub order: Option<i32>,
+}
+
 /// Field ids by the path of the column.
 pub type FieldIds = BTreeMap<String, i64>;
 
@@ -236,6 +258,16 @@ impl Reader {
     /// What the reader says.
     pub fn files(self, table: &Table) -> Result<Vec<DataFile>> {
         self.ask(table, "files", json!({}))
+    }
+
+    /// The pairs of the column `id` and the id that a table of format version 3 gives to the row, sorted; not from PyIceberg.
+    ///
+    /// # Errors
+    /// What the reader says.
+    pub fn row_ids(self, table: &Table) -> Result<Vec<(i64, i64)>> {
+        let rows: Rows = self.ask(table, "row_ids", json!({}))?;
+        let number = |cell: &Value| cell.as_str().and_then(|cell| cell.parse().ok()).context("a row without an id");
+        rows.rows.iter().map(|row| Ok((number(&row[0])?, number(&row[1])?))).collect()
     }
 
     fn ask<T: for<'a> Deserialize<'a>>(self, table: &Table, op: &str, arguments: Value) -> Result<T> {
@@ -332,6 +364,22 @@ impl Table {
     /// What PyIceberg says.
     pub fn partitions(&self) -> Result<Vec<String>> {
         Reader::PyIceberg.ask(self, "partitions", json!({}))
+    }
+
+    /// How the table and its files are laid out.
+    ///
+    /// # Errors
+    /// What PyIceberg says.
+    pub fn layout(&self) -> Result<Layout> {
+        Reader::PyIceberg.ask(self, "layout", json!({}))
+    }
+
+    /// Sets a property of the table, as somebody else with Spark would: PyIceberg writes no metadata of format version 3.
+    ///
+    /// # Errors
+    /// What Spark says.
+    pub fn set_property_as_somebody_else(&self, name: &str, value: &str) -> Result<()> {
+        Reader::Spark.ask(self, "set_property", json!({ "name": name, "value": value }))
     }
 
     /// All rows, in the order in which they were committed: file by file, each file's rows in its own order.

@@ -317,9 +317,21 @@ impl Table {
                     payload.attempts.pop();
                     storage::discard(&base.files, attempt.locations).await;
                 }
+                if error.kind() == CatalogErrorKind::Refused && self.was_upgraded().await? {
+                    return Ok(Some(error));
+                }
                 Err(error.into())
             }
         }
+    }
+
+    /// Whether somebody has moved the table to another format meanwhile, which takes other snapshots and leaves the head as it
+    /// is.
+    async fn was_upgraded(&mut self) -> Result<bool> {
+        let version = |table: &Self| table.base.as_ref().map(|base| base.metadata.format_version());
+        let before = version(self);
+        self.reload().await?;
+        Ok(version(self) != before)
     }
 }
 

@@ -4,15 +4,19 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use iceberg::TableIdent;
+use philotes_sdk::Error;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::catalog::sql;
+use crate::create::Making;
+use crate::format;
 pub use crate::overrides::Column;
 use crate::overrides::Overrides;
 use crate::partition;
 use crate::schema::Policy;
+use crate::sort;
 use crate::template::Template;
 
 /// Where the tables are and how they are written.
@@ -31,10 +35,14 @@ pub struct Config {
     /// What the tables hold.
     #[serde(default)]
     pub mode: Mode,
-    /// Partition fields of tables that are created: `day(_cdc_timestamp) as date`, `bucket(16, id)`, `region`.
+    /// Partition fields: `day(_cdc_timestamp) as date`, `bucket(16, id)`, `region`. New data of a table that is partitioned
+    /// otherwise is partitioned so from then on; without any, tables stay as they are.
     #[serde(default)]
     pub partition_by: Vec<String>,
-    /// The Iceberg format of tables that are created: 2.
+    /// What the rows of each data file are sorted by: `day desc nulls last`, `id`. Without any, they stay as they come.
+    #[serde(default)]
+    pub sort_by: Vec<String>,
+    /// The Iceberg format of tables that are created: 2 or 3.
     #[serde(default = "default_format_version")]
     pub format_version: u8,
     /// Which snapshots the sink's own commits expire; none without it.
@@ -357,11 +365,14 @@ impl Config {
         if let Err(error) = partition::parse(&self.partition_by) {
             faults.push(with_key("partition_by", error.message()));
         }
+        if let Err(error) = sort::parse(&self.sort_by) {
+            faults.push(error.message().to_owned());
+        }
         if let Err(message) = self.dead_letters_table() {
             faults.push(message);
         }
-        if self.format_version != 2 {
-            faults.push(format!("format_version: {} is not allowed; allowed is 2", self.format_version));
+        if let Err(message) = format::version(self.format_version) {
+            faults.push(message);
         }
         if let Err(message) = self.retention() {
             faults.push(message);
@@ -376,6 +387,18 @@ impl Config {
             faults.extend(messages);
         }
         faults
+    }
+
+    /// How tables are made, and what their layout is to be.
+    ///
+    /// # Errors
+    /// Config: a key that does not read.
+    pub(crate) fn making(&self) -> Result<Making, Error> {
+        Ok(Making {
+            format_version: format::version(self.format_version).map_err(Error::config)?,
+            partition_by: partition::parse(&self.partition_by)?,
+            sort_by: sort::parse(&self.sort_by)?,
+        })
     }
 
     /// What may be done to tables.

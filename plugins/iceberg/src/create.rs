@@ -1,13 +1,14 @@
 //! New tables: what they are given, and the namespaces that they need.
 
 use arrow::datatypes::Schema as ArrowSchema;
-use iceberg::spec::{FormatVersion, TableMetadata, UnboundPartitionSpec};
+use iceberg::spec::{FormatVersion, SortOrder, UnboundPartitionSpec};
 use iceberg::{NamespaceIdent, TableCreation, TableIdent};
-use philotes_sdk::{Error, ErrorKind, Result};
+use philotes_sdk::{Error, Result};
 
 use crate::catalog::{Catalog, CatalogErrorKind, LoadedTable};
 use crate::partition::{self, PartitionField};
 use crate::schema;
+use crate::sort::{self, SortField};
 
 /// What new tables are given: metadata files stay bounded, and other writers compress as this one does.
 const PROPERTIES: [(&str, &str); 3] = [
@@ -16,22 +17,57 @@ const PROPERTIES: [(&str, &str); 3] = [
     ("write.parquet.compression-codec", "zstd"),
 ];
 
+/// How new tables are made.
+#[derive(Clone, Debug)]
+pub(crate) struct Making {
+    pub(crate) format_version: FormatVersion,
+    pub(crate) partition_by: Vec<PartitionField>,
+    pub(crate) sort_by: Vec<SortField>,
+}
+
+/// What a new table is to be.
+#[derive(Debug)]
+pub(crate) struct Design {
+    pub(crate) schema: iceberg::spec::Schema,
+    pub(crate) partition_spec: UnboundPartitionSpec,
+    pub(crate) sort_order: SortOrder,
+}
+
+impl Making {
+    /// A plain table of version 2.
+    pub(crate) fn plain() -> Self {
+        Self { format_version: FormatVersion::V2, partition_by: Vec::new(), sort_by: Vec::new() }
+    }
+
+    /// The table for rows of this schema.
+    ///
+    /// # Errors
+    /// Data: a column that no table can have. Config: a partition or sort field that does not fit the columns.
+    pub(crate) fn design(&self, arrow: &ArrowSchema) -> Result<Design> {
+        let schema = schema::table_schema(arrow)?;
+        let partition_spec = partition::bind(&self.partition_by, &schema)?;
+        let sort_order = sort::bind(&self.sort_by, &schema)?;
+        Ok(Design { schema, partition_spec, sort_order })
+    }
+}
+
 /// Creates a table for rows of this schema, and its namespaces. `None` where somebody else may have created it: it is to be
 /// loaded.
 pub(crate) async fn create_table(
     catalog: &dyn Catalog,
     name: &TableIdent,
-    partition_by: &[PartitionField],
+    making: &Making,
     arrow: &ArrowSchema,
 ) -> Result<Option<LoadedTable>> {
-    let (schema, partition_spec) = design(partition_by, arrow)?;
+    let Design { schema, partition_spec, sort_order } = making.design(arrow)?;
     create_namespaces(catalog, name.namespace()).await?;
     let creation = TableCreation::builder()
         .name(name.name().to_owned())
         .schema(schema)
         .partition_spec(partition_spec)
+        .sort_order_opt((!sort_order.is_unsorted()).then_some(sort_order))
         .properties(PROPERTIES.map(|(name, value)| (name.to_owned(), value.to_owned())))
-        .format_version(FormatVersion::V2)
+        .format_version(making.format_version)
         .build();
     match catalog.create_table(name.namespace(), creation).await {
         Ok(created) => {
@@ -43,26 +79,6 @@ pub(crate) async fn create_table(
             Ok(None)
         }
         Err(error) => Err(error.into()),
-    }
-}
-
-/// Schema and partition spec of a new table for rows of this schema.
-pub(crate) fn design(
-    partition_by: &[PartitionField],
-    arrow: &ArrowSchema,
-) -> Result<(iceberg::spec::Schema, UnboundPartitionSpec)> {
-    let schema = schema::table_schema(arrow)?;
-    let spec = partition::bind(partition_by, &schema)?;
-    Ok((schema, spec))
-}
-
-/// Refuses a table of a format that this sink does not write.
-pub(crate) fn check_format(name: &TableIdent, metadata: &TableMetadata) -> Result<()> {
-    match metadata.format_version() {
-        FormatVersion::V2 => Ok(()),
-        other => {
-            Err(Error::new(ErrorKind::Config, format!("table {name} has format version {}; allowed is 2", other as u8)))
-        }
     }
 }
 

@@ -15,9 +15,8 @@ use serde::Deserialize;
 
 use crate::base::read_manifest_list;
 use crate::config::Retention;
-use crate::error::from_iceberg;
 use crate::lineage;
-use crate::manifests::property;
+use crate::manifests::{self, property};
 
 /// More snapshots than this outside the main branch are not read to find out which files they use.
 const MAX_LISTS_READ: usize = 16;
@@ -148,11 +147,7 @@ async fn dropped_data_files(files: &FileIO, snapshot: &SnapshotRef, manifest: &M
     if !dropped {
         return Ok(Vec::new());
     }
-    let loaded = manifest
-        .load_manifest(files)
-        .await
-        .map_err(|e| from_iceberg("cannot read a manifest of an expired snapshot", e))?;
-    let removed =
-        loaded.entries().iter().filter(|e| e.status() == ManifestStatus::Deleted && e.snapshot_id() == Some(id));
+    let read = manifests::read(files, manifest).await?;
+    let removed = read.entries.iter().filter(|e| e.status() == ManifestStatus::Deleted && e.snapshot_id() == Some(id));
     Ok(removed.map(|entry| entry.file_path().to_owned()).collect())
 }

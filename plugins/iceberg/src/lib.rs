@@ -4,8 +4,9 @@
 //! what a task knows of one and adopts states of it, `commit` is the protocol, `snapshot` builds one attempt out of
 //! `manifests`, `token` and `expire`, `lineage` checks that a token still speaks of the data; `dead_letters` is the second
 //! table that a commit may reach. `actions` is what an operator does by hand; removing orphans stands on `live` and `fence`.
-//! `catalog` and `storage` are below all of it. The data side (what is in the files): `schema`, `partition`, `writer`;
-//! `overrides` is what the connector says of single columns.
+//! `catalog` and `storage` are below all of it. The data side (what is in the files): `schema`, `partition`, `sort`, `writer`;
+//! `overrides` is what the connector says of single columns, `layout` is how a table that exists gets another partitioning or
+//! sort order, `format` which tables can be written to.
 
 mod actions;
 mod base;
@@ -17,6 +18,8 @@ mod dead_letters;
 mod error;
 mod expire;
 mod fence;
+mod format;
+mod layout;
 mod lineage;
 mod live;
 mod manifests;
@@ -26,6 +29,7 @@ mod plan;
 mod schema;
 mod sink;
 mod snapshot;
+mod sort;
 mod storage;
 mod table;
 mod template;

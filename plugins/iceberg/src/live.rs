@@ -15,7 +15,7 @@ use philotes_sdk::{Error, Result};
 
 use crate::base::read_manifest_list;
 use crate::catalog::{Catalog, LoadedTable};
-use crate::error::from_iceberg;
+use crate::manifests;
 use crate::table::ROUNDS;
 
 /// Manifests and manifest lists read at a time.
@@ -128,9 +128,8 @@ async fn read_list(
 /// The files that a manifest names, those it says are deleted included: an older snapshot may hold them.
 async fn read_manifest(table: &LoadedTable, manifest: ManifestFile) -> Result<Read<String>> {
     let path = manifest.manifest_path.clone();
-    let loaded = manifest.load_manifest(&table.files.io).await;
-    let loaded = loaded.map_err(|e| from_iceberg(format!("cannot read the manifest {path}"), e))?;
-    Ok((path, loaded.entries().iter().map(|entry| entry.file_path().to_owned()).collect()))
+    let read = manifests::read(&table.files.io, &manifest).await?;
+    Ok((path, read.entries.iter().map(|entry| entry.file_path().to_owned()).collect()))
 }
 
 /// Whether the metadata shows every snapshot that is left of the table's history. One that begins late, without anything

@@ -3,6 +3,9 @@
 //! Every commit adds a manifest, so that without merging each manifest list would be longer than the one before it. Once
 //! as many small ones have piled up as the table's property says (100, as in Java), they become one; full ones stay.
 
+mod names;
+mod read;
+
 use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -10,7 +13,8 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt};
 use iceberg::spec::{
-    DataFile, ManifestContentType, ManifestFile, ManifestListWriter, ManifestWriterBuilder, PartitionSpecRef, SchemaRef,
+    DataFile, FormatVersion, ManifestContentType, ManifestFile, ManifestListWriter, ManifestWriterBuilder,
+    PartitionSpecRef, SchemaRef,
 };
 use philotes_sdk::{Error, Result};
 use uuid::Uuid;
@@ -18,6 +22,8 @@ use uuid::Uuid;
 use crate::base::Base;
 use crate::error::from_iceberg;
 use crate::storage;
+
+pub(crate) use read::read;
 
 /// Sequence numbers that readers take from the manifest list.
 const INHERITED: i64 = -1;
@@ -47,8 +53,17 @@ pub(crate) struct Written {
     pub(crate) list: String,
     /// What that lists.
     pub(crate) manifests: Arc<Vec<ManifestFile>>,
+    /// The ids that it gives to rows.
+    pub(crate) rows: Option<RowIds>,
     /// Every file that was written, the list included.
     pub(crate) locations: Vec<String>,
+}
+
+/// The row ids that a snapshot hands out, in tables that have them: from the first on, at most so many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RowIds {
+    pub(crate) first: u64,
+    pub(crate) count: u64,
 }
 
 /// Writes the manifests of a snapshot that adds `added` to the base, and its manifest list. After an error nothing of it is left.
@@ -56,7 +71,9 @@ pub(crate) async fn write(base: &mut Base, added: &[AddedFile], ids: SnapshotIds
     let parents = base.manifests().await?;
     let mut folder = Folder { base, ids, locations: Vec::new() };
     match folder.write(added, &parents).await {
-        Ok((list, manifests)) => Ok(Written { list, manifests: Arc::new(manifests), locations: folder.locations }),
+        Ok((list, manifests, rows)) => {
+            Ok(Written { list, manifests: Arc::new(manifests), rows, locations: folder.locations })
+        }
         Err(error) => {
             storage::discard(&base.files, folder.locations).await;
             Err(error)
@@ -73,13 +90,22 @@ struct Folder<'a> {
 }
 
 impl Folder<'_> {
-    async fn write(&mut self, added: &[AddedFile], parents: &[ManifestFile]) -> Result<(String, Vec<ManifestFile>)> {
+    async fn write(
+        &mut self,
+        added: &[AddedFile],
+        parents: &[ManifestFile],
+    ) -> Result<(String, Vec<ManifestFile>, Option<RowIds>)> {
         let mut manifests = self.add(added).await?;
         // A manifest that only tells of removals has told it in its own snapshot.
         let alive = parents.iter().filter(|m| m.has_added_files() || m.has_existing_files()).cloned();
         manifests.extend(self.merge(alive.collect()).await?);
-        let list = self.write_list(&manifests).await?;
-        Ok((list, manifests))
+        let rows = if self.has_row_ids() { Some(assign_row_ids(&mut manifests, &self.base.metadata)?) } else { None };
+        let list = self.write_list(&manifests, rows).await?;
+        Ok((list, manifests, rows))
+    }
+
+    fn has_row_ids(&self) -> bool {
+        self.base.metadata.format_version() >= FormatVersion::V3
     }
 
     fn location(&self, name: &str) -> String {
@@ -93,8 +119,9 @@ impl Folder<'_> {
         let location = self.location(&format!("{}-m{}.avro", self.ids.commit_id, self.locations.len()));
         self.locations.push(location.clone());
         let output = self.base.files.new_output(location).map_err(|e| from_iceberg("cannot write a manifest", e))?;
-        let spec = iceberg::spec::PartitionSpec::clone(spec);
-        Ok(ManifestWriterBuilder::new(output, Some(self.ids.snapshot_id), schema, spec).build_v2_data())
+        let spec = names::for_manifest(spec, &schema)?;
+        let builder = ManifestWriterBuilder::new(output, Some(self.ids.snapshot_id), schema, spec);
+        Ok(if self.has_row_ids() { builder.build_v3_data() } else { builder.build_v2_data() })
     }
 
     async fn close(&self, writer: iceberg::spec::ManifestWriter) -> Result<ManifestFile> {
@@ -149,24 +176,25 @@ impl Folder<'_> {
         let files = &self.base.files;
         let mut reads: Vec<BoxFuture<'_, _>> = Vec::with_capacity(manifests.len());
         for manifest in manifests {
-            reads.push(Box::pin(manifest.load_manifest(files)));
+            reads.push(Box::pin(read(files, manifest)));
         }
         let loaded: Vec<_> = futures::stream::iter(reads)
             .buffered(READ_AT_ONCE)
             .try_collect()
             .await
-            .map_err(|e| from_iceberg("cannot read a manifest to merge it", e))?;
+            .map_err(|e: Error| e.context("cannot merge manifests"))?;
         // The current schema, unless the spec is over a column that it no longer has: then one that has it.
         let current = metadata.current_schema();
-        let schema = if spec.partition_type(current).is_ok() { current } else { &loaded[0].metadata().schema };
+        let schema = if spec.partition_type(current).is_ok() { current } else { &loaded[0].schema };
         let mut writer = self.writer(schema.clone(), spec)?;
-        for entry in loaded.iter().flat_map(iceberg::spec::Manifest::entries).filter(|entry| entry.is_alive()) {
+        for entry in loaded.into_iter().flat_map(|manifest| manifest.entries).filter(|entry| entry.is_alive()) {
             let missing = || Error::data("an entry of a manifest has no snapshot or sequence number");
+            let (snapshot_id, sequence_number) = (entry.snapshot_id, entry.sequence_number);
             writer
                 .add_existing_file(
-                    entry.data_file().clone(),
-                    entry.snapshot_id().ok_or_else(missing)?,
-                    entry.sequence_number().ok_or_else(missing)?,
+                    entry.data_file,
+                    snapshot_id.ok_or_else(missing)?,
+                    sequence_number.ok_or_else(missing)?,
                     entry.file_sequence_number,
                 )
                 .map_err(|e| from_iceberg("cannot merge manifests", e))?;
@@ -174,7 +202,7 @@ impl Folder<'_> {
         self.close(writer).await
     }
 
-    async fn write_list(&mut self, manifests: &[ManifestFile]) -> Result<String> {
+    async fn write_list(&mut self, manifests: &[ManifestFile], rows: Option<RowIds>) -> Result<String> {
         let SnapshotIds { commit_id, snapshot_id, sequence_number } = self.ids;
         let location = self.location(&format!("snap-{snapshot_id}-0-{commit_id}.avro"));
         self.locations.push(location.clone());
@@ -182,11 +210,36 @@ impl Folder<'_> {
         let output = self.base.files.new_output(&location).map_err(failed)?;
         let writer = output.writer().await.map_err(failed)?;
         let parent = self.base.head().map(|head| head.snapshot_id());
-        let mut list = ManifestListWriter::v2(writer, snapshot_id, parent, sequence_number);
+        let mut list = match rows {
+            Some(rows) => ManifestListWriter::v3(writer, snapshot_id, parent, sequence_number, Some(rows.first)),
+            None => ManifestListWriter::v2(writer, snapshot_id, parent, sequence_number),
+        };
         list.add_manifests(manifests.iter().cloned()).map_err(failed)?;
         list.close().await.map_err(failed)?;
         Ok(location)
     }
+}
+
+/// Gives ids to the rows of the manifests that have none: those that are new, and those of a time when the table had no row
+/// ids. A merged manifest is counted whole, as Java does, although each of its files goes on with the ids it has.
+fn assign_row_ids(manifests: &mut [ManifestFile], metadata: &iceberg::spec::TableMetadata) -> Result<RowIds> {
+    let first = metadata.next_row_id();
+    let mut next = first;
+    for manifest in manifests {
+        if manifest.content != ManifestContentType::Data || manifest.first_row_id.is_some() {
+            continue;
+        }
+        let (Some(existing), Some(added)) = (manifest.existing_rows_count, manifest.added_rows_count) else {
+            return Err(Error::data(format!(
+                "the manifest {} does not say how many rows it has, so that they cannot be given ids",
+                manifest.manifest_path
+            )));
+        };
+        manifest.first_row_id = Some(next);
+        let after = next.checked_add(existing).and_then(|next| next.checked_add(added));
+        next = after.ok_or_else(|| Error::data("the table's row ids are used up"))?;
+    }
+    Ok(RowIds { first, count: next - first })
 }
 
 /// What becomes of some of a table's manifests.

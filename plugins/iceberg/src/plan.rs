@@ -4,15 +4,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema as ArrowSchema, SchemaRef};
-use iceberg::spec::{PartitionSpec, Schema};
+use iceberg::spec::{FormatVersion, Schema};
 use philotes_sdk::batch::{META_INFERRED, META_SOURCE_TYPE};
 use philotes_sdk::{Error, Plan, PlannedColumn, Result, StreamPartition, TaskContext};
 
 use crate::catalog;
 use crate::config::Config;
+use crate::create::Design;
+use crate::layout;
 use crate::overrides::{Columns, Conversion};
-use crate::partition::{self, PartitionField};
-use crate::schema::{self, Change, Numbers, Wish};
+use crate::schema::{self, Change, Numbers, Policy, Wish};
+use crate::sort;
 use crate::table;
 use crate::template::Template;
 use crate::token;
@@ -26,7 +28,7 @@ pub(crate) async fn plan(
 ) -> Result<Plan> {
     let template = Template::parse(&config.table).map_err(|e| Error::config(format!("table: {e}")))?;
     let name = template.table(&at.stream)?;
-    let partition_by = partition::parse(&config.partition_by)?;
+    let making = config.making()?;
     let existing = match catalog::open_existing(config).await? {
         None => None,
         Some(catalog) if catalog.table_exists(&name).await? => Some(catalog.load_table(&name).await?.metadata),
@@ -36,13 +38,22 @@ pub(crate) async fn plan(
     let (arrow, mut notes) = overridden(overrides.of(&at.stream), arrow)?;
     let arrow = arrow.as_ref();
     let Some(metadata) = existing else {
-        let (designed, spec) = table::design(&partition_by, arrow)?;
-        let spec = spec.bind(designed.clone()).map_err(|e| Error::config("partition_by").with_source(e))?;
+        let Design { schema: designed, partition_spec, sort_order } = making.design(arrow)?;
+        let spec = partition_spec.bind(designed.clone()).map_err(|e| Error::config("partition_by").with_source(e))?;
+        if making.format_version >= FormatVersion::V3 {
+            notes.push(format!("the table is made in format version {}", making.format_version as u8));
+        }
+        if !sort_order.is_unsorted() {
+            notes.push(format!(
+                "the rows of each file are sorted by {}",
+                sort::printed(&sort_order, &designed).join(", ")
+            ));
+        }
         return Ok(Plan {
             table: name.to_string(),
             change: "create".into(),
             columns: columns(None, &designed, arrow, None),
-            partition_by: printed(&spec, &designed),
+            partition_by: layout::printed(&spec, &designed),
             notes,
         });
     };
@@ -70,16 +81,26 @@ pub(crate) async fn plan(
     // The others stand beside their columns.
     notes.extend(fitted.changes.iter().filter(|change| change.beside().is_none()).map(ToString::to_string));
     notes.extend(fitted.notes);
-    let spec = metadata.default_partition_spec();
     let after = &fitted.schema;
-    if let Some(note) = partition_note(&partition_by, spec, after) {
-        notes.push(note);
+    let mut partition_by = layout::printed(metadata.default_partition_spec(), after);
+    let relayout = layout::difference(&making, &metadata, after)?;
+    let follows = config.policy() != Policy::None;
+    for difference in relayout.iter().flat_map(|change| &change.differences) {
+        if !follows {
+            notes.push(format!("the table is {difference}, and stays as it is: `evolve: none`"));
+            continue;
+        }
+        notes.push(format!("the table is {difference}, which new data follows; what is there stays as it is"));
+        if difference.key == "partition_by" {
+            partition_by.clone_from(&difference.to);
+        }
     }
+    let alters = !fitted.changes.is_empty() || (follows && relayout.is_some());
     Ok(Plan {
         table: name.to_string(),
-        change: if fitted.changes.is_empty() { "none" } else { "alter" }.into(),
+        change: if alters { "alter" } else { "none" }.into(),
         columns: columns(Some(metadata.current_schema()), after, arrow, Some((&fitted.fields, &fitted.changes))),
-        partition_by: printed(spec, after),
+        partition_by,
         notes,
     })
 }
@@ -92,34 +113,6 @@ fn overridden(columns: Option<&Columns>, arrow: &ArrowSchema) -> Result<(SchemaR
     let (shaped, _) = columns.shape_schema(arrow)?;
     let conversion = Conversion::new(Some(columns), &Arc::new(shaped))?;
     Ok((conversion.schema().clone(), notes))
-}
-
-/// Says so where an existing table is not partitioned as configured: it stays as it is.
-pub(crate) fn partition_note(partition_by: &[PartitionField], spec: &PartitionSpec, schema: &Schema) -> Option<String> {
-    if partition_by.is_empty() {
-        return None;
-    }
-    let wanted = partition::bind(partition_by, schema).ok().and_then(|wanted| wanted.bind(schema.clone()).ok());
-    if wanted.is_some_and(|wanted| wanted.is_compatible_with(spec)) {
-        return None;
-    }
-    let found = printed(spec, schema);
-    let found =
-        if found.is_empty() { "not partitioned".into() } else { format!("partitioned by {}", found.join(", ")) };
-    Some(format!("the table exists and is {found}, which differs from partition_by; it stays as it is"))
-}
-
-/// Partition fields as the configuration writes them.
-fn printed(spec: &PartitionSpec, schema: &Schema) -> Vec<String> {
-    spec.fields()
-        .iter()
-        .map(|field| PartitionField {
-            transform: field.transform,
-            column: schema.name_by_field_id(field.source_id).unwrap_or("?").to_owned(),
-            name: field.name.clone(),
-        })
-        .map(|field| field.to_string())
-        .collect()
 }
 
 /// The table's columns, `before` and after: `fitted` says of each of the batch's which of them it is, and what changes. In a new

@@ -91,7 +91,7 @@ pub(crate) async fn propose(base: &mut Base, changes: Changes<'_>) -> Result<(Co
         None => Vec::new(),
     };
     let ids = SnapshotIds { commit_id, snapshot_id, sequence_number };
-    let Written { list, manifests, locations } = manifests::write(base, changes.files, ids).await?;
+    let Written { list, manifests, rows, locations } = manifests::write(base, changes.files, ids).await?;
     let head = base.head();
     let snapshot = Snapshot::builder()
         .with_snapshot_id(snapshot_id)
@@ -101,8 +101,11 @@ pub(crate) async fn propose(base: &mut Base, changes: Changes<'_>) -> Result<(Co
         .with_timestamp_ms(now_ms.max(metadata.last_updated_ms()))
         .with_manifest_list(list)
         .with_summary(summary(head.map(|head| head.summary()), changes.files, commit_id))
-        .with_schema_id(metadata.current_schema_id())
-        .build();
+        .with_schema_id(metadata.current_schema_id());
+    let snapshot = match rows {
+        Some(rows) => snapshot.with_row_range(rows.first, rows.count).build(),
+        None => snapshot.build(),
+    };
 
     let requirements = vec![
         TableRequirement::UuidMatch { uuid: metadata.uuid() },

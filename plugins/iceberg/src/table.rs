@@ -5,6 +5,7 @@
 //! compared with what it knows of them. Any difference means that somebody else writes them.
 
 mod fit;
+mod layout;
 mod letters;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -18,15 +19,15 @@ use crate::base::Base;
 use crate::catalog::{Catalog, CatalogErrorKind, LoadedTable};
 use crate::commit::{Landed, Payload};
 use crate::config::{Config, Retention};
-pub(crate) use crate::create::{check_format, create_table, design};
+pub(crate) use crate::create::{Making, create_table};
 use crate::dead_letters::{self, Letter, Letters};
 use crate::expire::Cleaner;
 use crate::fence;
+pub(crate) use crate::format::check_format;
+use crate::layout::order_of;
 use crate::lineage;
 use crate::manifests::AddedFile;
 use crate::overrides::Overrides;
-use crate::partition::{self, PartitionField};
-use crate::plan::partition_note;
 use crate::schema::{Numbers, Policy, Projection};
 use crate::storage;
 use crate::token::{self, Token};
@@ -42,7 +43,8 @@ pub(crate) const ROUNDS: usize = 8;
 pub(crate) struct Settings {
     pub(crate) context: TaskContext,
     pub(crate) catalog: Arc<dyn Catalog>,
-    pub(crate) partition_by: Vec<PartitionField>,
+    /// How tables are made, and what the layout of those that exist is to become.
+    pub(crate) making: Making,
     pub(crate) retention: Option<Retention>,
     pub(crate) writer: WriterOptions,
     /// What may be done to tables.
@@ -69,7 +71,7 @@ impl Settings {
         }
         Ok(Self {
             catalog,
-            partition_by: partition::parse(&config.partition_by)?,
+            making: config.making()?,
             retention: config.retention().map_err(Error::config)?,
             writer,
             policy: config.policy(),
@@ -109,6 +111,8 @@ pub(crate) struct Table {
     pub(crate) cleaner: Cleaner,
     /// Which fields the source's numbers of columns are, as the last batch had it.
     pub(crate) numbers: Option<(StreamName, Numbers)>,
+    /// The layout is the configured one, or stays as it is. It is looked at once: another connector may want another.
+    laid_out: bool,
     /// Warnings that are not repeated.
     said: BTreeSet<String>,
     /// The number of the last intent that is known to be completed.
@@ -140,6 +144,7 @@ impl Table {
             landed: Vec::new(),
             cleaner: Cleaner::default(),
             numbers: None,
+            laid_out: false,
             said: BTreeSet::new(),
             completed: 0,
         }
@@ -154,11 +159,6 @@ impl Table {
             self.owned.extend(keys.iter().map(|at| (at.clone(), None)));
             return Ok(vec![None; keys.len()]);
         };
-        let metadata = &base.metadata;
-        let spec = metadata.default_partition_spec();
-        if let Some(note) = partition_note(&self.settings.partition_by, spec, metadata.current_schema()) {
-            tracing::warn!(table = %self.name, "{note}");
-        }
         let mut tokens = Vec::with_capacity(keys.len());
         for at in keys {
             let token = token::read(&base.metadata, self.settings.connector(), at)?;
@@ -169,6 +169,7 @@ impl Table {
         }
         let offsets = tokens.iter().map(|token| token.as_ref().map(|token| token.offset.clone())).collect();
         self.owned.extend(keys.iter().cloned().zip(tokens));
+        self.lay_out_known().await?;
         self.complete_intent().await?;
         Ok(offsets)
     }
@@ -301,15 +302,18 @@ impl Table {
         self.open.as_ref().filter(|open| {
             open.schema.schema_id() == metadata.current_schema_id()
                 && open.spec.spec_id() == metadata.default_partition_spec_id()
+                && open.writer.sort_order_id() == order_of(&self.settings.making, metadata).map_or(0, |o| o.order_id)
         })
     }
 
     fn new_writer(&self) -> Result<Open> {
         let Some(base) = &self.base else { return Err(Error::internal("a writer for a table that does not exist")) };
+        let order = order_of(&self.settings.making, &base.metadata);
+        let target = WriterTarget::current(&base.metadata).sorted_by(order);
         Ok(Open {
             schema: base.metadata.current_schema().clone(),
             spec: base.metadata.default_partition_spec().clone(),
-            writer: TableWriter::new(base.files.clone(), WriterTarget::current(&base.metadata), self.settings.writer)?,
+            writer: TableWriter::new(base.files.clone(), target, self.settings.writer)?,
             projections: HashMap::new(),
         })
     }
@@ -348,7 +352,7 @@ impl Table {
     /// is taken.
     async fn create(&mut self, arrow: &ArrowSchema) -> Result<()> {
         let settings = self.settings.clone();
-        match create_table(settings.catalog.as_ref(), &self.name, &settings.partition_by, arrow).await? {
+        match create_table(settings.catalog.as_ref(), &self.name, &settings.making, arrow).await? {
             Some(created) => self.adopt(created),
             None => {
                 self.reload().await?;

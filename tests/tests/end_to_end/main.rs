@@ -13,6 +13,7 @@ mod evolution;
 mod exclusive;
 mod fenced;
 mod foreign;
+mod layout;
 mod letters;
 mod lineage;
 mod loaded;

@@ -25,6 +25,13 @@ fn sqlite_and_a_folder() {
 }
 
 #[test]
+fn sqlite_and_a_folder_in_format_3() {
+    let Some(postgres) = postgres_or_skip() else { return };
+    let connector = Connector::new(&postgres.dsn()).unwrap().sink("format_version: 3");
+    shop_through("sqlite + file, format 3", &postgres, connector, &READERS_WITH_SPARK);
+}
+
+#[test]
 fn sqlite_and_minio() {
     let Some(postgres) = postgres_or_skip() else { return };
     let Some(minio) = or_skip(Minio::start) else { return };
@@ -36,6 +43,13 @@ fn reference_rest_and_minio() {
     let Some(bed) = bed_or_skip() else { return };
     let connector = Connector::rest(&bed.postgres.dsn(), &bed.rest, &bed.minio).unwrap();
     shop_through("reference REST + MinIO", &bed.postgres, connector, &READERS_WITH_SPARK);
+}
+
+#[test]
+fn reference_rest_and_minio_in_format_3() {
+    let Some(bed) = bed_or_skip() else { return };
+    let connector = Connector::rest(&bed.postgres.dsn(), &bed.rest, &bed.minio).unwrap().sink("format_version: 3");
+    shop_through("reference REST + MinIO, format 3", &bed.postgres, connector, &READERS_WITH_SPARK);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! *this* request changed nothing as far as the catalog knows, everything else that went wrong on the way is
 //! [`Unknown`](CatalogErrorKind::Unknown). The commit protocol (`commit.rs`) builds on that and knows no catalog.
 
+mod metadata;
 mod rest;
 pub(crate) mod sql;
 

@@ -21,10 +21,10 @@ use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Catalog, CatalogError, CatalogErrorKind as Kind, CommitRequest, LoadedTable, Result, Shown};
+use super::{Catalog, CatalogError, CatalogErrorKind as Kind, CommitRequest, LoadedTable, Result, Shown, metadata};
 use crate::config::{RestCatalogConfig, StorageConfig};
 use crate::storage::{Files, S3Access, S3Credentials, is_local, s3_parts};
-use http::{Effect, Http, escape, read};
+use http::{Effect, Http, body, escape, not_understood};
 use lend::{Keys, Lender};
 use sign::Signer;
 
@@ -97,6 +97,18 @@ struct StorageCredential {
 }
 
 impl TableAnswer {
+    /// Reads an answer. What of the table's metadata cannot be read is said in the table's words.
+    async fn read(response: reqwest::Response, effect: Effect, doing: &str) -> Result<Self> {
+        let json = body(response, effect, doing).await?;
+        serde_json::from_slice(&json).map_err(|error| {
+            let answer: Option<serde_json::Value> = serde_json::from_slice(&json).ok();
+            match answer.and_then(|answer| metadata::unreadable(answer.get("metadata")?)) {
+                Some(why) => not_understood(effect, doing, &format!("the table cannot be written to: {why}")),
+                None => not_understood(effect, doing, "the answer is not the specification's").with_source(error),
+            }
+        })
+    }
+
     fn loaded(self, files: Files) -> LoadedTable {
         LoadedTable { metadata: Arc::new(self.metadata), metadata_location: self.metadata_location, files }
     }
@@ -379,8 +391,8 @@ impl Catalog for RestCatalog {
         }
         let doing = format!("cannot create table {table}");
         let request = self.http.request(Method::POST, &format!("{}/tables", self.namespace_url(namespace))).json(&body);
-        match self.http.answer(request, Effect::Changes, &doing).await {
-            Ok(answer) => self.loaded(&table, answer).await,
+        match self.http.send(request, Effect::Changes, &doing).await {
+            Ok(response) => self.loaded(&table, TableAnswer::read(response, Effect::Changes, &doing).await?).await,
             Err(error) if error.kind() == Kind::Conflict => Err(CatalogError { kind: Kind::AlreadyExists, ..error }),
             Err(error) => Err(error),
         }
@@ -392,8 +404,9 @@ impl Catalog for RestCatalog {
 
     async fn load_table(&self, table: &TableIdent) -> Result<LoadedTable> {
         let request = self.http.request(Method::GET, &self.table_url(table));
-        let answer = self.http.answer(request, Effect::Reads, &format!("cannot load table {table}")).await?;
-        self.loaded(table, answer).await
+        let doing = format!("cannot load table {table}");
+        let response = self.http.send(request, Effect::Reads, &doing).await?;
+        self.loaded(table, TableAnswer::read(response, Effect::Reads, &doing).await?).await
     }
 
     async fn commit_table(&self, table: &TableIdent, request: CommitRequest) -> Result<LoadedTable> {
@@ -414,7 +427,7 @@ impl Catalog for RestCatalog {
         let doing = format!("cannot commit to table {table}");
         let response = self.http.send(post, Effect::Changes, &doing).await?;
         failpoint!("commit.sent", |message| CatalogError::new(Kind::Unknown, message));
-        let answer: TableAnswer = read(response, Effect::Changes, &doing).await?;
+        let answer = TableAnswer::read(response, Effect::Changes, &doing).await?;
         // The way to the files stays: not every server says it again with a commit.
         let last = self.reached().get(table).map(|last| last.files.clone());
         match last {

@@ -6,20 +6,22 @@
 //! that somebody has changed to a write-ahead log stays so. It serves one machine: SQLite on a network share is
 //! nobody's friend.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use iceberg::spec::{TableMetadata, TableMetadataBuilder, TableMetadataRef};
+use iceberg::spec::{FormatVersion, TableMetadata, TableMetadataBuilder, TableMetadataRef};
 use iceberg::{MetadataLocation, NamespaceIdent, TableCreation, TableIdent};
 use philotes_sdk::failpoint;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 use uuid::Uuid;
 
-use super::{Catalog, CatalogError, CatalogErrorKind as Kind, CommitRequest, LoadedTable, Result, Shown};
+use super::{Catalog, CatalogError, CatalogErrorKind as Kind, CommitRequest, LoadedTable, Result, Shown, metadata};
 use crate::config::SqlCatalogConfig;
 use crate::storage::Files;
 
@@ -201,13 +203,45 @@ impl SqlCatalog {
         {
             return Ok((location, metadata.clone()));
         }
-        let metadata = TableMetadata::read_from(&self.files.io, &location).await.map_err(|e| {
-            let kind = if e.retryable() { Kind::Unavailable } else { Kind::Refused };
-            CatalogError::new(kind, format!("cannot read the metadata of table {table}")).with_source(e)
-        })?;
-        let metadata = Arc::new(metadata);
+        let metadata = Arc::new(self.read_metadata(table, &location).await?);
         self.known().insert(table.clone(), (location.clone(), metadata.clone()));
         Ok((location, metadata))
+    }
+
+    /// Reads a metadata file, all of which can be written again.
+    async fn read_metadata(&self, table: &TableIdent, location: &str) -> Result<TableMetadata> {
+        let doing = format!("cannot read the metadata of table {table}");
+        let failed = |e: iceberg::Error| {
+            let kind = if e.retryable() { Kind::Unavailable } else { Kind::Refused };
+            CatalogError::new(kind, &doing).with_source(e)
+        };
+        let file = self.files.io.new_input(location).map_err(failed)?.read().await.map_err(failed)?;
+        let refused = |e: serde_json::Error| CatalogError::new(Kind::Refused, &doing).with_source(e);
+        let json = unpacked(&file).map_err(|e| CatalogError::new(Kind::Refused, &doing).with_source(e))?;
+        let written: serde_json::Value = serde_json::from_slice(&json).map_err(refused)?;
+        let read: TableMetadata = match serde_json::from_slice(&json) {
+            Ok(read) => read,
+            Err(error) => {
+                return Err(match metadata::unreadable(&written) {
+                    Some(why) => CatalogError::new(Kind::Refused, format!("table {table} cannot be written to: {why}")),
+                    None => refused(error),
+                });
+            }
+        };
+        // Older versions are not written to.
+        if read.format_version() >= FormatVersion::V2
+            && let Some(lost) = metadata::lost(&written, &read).map_err(refused)?
+        {
+            return Err(CatalogError::new(
+                Kind::Refused,
+                format!(
+                    "table {table} cannot be written to: its metadata has a part that would be lost with the next commit, {lost}; \
+                     allowed is what version {} of the specification has",
+                    read.format_version() as u8
+                ),
+            ));
+        }
+        Ok(read)
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, HashMap<TableIdent, (String, TableMetadataRef)>> {
@@ -422,6 +456,16 @@ fn escape(name: &str) -> String {
     const KEPT: &percent_encoding::AsciiSet =
         &percent_encoding::NON_ALPHANUMERIC.remove(b'_').remove(b'-').remove(b'=').remove(b'$');
     percent_encoding::utf8_percent_encode(name, KEPT).to_string()
+}
+
+/// A metadata file as text: it may be compressed.
+fn unpacked(file: &[u8]) -> std::io::Result<Cow<'_, [u8]>> {
+    if !file.starts_with(&[0x1f, 0x8b]) {
+        return Ok(Cow::Borrowed(file));
+    }
+    let mut json = Vec::new();
+    flate2::read::MultiGzDecoder::new(file).read_to_end(&mut json)?;
+    Ok(Cow::Owned(json))
 }
 
 /// What SQLite reports, as the catalog's error.

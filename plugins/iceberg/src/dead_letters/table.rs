@@ -16,7 +16,7 @@ use crate::manifests::AddedFile;
 use crate::schema::Projection;
 use crate::snapshot::{self, Changes};
 use crate::storage;
-use crate::table::{ROUNDS, Settings, check_format, create_table};
+use crate::table::{Making, ROUNDS, Settings, check_format, create_table};
 use crate::writer::{TableWriter, WriterTarget};
 
 /// The table whose commits carry the intents.
@@ -159,7 +159,8 @@ async fn load_or_create(settings: &Settings) -> Result<LoadedTable> {
     let loaded = match settings.catalog.load_table(name).await {
         Ok(loaded) => loaded,
         Err(error) if error.kind() == CatalogErrorKind::NotFound => {
-            match create_table(settings.catalog.as_ref(), name, &[], &letter::schema()).await? {
+            // Of version 2 whatever the others are: others may delete from it, and the actions read no deletion vectors.
+            match create_table(settings.catalog.as_ref(), name, &Making::plain(), &letter::schema()).await? {
                 Some(created) => created,
                 None => settings.catalog.load_table(name).await?,
             }

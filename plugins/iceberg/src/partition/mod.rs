@@ -1,7 +1,7 @@
 //! Partitioning: `partition_by` read and bound to a table's columns, rows split by their partition, partitions as paths.
 //!
 //! A specification that cannot be followed is a Config error before anything is written, never an unpartitioned table.
-//! What a table's partitioning *is* comes from the table; this module does not change it.
+//! What a table's partitioning *is* comes from the table; `layout.rs` changes it.
 
 mod parse;
 mod path;
@@ -15,9 +15,9 @@ use philotes_sdk::{Error, Result};
 
 use crate::schema::type_name;
 
-pub(crate) use parse::parse;
+pub(crate) use parse::{Parser, parse, quoted};
 pub(crate) use path::partition_path;
-pub(crate) use split::Partitioner;
+pub(crate) use split::{Partitioner, place_of};
 
 /// One entry of `partition_by`. Printed as it is parsed: `day(_cdc_timestamp) as date`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ impl PartitionField {
 
 impl fmt::Display for PartitionField {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let column = parse::quoted(&self.column);
+        let column = quoted(&self.column);
         match self.transform {
             Transform::Identity => write!(f, "{column}")?,
             Transform::Bucket(count) => write!(f, "bucket({count}, {column})")?,
@@ -56,7 +56,7 @@ impl fmt::Display for PartitionField {
             other => write!(f, "{other}({column})")?,
         }
         if self.name != Self::default_name(self.transform, &self.column) {
-            write!(f, " as {}", parse::quoted(&self.name))?;
+            write!(f, " as {}", quoted(&self.name))?;
         }
         Ok(())
     }

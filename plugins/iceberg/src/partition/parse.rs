@@ -15,7 +15,7 @@ const ALLOWED: &str = "column, identity(column), bucket(buckets, column), trunca
 pub(crate) fn parse(fields: &[String]) -> Result<Vec<PartitionField>> {
     let mut parsed: Vec<PartitionField> = Vec::with_capacity(fields.len());
     for entry in fields {
-        let field = Parser { entry, rest: entry }.field()?;
+        let field = field(Parser::new("partition_by", ALLOWED, entry))?;
         if let Some(other) = parsed.iter().find(|other| other.name.eq_ignore_ascii_case(&field.name)) {
             return Err(Error::config(format!(
                 "partition_by: {entry:?}: the name {:?} is already that of {:?}; allowed is any other, with \"as name\"",
@@ -29,7 +29,7 @@ pub(crate) fn parse(fields: &[String]) -> Result<Vec<PartitionField>> {
 }
 
 /// A name as this module reads it back.
-pub(super) fn quoted(name: &str) -> String {
+pub(crate) fn quoted(name: &str) -> String {
     let plain = !name.is_empty() && name.chars().all(is_plain) && !name.eq_ignore_ascii_case("as");
     if plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
 }
@@ -38,77 +38,79 @@ fn is_plain(c: char) -> bool {
     c.is_alphanumeric() || matches!(c, '_' | '.' | '$' | '-')
 }
 
-struct Parser<'a> {
+fn field(mut text: Parser<'_>) -> Result<PartitionField> {
+    let (first, was_quoted) = text.name("a column or a transform")?;
+    let (transform, column) = if !was_quoted && text.takes('(') {
+        let field = arguments(&mut text, &first)?;
+        if !text.takes(')') {
+            return Err(text.expected("\")\""));
+        }
+        field
+    } else {
+        (Transform::Identity, first)
+    };
+    let name = alias(&mut text)?.unwrap_or_else(|| PartitionField::default_name(transform, &column));
+    Ok(PartitionField { transform, column, name })
+}
+
+fn arguments(text: &mut Parser<'_>, transform: &str) -> Result<(Transform, String)> {
+    let transform = match transform.to_ascii_lowercase().as_str() {
+        "identity" => Transform::Identity,
+        "year" => Transform::Year,
+        "month" => Transform::Month,
+        "day" => Transform::Day,
+        "hour" => Transform::Hour,
+        "void" => Transform::Void,
+        "bucket" => Transform::Bucket(number(text, "the number of buckets")?),
+        "truncate" => Transform::Truncate(number(text, "the width")?),
+        _ => return Err(text.fault(&format!("no transform {transform:?}"))),
+    };
+    let (column, _) = text.name("a column")?;
+    Ok((transform, column))
+}
+
+/// The number that comes before the column, and the comma between them.
+fn number(text: &mut Parser<'_>, what: &str) -> Result<u32> {
+    text.skip_spaces();
+    let end = text.rest.find([',', ')']).unwrap_or(text.rest.len());
+    let (digits, rest) = text.rest.split_at(end);
+    // The specification's numbers are Java's ints.
+    let number = digits.trim().parse::<u32>().ok().filter(|n| (1..=i32::MAX.unsigned_abs()).contains(n));
+    let Some(number) = number else {
+        return Err(text.fault(&format!("{what} is {:?}, it must be 1 to {}", digits.trim(), i32::MAX)));
+    };
+    text.rest = rest;
+    if !text.takes(',') {
+        return Err(text.expected("\",\" and a column"));
+    }
+    Ok(number)
+}
+
+fn alias(text: &mut Parser<'_>) -> Result<Option<String>> {
+    let name = if text.takes_word("as") { Some(text.name("a name")?.0) } else { None };
+    match (text.at_end(), &name) {
+        (true, _) => Ok(name),
+        (false, None) => Err(text.expected("\"as name\" or the end")),
+        (false, Some(_)) => Err(text.expected("the end")),
+    }
+}
+
+/// The text of an entry of a key that names columns.
+pub(crate) struct Parser<'a> {
+    key: &'static str,
+    /// What may stand there.
+    allowed: &'static str,
     entry: &'a str,
     rest: &'a str,
 }
 
 impl<'a> Parser<'a> {
-    fn field(mut self) -> Result<PartitionField> {
-        let (first, was_quoted) = self.name("a column or a transform")?;
-        let (transform, column) = if !was_quoted && self.takes('(') {
-            let field = self.arguments(&first)?;
-            if !self.takes(')') {
-                return Err(self.expected("\")\""));
-            }
-            field
-        } else {
-            (Transform::Identity, first)
-        };
-        let name = self.alias()?.unwrap_or_else(|| PartitionField::default_name(transform, &column));
-        Ok(PartitionField { transform, column, name })
-    }
-
-    fn arguments(&mut self, transform: &str) -> Result<(Transform, String)> {
-        let transform = match transform.to_ascii_lowercase().as_str() {
-            "identity" => Transform::Identity,
-            "year" => Transform::Year,
-            "month" => Transform::Month,
-            "day" => Transform::Day,
-            "hour" => Transform::Hour,
-            "void" => Transform::Void,
-            "bucket" => Transform::Bucket(self.number("the number of buckets")?),
-            "truncate" => Transform::Truncate(self.number("the width")?),
-            _ => return Err(self.fault(&format!("no transform {transform:?}"))),
-        };
-        let (column, _) = self.name("a column")?;
-        Ok((transform, column))
-    }
-
-    /// The number that comes before the column, and the comma between them.
-    fn number(&mut self, what: &str) -> Result<u32> {
-        self.skip_spaces();
-        let end = self.rest.find([',', ')']).unwrap_or(self.rest.len());
-        let (text, rest) = self.rest.split_at(end);
-        // The specification's numbers are Java's ints.
-        let number = text.trim().parse::<u32>().ok().filter(|n| (1..=i32::MAX.unsigned_abs()).contains(n));
-        let Some(number) = number else {
-            return Err(self.fault(&format!("{what} is {:?}, it must be 1 to {}", text.trim(), i32::MAX)));
-        };
-        self.rest = rest;
-        if !self.takes(',') {
-            return Err(self.expected("\",\" and a column"));
-        }
-        Ok(number)
-    }
-
-    fn alias(&mut self) -> Result<Option<String>> {
-        self.skip_spaces();
-        if self.rest.is_empty() {
-            return Ok(None);
-        }
-        let end = self.rest.find(|c: char| !is_plain(c)).unwrap_or(self.rest.len());
-        if !self.rest[..end].eq_ignore_ascii_case("as") {
-            return Err(self.expected("\"as name\" or the end"));
-        }
-        self.rest = &self.rest[end..];
-        let (name, _) = self.name("a name")?;
-        self.skip_spaces();
-        if self.rest.is_empty() { Ok(Some(name)) } else { Err(self.expected("the end")) }
+    pub(crate) fn new(key: &'static str, allowed: &'static str, entry: &'a str) -> Self {
+        Self { key, allowed, entry, rest: entry }
     }
 
     /// A name, and whether it stood in quotes.
-    fn name(&mut self, what: &str) -> Result<(String, bool)> {
+    pub(crate) fn name(&mut self, what: &str) -> Result<(String, bool)> {
         self.skip_spaces();
         if let Some(mut rest) = self.rest.strip_prefix('"') {
             let mut name = String::new();
@@ -149,16 +151,33 @@ impl<'a> Parser<'a> {
         }
     }
 
+    /// Whether this word stands next, in any case.
+    pub(crate) fn takes_word(&mut self, word: &str) -> bool {
+        self.skip_spaces();
+        let end = self.rest.find(|c: char| !is_plain(c)).unwrap_or(self.rest.len());
+        let is_it = self.rest[..end].eq_ignore_ascii_case(word);
+        if is_it {
+            self.rest = &self.rest[end..];
+        }
+        is_it
+    }
+
+    /// Whether nothing follows.
+    pub(crate) fn at_end(&mut self) -> bool {
+        self.skip_spaces();
+        self.rest.is_empty()
+    }
+
     fn skip_spaces(&mut self) {
         self.rest = self.rest.trim_start();
     }
 
-    fn expected(&self, what: &str) -> Error {
+    pub(crate) fn expected(&self, what: &str) -> Error {
         let found = if self.rest.is_empty() { "the end".to_owned() } else { format!("{:?}", self.rest) };
         self.fault(&format!("found {found} where {what} must stand"))
     }
 
-    fn fault(&self, what: &str) -> Error {
-        Error::config(format!("partition_by: {:?}: {what}; allowed are {ALLOWED}", self.entry))
+    pub(crate) fn fault(&self, what: &str) -> Error {
+        Error::config(format!("{}: {:?}: {what}; allowed are {}", self.key, self.entry, self.allowed))
     }
 }

@@ -136,7 +136,8 @@ fn failed(error: arrow::error::ArrowError) -> Error {
     Error::internal("a batch cannot be split by partition").with_source(error)
 }
 
-fn place_of(fields: &[NestedFieldRef], id: i32) -> Option<Vec<usize>> {
+/// Where a column stands: its place among the fields, then in each struct on the way.
+pub(crate) fn place_of(fields: &[NestedFieldRef], id: i32) -> Option<Vec<usize>> {
     fields.iter().enumerate().find_map(|(index, field)| {
         if field.id == id {
             return Some(vec![index]);

@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::Schema as ArrowSchema;
-use iceberg::spec::TableMetadata;
+use iceberg::spec::{Schema, TableMetadata};
 use iceberg::{TableRequirement, TableUpdate};
 use philotes_sdk::batch::META_RELATION;
 use philotes_sdk::{ChangeBatch, Error, ErrorKind, Result, StreamName, failpoint};
@@ -78,6 +78,7 @@ impl Table {
             let known = self.open_writer().is_some_and(|open| open.projections.contains_key(&incoming.schema_id));
             if !known || !nulls.is_empty() {
                 let fields = self.evolve(incoming, arrow, &nulls).await?;
+                self.lay_out().await?;
                 if self.open_writer().is_none() {
                     self.roll().await?;
                     self.open = Some(self.new_writer()?);
@@ -168,8 +169,13 @@ impl Table {
             requirements.push(TableRequirement::DefaultSpecIdMatch { default_spec_id: spec });
             requirements.push(TableRequirement::DefaultSortOrderIdMatch { default_sort_order_id: order });
         }
-        let mut updates =
-            vec![TableUpdate::AddSchema { schema: fitted.schema }, TableUpdate::SetCurrentSchema { schema_id: -1 }];
+        // A schema that the table has had is not added again: catalogs take that for no addition, and know of no last one then.
+        let mut updates = match metadata.schemas_iter().find(|had| same(had, &fitted.schema)) {
+            Some(had) => vec![TableUpdate::SetCurrentSchema { schema_id: had.schema_id() }],
+            None => {
+                vec![TableUpdate::AddSchema { schema: fitted.schema }, TableUpdate::SetCurrentSchema { schema_id: -1 }]
+            }
+        };
         if let (Some(numbers), false) = (&fitted.numbers, incoming.late) {
             let name = schema::numbers_property(self.settings.connector(), incoming.stream);
             let set = [(name, numbers.to_value()?)].into();
@@ -229,6 +235,12 @@ impl Table {
             tracing::warn!(%table, column, from = change.from(), to = change.to(), "altered the table: {change}");
         }
     }
+}
+
+/// Whether schemas differ in nothing but their ids.
+fn same(one: &Schema, other: &Schema) -> bool {
+    let identifiers = |schema: &Schema| schema.identifier_field_ids().collect::<BTreeSet<_>>();
+    one.as_struct() == other.as_struct() && identifiers(one) == identifiers(other)
 }
 
 /// Fields of the top level that the table is or was partitioned or sorted by, or that identify its rows.

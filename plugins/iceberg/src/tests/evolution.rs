@@ -75,7 +75,7 @@ fn full(drop: bool) -> Lake {
 }
 
 fn alters(request: &crate::catalog::CommitRequest) -> bool {
-    request.updates.iter().any(|update| matches!(update, TableUpdate::AddSchema { .. }))
+    request.updates.iter().any(|update| matches!(update, TableUpdate::SetCurrentSchema { .. }))
 }
 
 fn appends(request: &crate::catalog::CommitRequest) -> bool {
@@ -137,6 +137,23 @@ async fn a_dropped_column_goes_and_its_rows_stay() {
         let expected = [row_of(1, &[first]), row_of(2, &[None]), row_of(3, &[Some("new")])];
         assert_eq!(lake.by_field(&["a"]).await, expected, "drop: {drop}");
     }
+}
+
+/// Java's catalogs refuse to make the last added schema the current one where it was there before.
+#[tokio::test]
+async fn a_schema_that_the_table_has_had_is_not_added_again() {
+    let lake = full(false);
+    let (mut sink, catalog) = lake.announced().await;
+    for id in 1..=3 {
+        let name = if id == 2 { "b" } else { "a" };
+        sink.write(&numbered(u64::from(id == 2), id, &[(2, name, "x")])).await.unwrap();
+        assert_durable(&sink.flush().await.unwrap(), id);
+    }
+    let requests = catalog.requests();
+    let back = requests.iter().rfind(|request| alters(request)).unwrap();
+    assert!(matches!(back.updates[..], [TableUpdate::SetCurrentSchema { schema_id: 0 }, ..]), "{:?}", back.updates);
+    assert_eq!(lake.by_field(&["a"]).await.len(), 3);
+    assert_eq!(lake.metadata().await.schemas_iter().count(), 2);
 }
 
 /// The process dies between each two steps of a rename and its rows.

@@ -4,7 +4,9 @@ mod conformance;
 mod evolution;
 mod faulty;
 mod foreign;
+mod formats;
 mod growth;
+mod layouts;
 mod letters;
 mod operator;
 mod orphans;
@@ -53,6 +55,7 @@ impl Lake {
             table: "cdc.{schema}_{table}".into(),
             mode: Mode::Append,
             partition_by: Vec::new(),
+            sort_by: Vec::new(),
             format_version: 2,
             snapshots: None,
             dead_letters: "cdc.dead_letters".into(),

@@ -116,6 +116,8 @@ impl OpenFile {
         let metrics = metrics::of(&parquet, &target.schema);
         let split_offsets =
             parquet.row_groups().iter().filter_map(|group| group.column(0).byte_range().0.try_into().ok());
+        let order = i32::try_from(target.sort_order_id())
+            .map_err(|e| Error::data("the table's sort order has an id beyond those of files").with_source(e))?;
         let described = DataFileBuilder::default()
             .content(DataContentType::Data)
             .file_format(DataFileFormat::Parquet)
@@ -131,6 +133,7 @@ impl OpenFile {
             .lower_bounds(metrics.lower_bounds)
             .upper_bounds(metrics.upper_bounds)
             .split_offsets(Some(split_offsets.collect()))
+            .sort_order_id(order)
             .build()
             .map_err(|e| Error::internal("a data file cannot be described").with_source(e))?;
         Ok(ClosedFile { described, bytes: self.bytes })

@@ -8,14 +8,18 @@
 //! Rows are kept as they are until they take as much memory as an encoder does. So a task with many tables, each with a few
 //! rows, has one encoder at a time, when the writers finish one after the other.
 //!
+//! Where rows are to be sorted they are all kept so, until half of the memory is full or the writer finishes: what was kept of a
+//! partition is then sorted and becomes a file, or several that follow each other.
+//!
 //! Small files stay in memory until they are sent whole, and are sent again if that fails. Large ones, and what
 //! memory has no room for, leave in parts as they grow; if such an upload breaks, its rows are gone from here.
 
 mod encode;
 mod file;
 mod metrics;
+mod sorting;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -26,7 +30,7 @@ use arrow::datatypes::SchemaRef as ArrowSchemaRef;
 use futures::StreamExt;
 use iceberg::arrow::schema_to_arrow_schema;
 use iceberg::io::FileIO;
-use iceberg::spec::{DataFile, PartitionSpecRef, SchemaRef, Struct, TableMetadata};
+use iceberg::spec::{DataFile, PartitionSpecRef, SchemaRef, SortOrderRef, Struct, TableMetadata};
 use philotes_sdk::{Error, Result};
 use uuid::Uuid;
 
@@ -34,6 +38,7 @@ use crate::partition::{Partitioner, partition_path};
 use crate::storage;
 use encode::Encoding;
 use file::{ClosedFile, OpenFile};
+use sorting::Sorting;
 
 /// Rows are encoded in pieces of this many, so that a file ends near its target size however large a batch is.
 const PIECE_ROWS: usize = 32 * 1024;
@@ -81,6 +86,8 @@ pub(crate) struct WriterTarget {
     pub(crate) location: String,
     pub(crate) schema: SchemaRef,
     pub(crate) spec: PartitionSpecRef,
+    /// What the rows of each file are sorted by; `None` leaves them as they come.
+    pub(crate) order: Option<SortOrderRef>,
 }
 
 impl WriterTarget {
@@ -90,7 +97,19 @@ impl WriterTarget {
             location: metadata.location().trim_end_matches('/').to_owned(),
             schema: metadata.current_schema().clone(),
             spec: metadata.default_partition_spec().clone(),
+            order: None,
         }
+    }
+
+    /// The same with sorted files.
+    pub(crate) fn sorted_by(mut self, order: Option<SortOrderRef>) -> Self {
+        self.order = order;
+        self
+    }
+
+    /// The id of the order that files have; 0 stands for none.
+    fn sort_order_id(&self) -> i64 {
+        self.order.as_ref().map_or(0, |order| order.order_id)
     }
 }
 
@@ -103,6 +122,7 @@ pub(crate) struct TableWriter {
     target: WriterTarget,
     options: WriterOptions,
     partitioner: Partitioner,
+    sorting: Option<Sorting>,
     arrow: ArrowSchemaRef,
     /// How files are encoded, once one was; a table without open files need not keep it.
     encoding: Option<Encoding>,
@@ -134,8 +154,10 @@ impl TableWriter {
         let arrow = Arc::new(arrow);
         // What cannot be encoded is refused before there are rows.
         Encoding::new(&target.schema, arrow.clone(), &options)?;
+        let sorting = target.order.as_deref().map(|order| Sorting::new(order, &target.schema)).transpose()?;
         Ok(Self {
             partitioner: Partitioner::new(&target.spec, &target.schema)?,
+            sorting,
             encoding: None,
             files,
             target,
@@ -167,16 +189,47 @@ impl TableWriter {
         self.relieve().await?;
         // An encoder that is there takes them at once.
         let limit = if self.open.is_empty() { self.arrow.fields().len() * ENCODER_BYTES_PER_COLUMN } else { 0 };
-        let groups = self.partitioner.split(batch)?.into_iter().map(|(partition, rows)| {
-            let rows = if rows.num_rows() < FEW_ROWS { copied(&rows)? } else { rows };
+        let groups = self.partitioner.split(batch)?;
+        // A part of a batch that is kept for long must not keep the others.
+        let parted = self.sorting.is_some() && groups.len() > 1;
+        let groups = groups.into_iter().map(|(partition, rows)| {
+            let rows = if rows.num_rows() < FEW_ROWS || parted { copied(&rows)? } else { rows };
             Ok((partition, rows))
         });
         let groups = groups.collect::<Result<Vec<_>>>()?;
-        let bytes = |rows: &RecordBatch| rows.get_array_memory_size() + rows.num_columns() * ARRAY_BYTES;
-        self.staged_bytes += groups.iter().map(|(_, rows)| bytes(rows)).sum::<usize>();
+        self.staged_bytes += groups.iter().map(|(_, rows)| staged_bytes(rows)).sum::<usize>();
         self.staged.extend(groups);
         self.rows += batch.num_rows() as u64;
+        if self.sorting.is_some() {
+            let most = self.options.max_buffer_bytes / 2;
+            return if self.staged_bytes > most { self.encode_largest(most / 2) } else { Ok(()) };
+        }
         if self.staged_bytes >= limit { self.encode_staged(false) } else { Ok(()) }
+    }
+
+    /// Encodes the rows of the partitions of which most is kept, to the end of their files, until no more than this is left.
+    fn encode_largest(&mut self, most_left: usize) -> Result<()> {
+        let mut kept: HashMap<&Struct, usize> = HashMap::new();
+        for (partition, rows) in &self.staged {
+            *kept.entry(partition).or_default() += staged_bytes(rows);
+        }
+        let mut kept: Vec<(Struct, usize)> =
+            kept.into_iter().map(|(partition, bytes)| (partition.clone(), bytes)).collect();
+        kept.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+        let (mut left, mut chosen) = (self.staged_bytes, HashSet::new());
+        for (partition, bytes) in kept {
+            if left <= most_left {
+                break;
+            }
+            left -= bytes;
+            chosen.insert(partition);
+        }
+        let (now, later) = std::mem::take(&mut self.staged).into_iter().partition(|(at, _)| chosen.contains(at));
+        self.staged = now;
+        self.encode_staged(true)?;
+        self.staged = later;
+        self.staged_bytes = left;
+        Ok(())
     }
 
     /// Encodes the rows that were kept; with `close`, to the end of their files, one after the other.
@@ -194,8 +247,19 @@ impl TableWriter {
             rows_of.push(rows);
         }
         for partition in order {
-            for rows in groups.remove(&partition).into_iter().flatten() {
-                self.encode(&partition, &rows)?;
+            let rows = groups.remove(&partition).unwrap_or_default();
+            match self.sorting.as_ref().map(|sorting| sorting.sorted(rows.clone())).transpose()? {
+                Some(sorted) => {
+                    drop(rows);
+                    for piece in sorted.pieces(PIECE_ROWS) {
+                        self.encode(&partition, &piece?)?;
+                    }
+                }
+                None => {
+                    for rows in rows {
+                        self.encode(&partition, &rows)?;
+                    }
+                }
             }
             if close {
                 self.close(&partition)?;
@@ -223,6 +287,11 @@ impl TableWriter {
         let open: usize = self.open.values().map(OpenFile::buffered_bytes).sum();
         let closed: usize = self.closed.iter().map(ClosedFile::buffered_bytes).sum();
         self.staged_bytes + open + closed
+    }
+
+    /// The id of the order that files have; 0 stands for none.
+    pub(crate) fn sort_order_id(&self) -> i64 {
+        self.target.sort_order_id()
     }
 
     /// Rows taken in since the last [`finish`](Self::finish).
@@ -380,6 +449,11 @@ impl TableWriter {
         let file = OpenFile::new(location.clone(), partition.clone(), encoding.start()?, self.clock);
         Ok((location, file))
     }
+}
+
+/// The memory that rows take while they are kept.
+fn staged_bytes(rows: &RecordBatch) -> usize {
+    rows.get_array_memory_size() + rows.num_columns() * ARRAY_BYTES
 }
 
 /// The same rows in memory of their own. What crossed from the source holds the source's buffers, with room for more values than

@@ -129,7 +129,7 @@ fn target(location: &str, schema: Schema, partition_by: &[&str]) -> WriterTarget
     let fields: Vec<String> = partition_by.iter().map(|&f| f.to_owned()).collect();
     let spec = partition::bind(&partition::parse(&fields).unwrap(), &schema).unwrap();
     let spec = spec.with_spec_id(3).bind(schema.clone()).unwrap();
-    WriterTarget { location: location.to_owned(), schema: Arc::new(schema), spec: Arc::new(spec) }
+    WriterTarget { location: location.to_owned(), schema: Arc::new(schema), spec: Arc::new(spec), order: None }
 }
 
 fn in_folder(folder: &TempDir, schema: Schema, partition_by: &[&str], options: WriterOptions) -> TableWriter {
@@ -237,7 +237,7 @@ async fn the_metrics_are_those_of_the_rows() {
     let file = writer.finish().await.unwrap().remove(0);
 
     assert_eq!((file.content_type(), file.file_format()), (DataContentType::Data, DataFileFormat::Parquet));
-    assert_eq!((file.record_count(), file.sort_order_id()), (3, None));
+    assert_eq!((file.record_count(), file.sort_order_id()), (3, Some(0)));
     assert_eq!(file.file_size_in_bytes(), on_disk(&file).len() as u64);
     assert_eq!(file.split_offsets(), Some(&[4_i64][..]), "the first row group begins after the magic");
     let leaves: HashSet<i32> = (1..=16).chain([21, 22, 31, 41, 42]).collect();

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
@@ -107,12 +108,21 @@ async fn success(response: Response, effect: Effect, doing: &str) -> Result<Resp
 
 /// The body of a success.
 pub(super) async fn read<T: DeserializeOwned>(response: Response, effect: Effect, doing: &str) -> Result<T> {
-    let body = response.bytes().await.map_err(|error| lost(error, effect, doing))?;
-    serde_json::from_slice(&body).map_err(|e| {
-        // It was done all the same.
-        let kind = if effect == Effect::Changes { Kind::Unknown } else { Kind::Refused };
-        CatalogError::new(kind, format!("{doing}: the answer is not the specification's")).with_source(e)
-    })
+    let body = body(response, effect, doing).await?;
+    serde_json::from_slice(&body)
+        .map_err(|e| not_understood(effect, doing, "the answer is not the specification's").with_source(e))
+}
+
+/// The bytes of a success.
+pub(super) async fn body(response: Response, effect: Effect, doing: &str) -> Result<Bytes> {
+    response.bytes().await.map_err(|error| lost(error, effect, doing))
+}
+
+/// A success that cannot be read.
+pub(super) fn not_understood(effect: Effect, doing: &str, why: &str) -> CatalogError {
+    // It was done all the same.
+    let kind = if effect == Effect::Changes { Kind::Unknown } else { Kind::Refused };
+    CatalogError::new(kind, format!("{doing}: {why}"))
 }
 
 /// A request without an answer.
