@@ -524,7 +524,8 @@ mod tests {
         }
         let dir = tempfile::tempdir().unwrap();
         let table = Table::new(&dir.path().join("catalog.db"), "cdc.public_t");
-        let list = |element: Value| json!({"type": "list", "element-id": 20, "element": element, "element-required": false});
+        let list =
+            |element: Value| json!({"type": "list", "element-id": 20, "element": element, "element-required": false});
         let inner = json!({"type": "struct", "fields": [
             {"id": 31, "name": "a.b", "type": "timestamptz", "required": false},
             {"id": 32, "name": "c", "type": {"type": "list", "element-id": 33, "element": "date", "element-required": false},
@@ -549,7 +550,8 @@ mod tests {
         let request = json!({"fields": fields, "warehouse": warehouse, "properties": properties});
         Reader::PyIceberg.ask::<()>(&table, "create", request).unwrap();
         // PyIceberg makes an empty list of a missing list of structs.
-        let mut rows = vec![json!({"id": 0, "nested": []}), json!({"id": 1, "nested": [], fields[4][0].as_str().unwrap(): -0.0})];
+        let mut rows =
+            vec![json!({"id": 0, "nested": []}), json!({"id": 1, "nested": [], fields[4][0].as_str().unwrap(): -0.0})];
         for (time, day) in times.iter().zip(days) {
             rows.push(json!({"id": rows.len(), "at": time, "moment": time, "day": day,
                 "nested": [null, {"a.b": time, "c": [day, null]}, {"a.b": null, "c": null}]}));

@@ -136,7 +136,11 @@ impl fmt::Display for Difference {
 /// A cell as an assertion shows it: long ones only in part.
 fn short(cell: &Value) -> String {
     let text = cell.to_string();
-    if text.len() <= 300 { text } else { format!("{}… ({} bytes)", text.chars().take(300).collect::<String>(), text.len()) }
+    if text.len() <= 300 {
+        text
+    } else {
+        format!("{}… ({} bytes)", text.chars().take(300).collect::<String>(), text.len())
+    }
 }
 
 /// All differences between what PostgreSQL holds in a table and what was found.
@@ -215,7 +219,9 @@ mod tests {
         let key = vec!["1".to_owned()];
         let expected = State::from([(key.clone(), vec![json!("1"), json!("later")])]);
         assert_eq!(differences(&table(), &expected, &state), []);
-        let whats = |expected: &State, found: &State| differences(&table(), expected, found).into_iter().map(|d| d.what).collect::<Vec<_>>();
+        let whats = |expected: &State, found: &State| {
+            differences(&table(), expected, found).into_iter().map(|d| d.what).collect::<Vec<_>>()
+        };
         assert_eq!(whats(&State::new(), &state), [What::TooMuch]);
         assert_eq!(whats(&expected, &State::new()), [What::Missing]);
         let other = State::from([(key, vec![json!("1"), json!("late")])]);

@@ -170,7 +170,8 @@ impl Kind {
             "select typname, typtype, case when typcategory = 'A' and typlen = -1 and left(typname, 1) = '_' then typelem else 0 end, \
              typbasetype, typtypmod, typndims, typrelid from pg_type where oid = {oid}"
         ))?;
-        let [name, kind, element, base, base_modifier, base_dimensions, relation] = whole(row.into_iter().next().context("no type")?)?;
+        let [name, kind, element, base, base_modifier, base_dimensions, relation] =
+            whole(row.into_iter().next().context("no type")?)?;
         if kind == "d" {
             return Self::read(session, &base, base_modifier.parse()?, base_dimensions.parse()?);
         }

@@ -30,7 +30,11 @@ impl Column {
     #[must_use]
     pub fn declaration(&self) -> String {
         let name = crate::source_table::quoted(self.name());
-        format!("{name} {}{}", self.type_name, if self.is_generated() { format!(" {}", self.draw) } else { String::new() })
+        format!(
+            "{name} {}{}",
+            self.type_name,
+            if self.is_generated() { format!(" {}", self.draw) } else { String::new() }
+        )
     }
 
     /// SQL for its value in the row of this number: an edge while there are some, then NULL now and then.
@@ -131,22 +135,57 @@ pub const COLUMNS: &[Column] = &[
     of("oid", &["0", "4294967295", "2147483648"], "draw.whole(0, 4294967295)::bigint"),
     of(
         "real",
-        &["0", "-0", "NaN", "Infinity", "-Infinity", "1e-45", "-1e-45", "1.1754944e-38", "3.4028235e38", "0.1", "16777217"],
+        &[
+            "0",
+            "-0",
+            "NaN",
+            "Infinity",
+            "-Infinity",
+            "1e-45",
+            "-1e-45",
+            "1.1754944e-38",
+            "3.4028235e38",
+            "0.1",
+            "16777217",
+        ],
         "draw.float(-30, 38)",
     ),
     of(
         "double precision",
         &[
-            "0", "-0", "NaN", "Infinity", "-Infinity", "5e-324", "-5e-324", "2.2250738585072014e-308", "1.7976931348623157e308",
-            "0.1", "9007199254740993", "0.30000000000000004", "1e22", "1e23", "123456789012345678",
+            "0",
+            "-0",
+            "NaN",
+            "Infinity",
+            "-Infinity",
+            "5e-324",
+            "-5e-324",
+            "2.2250738585072014e-308",
+            "1.7976931348623157e308",
+            "0.1",
+            "9007199254740993",
+            "0.30000000000000004",
+            "1e22",
+            "1e23",
+            "123456789012345678",
         ],
         "draw.float(-307, 308)",
     ),
     of(
         "numeric",
         &[
-            "NaN", "Infinity", "-Infinity", "0", "-0.00", "1.10", "1000000", "0.1000000000000000055511151231257827021181583404541015625",
-            "99999999999999999999999999999999999999", "100000000000000000000000000000000000000", "1e131071", "-1e-16383",
+            "NaN",
+            "Infinity",
+            "-Infinity",
+            "0",
+            "-0.00",
+            "1.10",
+            "1000000",
+            "0.1000000000000000055511151231257827021181583404541015625",
+            "99999999999999999999999999999999999999",
+            "100000000000000000000000000000000000000",
+            "1e131071",
+            "-1e-16383",
         ],
         "draw.exact(200, 90)",
     ),
@@ -182,7 +221,11 @@ pub const COLUMNS: &[Column] = &[
     of("bpchar", &["", "ab  ", "  "], "draw.text(5)"),
     of("\"char\"", &["a", "", "\""], "chr(draw.whole(32, 126)::integer)"),
     of("name", &["", "pg_class", "ü\"x"], "draw.word()"),
-    of("bytea", &["", "\\x00ff", "ab\\000\\134\\377", "=decode(repeat('00ff5c', 40000), 'hex')"], "decode(draw.hexadecimal(20), 'hex')"),
+    of(
+        "bytea",
+        &["", "\\x00ff", "ab\\000\\134\\377", "=decode(repeat('00ff5c', 40000), 'hex')"],
+        "decode(draw.hexadecimal(20), 'hex')",
+    ),
     of(
         "json",
         &[
@@ -204,7 +247,17 @@ pub const COLUMNS: &[Column] = &[
     ),
     of(
         "jsonb",
-        &["{\"b\": 1, \"aa\": 2.10, \"a\": null}", "1e5", "1.10", "-0.0", "null", "\"x\\ny\"", "[]", "12345678901234567890.12345678901234567890", "1e-300"],
+        &[
+            "{\"b\": 1, \"aa\": 2.10, \"a\": null}",
+            "1e5",
+            "1.10",
+            "-0.0",
+            "null",
+            "\"x\\ny\"",
+            "[]",
+            "12345678901234567890.12345678901234567890",
+            "1e-300",
+        ],
         "draw.json(3)",
     ),
     of("jsonpath", &["$", "strict $.\"a b\"[*]?(@ > 1.10)"], "'$.' || to_json(draw.word())"),
@@ -212,8 +265,20 @@ pub const COLUMNS: &[Column] = &[
     of(
         "date",
         &[
-            "4714-11-24 BC", "0001-12-31 BC", "0001-01-01", "1582-10-04", "1582-10-15", "1900-02-28", "1969-12-31", "1970-01-01",
-            "2000-02-29", "9999-12-31", "10000-01-01", "5874897-12-31", "infinity", "-infinity",
+            "4714-11-24 BC",
+            "0001-12-31 BC",
+            "0001-01-01",
+            "1582-10-04",
+            "1582-10-15",
+            "1900-02-28",
+            "1969-12-31",
+            "1970-01-01",
+            "2000-02-29",
+            "9999-12-31",
+            "10000-01-01",
+            "5874897-12-31",
+            "infinity",
+            "-infinity",
         ],
         "draw.date()",
     ),
@@ -234,14 +299,25 @@ pub const COLUMNS: &[Column] = &[
     of("time(2) with time zone", &["12:00:00.99+01"], "(draw.time() || '-03:30')"),
     of(
         "interval",
-        &["0", "-178000000 years", "178000000 years", "1 mon -1 day +00:00:00.000001", "-1 mons +1 day -00:00:01", "2562047788 hours"],
+        &[
+            "0",
+            "-178000000 years",
+            "178000000 years",
+            "1 mon -1 day +00:00:00.000001",
+            "-1 mons +1 day -00:00:01",
+            "2562047788 hours",
+        ],
         "draw.interval()",
     ),
     of("interval year to month", &["1-2", "-1-2"], "draw.interval()"),
     of("interval(3)", &["1.9999 seconds"], "draw.interval()"),
     of(
         "uuid",
-        &["00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff", "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11"],
+        &[
+            "00000000-0000-0000-0000-000000000000",
+            "ffffffff-ffff-ffff-ffff-ffffffffffff",
+            "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11",
+        ],
         "draw.hexadecimal(16)",
     ),
     of("inet", &["192.168.1.1", "192.168.1.0/24", "::1", "fe80::/10", "::ffff:1.2.3.4", "0.0.0.0/0"], "draw.address()"),
@@ -264,7 +340,11 @@ pub const COLUMNS: &[Column] = &[
     of("int4range", RANGES, "int4range(0, draw.whole(0, 99)::integer, (array['[]', '(]'])[draw.whole(1, 2)::integer])"),
     of("int8range", RANGES, "int8range(-5, draw.whole(0, 1e17)::bigint)"),
     of("numrange", RANGES, "numrange(-1e20, draw.exact(20, 5))"),
-    of("daterange", &["empty", "(,)", "[2024-01-01,2024-01-01]", "[-infinity,infinity]", "[4714-11-24 BC,)"], "daterange('-infinity', draw.date())"),
+    of(
+        "daterange",
+        &["empty", "(,)", "[2024-01-01,2024-01-01]", "[-infinity,infinity]", "[4714-11-24 BC,)"],
+        "daterange('-infinity', draw.date())",
+    ),
     of(
         "tsrange",
         &["empty", "(,)", "[\"2024-01-01 00:00:00.000001\",infinity]", "[\"0044-03-15 12:00 BC\",)"],
@@ -275,10 +355,18 @@ pub const COLUMNS: &[Column] = &[
         &["empty", "(,)", "[\"2024-01-01 00:00:00.000001+05:30\",infinity]", "[\"1883-11-18 12:03:58-04:56:02\",)"],
         "tstzrange('-infinity', draw.timestamp() at time zone 'UTC')",
     ),
-    of("int4multirange", &["{}", "{(,)}", "{[1,3),[5,8)}"], "int4multirange(int4range(0, draw.whole(1, 9)::integer), int4range(50, 60))"),
+    of(
+        "int4multirange",
+        &["{}", "{(,)}", "{[1,3),[5,8)}"],
+        "int4multirange(int4range(0, draw.whole(1, 9)::integer), int4range(50, 60))",
+    ),
     of("int8multirange", &["{}", "{[1,3),[5,8)}"], "int8multirange(int8range(0, draw.whole(1, 9)::bigint))"),
     of("nummultirange", &["{}", "{[0.10,1.50],(3,]}"], "nummultirange(numrange(-1e20, draw.exact(20, 5)))"),
-    of("datemultirange", &["{}", "{[2024-01-01,2024-01-03),[infinity,infinity]}"], "datemultirange(daterange('-infinity', draw.date()))"),
+    of(
+        "datemultirange",
+        &["{}", "{[2024-01-01,2024-01-03),[infinity,infinity]}"],
+        "datemultirange(daterange('-infinity', draw.date()))",
+    ),
     of("tsmultirange", &["{}", "{[2024-01-01,2024-01-03)}"], "tsmultirange(tsrange('-infinity', draw.timestamp()))"),
     of(
         "tstzmultirange",
@@ -332,7 +420,11 @@ pub const COLUMNS: &[Column] = &[
     of("very_positive", &["10"], "draw.whole(10, 2147483647)"),
     of("price", &["999999999.999", "-0.001"], "draw.exact(12, 3)"),
     of("word", &["", "a"], "draw.word()"),
-    of("\"odd. Type\"", &["(,,)", "(\"{a,NULL}\",1.10,t)"], "row(array[draw.text(9), null], draw.exact(5, 2), random() < 0.5)"),
+    of(
+        "\"odd. Type\"",
+        &["(,,)", "(\"{a,NULL}\",1.10,t)"],
+        "row(array[draw.text(9), null], draw.exact(5, 2), random() < 0.5)",
+    ),
     of(
         "address",
         &[
@@ -352,7 +444,11 @@ pub const COLUMNS: &[Column] = &[
     // Arrays.
     of("boolean[]", &["{}", "{t,f,NULL}"], "array[random() < 0.5]"),
     of("smallint[]", &["{}", "{NULL}", "{-32768,32767}"], "array[draw.whole(-9, 9)]"),
-    of("integer[]", &["{}", "{NULL}", "{NULL,1,NULL}", "[0:2]={1,2,3}", "[-5:-5]={7}"], "array[draw.whole(-9, 9), null]"),
+    of(
+        "integer[]",
+        &["{}", "{NULL}", "{NULL,1,NULL}", "[0:2]={1,2,3}", "[-5:-5]={7}"],
+        "array[draw.whole(-9, 9), null]",
+    ),
     of("bigint[]", &["{}", "{9223372036854775807,-9223372036854775808}"], "array[draw.big(), draw.big()]"),
     of("real[]", &["{}", "{NaN,-0,Infinity,1e-45}"], "array[draw.float(-30, 30)]"),
     of("double precision[]", &["{}", "{NaN,-0,-Infinity,5e-324}"], "array[draw.float(-300, 300)]"),
@@ -364,8 +460,16 @@ pub const COLUMNS: &[Column] = &[
     of("json[]", &["{}", "{\"{\\\"a\\\":  1e5}\",\"null\",NULL}"], "array[draw.json(2), draw.json(2)]"),
     of("jsonb[]", &["{}", "{\"{\\\"a\\\":  1e5}\",\"null\",NULL}"], "array[draw.json(2), draw.json(2)]"),
     of("date[]", &["{}", "{infinity,-infinity,\"4714-11-24 BC\",5874897-12-31,NULL}"], "array[draw.date()]"),
-    of("timestamp[]", &["{}", "{infinity,-infinity,\"4714-11-24 BC\",\"294246-12-31 23:59:59.999999\",NULL}"], "array[draw.timestamp()]"),
-    of("timestamptz[]", &["{}", "{infinity,\"1883-11-18 12:03:58-04:56:02\",NULL}"], "array[draw.timestamp() at time zone 'UTC']"),
+    of(
+        "timestamp[]",
+        &["{}", "{infinity,-infinity,\"4714-11-24 BC\",\"294246-12-31 23:59:59.999999\",NULL}"],
+        "array[draw.timestamp()]",
+    ),
+    of(
+        "timestamptz[]",
+        &["{}", "{infinity,\"1883-11-18 12:03:58-04:56:02\",NULL}"],
+        "array[draw.timestamp() at time zone 'UTC']",
+    ),
     of("interval[]", &["{}", "{\"1 mon -1 day\",NULL}"], "array[draw.interval()]"),
     of("uuid[]", &["{}", "{a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11,NULL}"], "array[draw.hexadecimal(16)]"),
     of("inet[]", &["{}", "{10.0.0.1,NULL}"], "array[draw.address()]"),
@@ -376,11 +480,31 @@ pub const COLUMNS: &[Column] = &[
     of("price[]", &["{}", "{1.1,NULL}"], "array[draw.exact(12, 3)]"),
     of("numbers", &["{}", "{1,NULL}", "[3:4]={3,4}"], "array[draw.whole(1, 99)]"),
     of("grid", &["{}", "{{1.1,NULL},{3,4}}"], "array[array[draw.exact(10, 3)]]"),
-    of("\"odd. Type\"[]", &["{}", "{NULL,\"(,,)\",\"({},1.10,t)\"}"], "array[row(array[draw.text(3)], draw.exact(5, 2), true)::\"odd. Type\"]"),
-    of("odd[]", &["{}", "{NULL,\"(,1.10,)\"}"], "array[row(array[draw.text(3)], draw.exact(5, 2), true)::\"odd. Type\"]"),
-    of("integer[][]", &["{}", "{{1,2},{3,4}}", "{{NULL},{NULL}}", "[2:3][0:1]={{1,NULL},{3,4}}"], "array[array[1, draw.whole(1, 9)], array[3, 4]]"),
-    of("\"odd. Type\"[][]", &["{}", "{{\"({x},1.10,t)\",NULL}}"], "array[array[row(null, draw.exact(5, 2), true)::\"odd. Type\"]]"),
-    of("text[][][]", &["{}", "{{{a,NULL}},{{\"\",\"b,c\"}}}"], "array[array[array[draw.text(3)], array[draw.text(3)]]]"),
+    of(
+        "\"odd. Type\"[]",
+        &["{}", "{NULL,\"(,,)\",\"({},1.10,t)\"}"],
+        "array[row(array[draw.text(3)], draw.exact(5, 2), true)::\"odd. Type\"]",
+    ),
+    of(
+        "odd[]",
+        &["{}", "{NULL,\"(,1.10,)\"}"],
+        "array[row(array[draw.text(3)], draw.exact(5, 2), true)::\"odd. Type\"]",
+    ),
+    of(
+        "integer[][]",
+        &["{}", "{{1,2},{3,4}}", "{{NULL},{NULL}}", "[2:3][0:1]={{1,NULL},{3,4}}"],
+        "array[array[1, draw.whole(1, 9)], array[3, 4]]",
+    ),
+    of(
+        "\"odd. Type\"[][]",
+        &["{}", "{{\"({x},1.10,t)\",NULL}}"],
+        "array[array[row(null, draw.exact(5, 2), true)::\"odd. Type\"]]",
+    ),
+    of(
+        "text[][][]",
+        &["{}", "{{{a,NULL}},{{\"\",\"b,c\"}}}"],
+        "array[array[array[draw.text(3)], array[draw.text(3)]]]",
+    ),
     of("timestamptz[][]", &["{}", "{{infinity,NULL}}"], "array[array[draw.timestamp() at time zone 'UTC']]"),
     // Generated columns.
     named("generated long", "bigint", "generated always as (id * 3) stored"),
@@ -408,5 +532,9 @@ pub const TIMES: &[Column] = &[
     of("time(0)", &["23:59:59"], "date_trunc('minute', draw.time()::interval)::time"),
     of("late", &["12:34:56.78"], "'00:00:01.25'::time"),
     of("time[]", &["{}", "{23:59:59.999999,NULL}"], "array[draw.time()]"),
-    of("clock", &["(,,)", "(00:00:01,24:00:00+01,\"{00:00:00.001,NULL}\")"], "row(draw.time(), (draw.time() || '+05:30')::timetz, array[time '01:02:03.004'])"),
+    of(
+        "clock",
+        &["(,,)", "(00:00:01,24:00:00+01,\"{00:00:00.001,NULL}\")"],
+        "row(draw.time(), (draw.time() || '+05:30')::timetz, array[time '01:02:03.004'])",
+    ),
 ];

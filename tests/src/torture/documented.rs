@@ -51,7 +51,8 @@ impl Documented {
                     ensure!(iceberg == expected, "docs/TYPES.md: {name} becomes {iceberg}, which should be {expected}");
                     continue;
                 }
-                let resolved = session.one(&format!("select typname from pg_type where oid = {}::regtype", literal(base(&name))))?;
+                let resolved = session
+                    .one(&format!("select typname from pg_type where oid = {}::regtype", literal(base(&name))))?;
                 let before = types.insert(resolved, iceberg.clone());
                 ensure!(before.is_none_or(|before| before == iceberg), "docs/TYPES.md says two things of {name}");
             }
@@ -103,7 +104,8 @@ fn fitted(precision: i32, scale: i32) -> String {
 /// What `numeric(p,s)` becomes.
 fn decimal(name: &str) -> Result<String> {
     let Some((_, modifier)) = name.split_once('(') else { return Ok("string".to_owned()) };
-    let (precision, scale) = modifier.trim_end_matches(')').split_once(',').unwrap_or((modifier.trim_end_matches(')'), "0"));
+    let (precision, scale) =
+        modifier.trim_end_matches(')').split_once(',').unwrap_or((modifier.trim_end_matches(')'), "0"));
     Ok(fitted(precision.parse()?, scale.parse()?))
 }
 

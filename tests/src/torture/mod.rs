@@ -75,7 +75,9 @@ impl Torture {
             drawn.join(", "),
             self.rows - 1
         ))?;
-        session.batch(&format!("create table {name}_inserted as table {name}; alter table {name}_inserted add primary key (id)"))
+        session.batch(&format!(
+            "create table {name}_inserted as table {name}; alter table {name}_inserted add primary key (id)"
+        ))
     }
 
     /// Gives a third of the rows the values of others, and deletes a tenth.
@@ -126,7 +128,9 @@ pub struct Expected {
 
 impl Expected {
     fn read(session: &Session, source: SourceTable) -> Result<Self> {
-        let of = |operation, table: &str| anyhow::Ok((operation, source.state_of(session, &format!("{}_{table}", source.name))?));
+        let of = |operation, table: &str| {
+            anyhow::Ok((operation, source.state_of(session, &format!("{}_{table}", source.name))?))
+        };
         let log = [of("INSERT", "inserted")?, of("UPDATE", "updated")?, of("DELETE", "deleted")?];
         let now = source.state(session)?;
         Ok(Self { source, log, now })
@@ -154,15 +158,16 @@ impl Expected {
     /// # Errors
     /// When the changes are none that a table can have had.
     pub fn differences(&self, reader: Reader, found: &[Change]) -> Result<Vec<Difference>> {
+        let seen = |state| as_seen_by(reader, &self.source, state);
         let mut all = Vec::new();
         for (operation, expected) in &self.log {
             let of_operation = found.iter().filter(|change| change.operation == *operation);
             let state: State = of_operation.clone().map(|change| (change.key.clone(), change.cells.clone())).collect();
             ensure!(state.len() == of_operation.count(), "{}: two {operation} of one key", self.source.name);
-            all.extend(differences(&self.source, &as_seen_by(reader, &self.source, expected), &state));
+            all.extend(differences(&self.source, &seen(expected.clone()), &seen(state)));
         }
         let now = state_of(found.iter().cloned())?;
-        all.extend(differences(&self.source, &as_seen_by(reader, &self.source, &self.now), &now));
+        all.extend(differences(&self.source, &seen(self.now.clone()), &seen(now)));
         Ok(all)
     }
 }

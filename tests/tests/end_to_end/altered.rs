@@ -103,11 +103,22 @@ impl Type {
     /// Those that can be widened come up as often as all others.
     fn choose(number: usize) -> Self {
         const WIDENED: [&str; 10] = [
-            "smallint", "integer", "real", "numeric(10,2)", "character varying(80)", "numeric(1)", "integer[]", "real[]",
-            "numeric(10,3)[]", "smallint[]",
+            "smallint",
+            "integer",
+            "real",
+            "numeric(10,2)",
+            "character varying(80)",
+            "numeric(1)",
+            "integer[]",
+            "real[]",
+            "numeric(10,3)[]",
+            "smallint[]",
         ];
-        let all: Vec<&Column> =
-            COLUMNS.iter().chain(TIMES).filter(|of| !of.is_generated() && of.draw != "null" && of.name() == of.type_name).collect();
+        let all: Vec<&Column> = COLUMNS
+            .iter()
+            .chain(TIMES)
+            .filter(|of| !of.is_generated() && of.draw != "null" && of.name() == of.type_name)
+            .collect();
         let column = match number % 2 {
             0 => all[number / 2 % all.len()],
             _ => all.iter().find(|of| of.type_name == WIDENED[number / 2 % WIDENED.len()]).unwrap_or(&all[0]),
@@ -156,7 +167,11 @@ struct Live {
 impl Live {
     fn drawn(&self) -> String {
         let Type { name, draw } = &self.kind;
-        if self.required { format!("({draw})::{name}") } else { format!("case when random() < 0.1 then null else ({draw})::{name} end") }
+        if self.required {
+            format!("({draw})::{name}")
+        } else {
+            format!("case when random() < 0.1 then null else ({draw})::{name} end")
+        }
     }
 }
 
@@ -182,7 +197,8 @@ impl<'a> Run<'a> {
             .sink("evolve: full")
             .sink(if case.drop { "dropped_columns: drop" } else { "dropped_columns: keep" })
             .top("commit: {interval: 100ms}");
-        let mut run = Self { session, table, connector, host: None, columns: Vec::new(), named: 0, rows: 0, drop: case.drop };
+        let mut run =
+            Self { session, table, connector, host: None, columns: Vec::new(), named: 0, rows: 0, drop: case.drop };
         session.batch(&format!("select setseed({}::float8 / 65536)", case.seed))?;
         session.batch(&format!("create table {} (id bigint primary key)", run.table))?;
         for column in &case.columns {
@@ -221,10 +237,17 @@ impl<'a> Run<'a> {
         match step {
             Step::Insert(rows) => self.insert(i64::from(*rows))?,
             Step::Update => {
-                let set: Vec<String> =
-                    self.columns.iter().map(|column| format!("{} = {}", quoted(&column.name), column.drawn())).collect();
+                let set: Vec<String> = self
+                    .columns
+                    .iter()
+                    .map(|column| format!("{} = {}", quoted(&column.name), column.drawn()))
+                    .collect();
                 if !set.is_empty() {
-                    self.session.batch(&format!("update {table} set {} where id % 3 = {}", set.join(", "), self.rows % 3))?;
+                    self.session.batch(&format!(
+                        "update {table} set {} where id % 3 = {}",
+                        set.join(", "),
+                        self.rows % 3
+                    ))?;
                 }
             }
             Step::MoveKey => self.session.batch(&format!(
@@ -242,8 +265,11 @@ impl<'a> Run<'a> {
     }
 
     fn insert(&mut self, rows: i64) -> Result<()> {
-        let (names, drawn): (String, String) =
-            self.columns.iter().map(|column| (format!(", {}", quoted(&column.name)), format!(", {}", column.drawn()))).unzip();
+        let (names, drawn): (String, String) = self
+            .columns
+            .iter()
+            .map(|column| (format!(", {}", quoted(&column.name)), format!(", {}", column.drawn())))
+            .unzip();
         let (first, last) = (self.rows + 1, self.rows + rows);
         self.rows = last;
         self.session.batch(&format!(
@@ -319,7 +345,11 @@ impl<'a> Run<'a> {
                 self.columns[place].required = false;
                 self.alter(&format!("alter {name} drop not null"))
             }
-            _ => self.session.batch(&format!("comment on column {}.{name} is {}", self.table, literal(&format!("about {name}")))),
+            _ => self.session.batch(&format!(
+                "comment on column {}.{name} is {}",
+                self.table,
+                literal(&format!("about {name}"))
+            )),
         }
     }
 
@@ -385,6 +415,11 @@ fn random_tables_are_followed() {
             })
             .unwrap_or_else(|error| panic!("{error}"));
     }
-    let line = format!("altered: {} tables, {} changes equal ({:.0} s)\n", tried.get(), rows.get(), start.elapsed().as_secs_f32());
+    let line = format!(
+        "altered: {} tables, {} changes equal ({:.0} s)\n",
+        tried.get(),
+        rows.get(),
+        start.elapsed().as_secs_f32()
+    );
     std::io::stderr().write_all(line.as_bytes()).unwrap();
 }

@@ -23,6 +23,7 @@ mod order;
 mod orphans;
 mod outages;
 mod refusals;
+mod refused;
 mod rest;
 mod services;
 mod sound;

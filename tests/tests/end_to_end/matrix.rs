@@ -11,8 +11,8 @@ use philotes_tests::replay::{State, changes, expect_equal, state_of};
 use philotes_tests::services::minio::Minio;
 use philotes_tests::services::nessie::{Access, Nessie};
 use philotes_tests::services::postgres::Postgres;
-use philotes_tests::sql::{Row, Session};
 use philotes_tests::source_table::SourceTable;
+use philotes_tests::sql::{Row, Session};
 use philotes_tests::{bed_or_skip, eventually, or_skip, postgres_or_skip, shop};
 
 use crate::PATIENCE;

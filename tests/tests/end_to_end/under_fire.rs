@@ -142,7 +142,8 @@ fn the_lake_follows_a_table_that_is_altered_under_load() {
 fn expect_columns(session: &Session, connector: &Connector) -> Result<()> {
     let source = philotes_tests::source_table::SourceTable::read(session, "public.t")?;
     let columns = Reader::PyIceberg.schema(&connector.table("cdc.public_t"))?;
-    let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).filter(|name| !name.starts_with("_cdc_")).collect();
+    let names: Vec<&str> =
+        columns.iter().map(|column| column.name.as_str()).filter(|name| !name.starts_with("_cdc_")).collect();
     ensure!(names == source.names().collect::<Vec<_>>(), "the columns are {names:?}");
     Ok(())
 }
