@@ -106,7 +106,8 @@ def file_faults(told, file, schema):
             column = column.storage
         if pa.types.is_temporal(column.type):
             column = column.cast(pa.int32() if pa.types.is_date32(column.type) else pa.int64())
-        values = [value for value in column.to_pylist() if value is not None]
+        # NaN, which is not itself, is in no bound.
+        values = [value for value in column.to_pylist() if value is not None and value == value]
         for name, counts, there in (
             ("values", told.value_counts, len(column)), ("nulls", told.null_value_counts, column.null_count)
         ):

@@ -3,7 +3,9 @@
 //! Every commit adds a manifest, so that without merging each manifest list would be longer than the one before it. Once
 //! as many small ones have piled up as the table's property says (100, as in Java), they become one; full ones stay.
 
+mod avro;
 mod names;
+mod output;
 mod read;
 
 use std::collections::BTreeMap;
@@ -13,20 +15,19 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt};
 use iceberg::spec::{
-    DataFile, FormatVersion, ManifestContentType, ManifestFile, ManifestListWriter, ManifestWriterBuilder,
-    PartitionSpecRef, SchemaRef,
+    DataFile, FormatVersion, ManifestContentType, ManifestFile, ManifestListWriter, PartitionSpecRef, SchemaRef,
 };
 use philotes_sdk::{Error, Result};
 use uuid::Uuid;
 
 use crate::base::Base;
 use crate::error::from_iceberg;
+use crate::partition::alike_bytes;
 use crate::storage;
 
+use output::Output;
 pub(crate) use read::read;
 
-/// Sequence numbers that readers take from the manifest list.
-const INHERITED: i64 = -1;
 /// Manifests read at a time when they are merged.
 const READ_AT_ONCE: usize = 8;
 
@@ -115,18 +116,14 @@ impl Folder<'_> {
         format!("{}/{name}", folder.trim_end_matches('/'))
     }
 
-    fn writer(&mut self, schema: SchemaRef, spec: &PartitionSpecRef) -> Result<iceberg::spec::ManifestWriter> {
+    fn begin(&mut self, schema: &SchemaRef, spec: &PartitionSpecRef) -> Result<Output> {
         let location = self.location(&format!("{}-m{}.avro", self.ids.commit_id, self.locations.len()));
         self.locations.push(location.clone());
-        let output = self.base.files.new_output(location).map_err(|e| from_iceberg("cannot write a manifest", e))?;
-        let spec = names::for_manifest(spec, &schema)?;
-        let builder = ManifestWriterBuilder::new(output, Some(self.ids.snapshot_id), schema, spec);
-        Ok(if self.has_row_ids() { builder.build_v3_data() } else { builder.build_v2_data() })
+        Output::begin(location, &self.base.files, self.ids.snapshot_id, (schema, spec), self.has_row_ids())
     }
 
-    async fn close(&self, writer: iceberg::spec::ManifestWriter) -> Result<ManifestFile> {
-        let mut manifest =
-            writer.write_manifest_file().await.map_err(|e| from_iceberg("cannot write a manifest", e))?;
+    async fn close(&self, output: Output) -> Result<ManifestFile> {
+        let mut manifest = output.close(&self.base.files).await?;
         // What the manifest list's writer would put into its file, so that memory and file say the same.
         manifest.sequence_number = self.ids.sequence_number;
         if manifest.min_sequence_number < 0 {
@@ -143,13 +140,11 @@ impl Folder<'_> {
         }
         let mut manifests = Vec::with_capacity(groups.len());
         for group in groups.into_values() {
-            let mut writer = self.writer(group[0].schema.clone(), &group[0].spec)?;
+            let mut output = self.begin(&group[0].schema, &group[0].spec)?;
             for added in group {
-                writer
-                    .add_file(added.file.clone(), INHERITED)
-                    .map_err(|e| from_iceberg("cannot add a data file to a manifest", e))?;
+                output.add(added.file.clone())?;
             }
-            manifests.push(self.close(writer).await?);
+            manifests.push(self.close(output).await?);
         }
         Ok(manifests)
     }
@@ -161,10 +156,22 @@ impl Folder<'_> {
         for bin in limits.bins(parents) {
             match bin {
                 Bin::Keep(manifests) => merged.extend(manifests),
-                Bin::Merge(manifests) => merged.push(self.merge_into_one(&manifests).await?),
+                Bin::Merge(manifests) if self.can_be_merged(&manifests) => {
+                    merged.push(self.merge_into_one(&manifests).await?);
+                }
+                Bin::Merge(manifests) => merged.extend(manifests),
             }
         }
         Ok(merged)
+    }
+
+    /// Whether manifests can be read and written again: those of an earlier specification need not.
+    fn can_be_merged(&self, manifests: &[ManifestFile]) -> bool {
+        let spec = manifests.first().and_then(|first| self.base.metadata.partition_spec_by_id(first.partition_spec_id));
+        spec.is_none_or(|spec| {
+            let sources = spec.fields().iter().map(|field| (field.transform, field.source_id));
+            alike_bytes(sources, self.base.metadata.current_schema()).is_none()
+        })
     }
 
     async fn merge_into_one(&mut self, manifests: &[ManifestFile]) -> Result<ManifestFile> {
@@ -186,20 +193,11 @@ impl Folder<'_> {
         // The current schema, unless the spec is over a column that it no longer has: then one that has it.
         let current = metadata.current_schema();
         let schema = if spec.partition_type(current).is_ok() { current } else { &loaded[0].schema };
-        let mut writer = self.writer(schema.clone(), spec)?;
-        for entry in loaded.into_iter().flat_map(|manifest| manifest.entries).filter(|entry| entry.is_alive()) {
-            let missing = || Error::data("an entry of a manifest has no snapshot or sequence number");
-            let (snapshot_id, sequence_number) = (entry.snapshot_id, entry.sequence_number);
-            writer
-                .add_existing_file(
-                    entry.data_file,
-                    snapshot_id.ok_or_else(missing)?,
-                    sequence_number.ok_or_else(missing)?,
-                    entry.file_sequence_number,
-                )
-                .map_err(|e| from_iceberg("cannot merge manifests", e))?;
+        let mut output = self.begin(schema, spec)?;
+        for entry in loaded.iter().flat_map(|manifest| &manifest.entries).filter(|entry| entry.is_alive()) {
+            output.keep(entry)?;
         }
-        self.close(writer).await
+        self.close(output).await
     }
 
     async fn write_list(&mut self, manifests: &[ManifestFile], rows: Option<RowIds>) -> Result<String> {

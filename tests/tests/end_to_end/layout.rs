@@ -194,3 +194,93 @@ fn odd_names_through(session: &Session, connector: &Connector, name: &str) {
     let files = Reader::PyIceberg.files(&table).unwrap();
     assert!(files.iter().any(|file| file.path.contains("/Day+Of.Week=Mo+%2F+1/a+%22b%22+%2Fc=1/")), "{files:?}");
 }
+
+/// A partition value of every type that rows can be partitioned by as they are, in manifests that each reader reads.
+#[test]
+fn tables_are_partitioned_by_columns_of_every_type() {
+    let Some(postgres) = postgres_or_skip() else { return };
+    let session = postgres.session().unwrap();
+    session
+        .batch(
+            "create table kinds (id bigint primary key, u uuid, n numeric(9,2), m numeric(38,10), d date, tz timestamptz, ts timestamp, \
+             b bytea, o boolean, r real, f double precision, t text, i integer, u2 uuid, n2 numeric(9,2))",
+        )
+        .unwrap();
+    let columns = ["u", "n", "m", "d", "tz", "ts", "b", "o", "r", "f", "t", "i", "id", "\"bucket(8, u2)\"", "n2"];
+    let connector = Connector::new(&postgres.dsn()).unwrap().source("poll_interval: 100ms");
+    let connector = connector.sink(&format!("partition_by: [{}]", columns.join(", ")));
+    connector.capture(&["public.kinds"]).unwrap();
+    session
+        .batch(
+            "insert into kinds values \
+             (1, '00000000-0000-0000-0000-000000000001', -0.01, -1234567890123456789012345678.0123456789, '1969-12-31', \
+              '1969-12-31 23:59:59.999999+00', '1969-12-31 23:59:59.999999', '\\x00ff', true, 'NaN', '-infinity', 'a/b=c', -1, null, null), \
+             (2, 'f79c3e09-677c-4bbd-a479-3f349cb785e7', 9999999.99, 0, '0001-01-01', '9999-12-31 23:59:59.999999+00', \
+              '2026-01-01', '', false, 'infinity', 0.5, '', 2147483647, '00000000-0000-0000-0000-000000000002', 1), \
+             (3, null, null, null, null, null, null, null, null, null, null, null, null, null, null), \
+             (4, 'f79c3e09-677c-4bbd-a479-3f349cb785e7', 9999999.99, 0, '0001-01-01', '9999-12-31 23:59:59.999999+00', \
+              '2026-01-01', '', false, 0.0, 0.5, '', 2147483647, '00000000-0000-0000-0000-000000000002', 1)",
+        )
+        .unwrap();
+    Host::until_idle(&connector).unwrap();
+    let table = connector.table("cdc.public_kinds");
+    assert_eq!(Reader::PyIceberg.files(&table).unwrap().len(), 4);
+    let select = "select id, u, n, m, d, tz, ts, b, o, r, f, t, i from t order by id";
+    let float =
+        |value: f64| json!(value.to_bits().to_be_bytes().iter().map(|b| format!("{b:02x}")).collect::<String>());
+    let uuid = "f79c3e09-677c-4bbd-a479-3f349cb785e7";
+    let (zero, last, new_year) = ("0.0000000000", "253402300799999999", "1767225600000000");
+    let expected = json!([
+        [
+            "1",
+            "00000000-0000-0000-0000-000000000001",
+            "-0.01",
+            "-1234567890123456789012345678.0123456789",
+            "-1",
+            "-1",
+            "-1",
+            "00ff",
+            "true",
+            float(f64::NAN),
+            float(f64::NEG_INFINITY),
+            "a/b=c",
+            "-1"
+        ],
+        [
+            "2",
+            uuid,
+            "9999999.99",
+            zero,
+            "-719162",
+            last,
+            new_year,
+            "",
+            "false",
+            float(f64::INFINITY),
+            float(0.5),
+            "",
+            "2147483647"
+        ],
+        ["3", null, null, null, null, null, null, null, null, null, null, null, null],
+        [
+            "4",
+            uuid,
+            "9999999.99",
+            zero,
+            "-719162",
+            last,
+            new_year,
+            "",
+            "false",
+            float(0.0),
+            float(0.5),
+            "",
+            "2147483647"
+        ],
+    ]);
+    for reader in READERS_WITH_SPARK {
+        assert_eq!(json!(reader.query(&table, select).unwrap().rows), expected, "{reader}");
+    }
+    let faults = table.file_faults().unwrap();
+    assert!(faults.is_empty(), "{faults:#?}");
+}

@@ -103,10 +103,20 @@ fn assert_letters(session: &Session, connector: &Connector, rows: i64) {
 
 #[test]
 fn each_bad_row_is_a_letter_once_whenever_the_host_is_killed() {
+    bad_rows_and_kills(2);
+}
+
+#[test]
+fn each_bad_row_is_a_letter_once_in_format_3_too() {
+    bad_rows_and_kills(3);
+}
+
+fn bad_rows_and_kills(version: u8) {
     let Some(postgres) = postgres_or_skip() else { return };
     let (session, connector) = captured(&postgres);
     let connector = connector
         .source("batch_rows: 200")
+        .sink(&format!("format_version: {version}"))
         .sink("partition_by: [day(_cdc_timestamp) as date]")
         .top("commit: {interval: 50ms}")
         .top("errors: {tolerance: dead-letter}");
@@ -126,6 +136,8 @@ fn each_bad_row_is_a_letter_once_whenever_the_host_is_killed() {
     assert_eq!(pairs(&connector.table("cdc.public_t")), good(rows));
     assert_letters(&session, &connector, rows);
     assert_acknowledged(&session);
+    let version_of = |table: &str| connector.table(table).layout().unwrap().version;
+    assert_eq!((version_of("cdc.public_t"), version_of(LETTERS)), (version, 2));
 }
 
 /// Without tolerance the first bad row stops the connector, and with it the connector goes on from there.

@@ -19,6 +19,13 @@ fn on_a_disk() {
 }
 
 #[test]
+fn on_a_disk_in_format_3() {
+    let Some(postgres) = postgres_or_skip() else { return };
+    let connector = Connector::new(&postgres.dsn()).unwrap().sink("format_version: 3");
+    crashes_and_pauses(&postgres, connector);
+}
+
+#[test]
 fn in_s3_behind_a_rest_catalog() {
     let Some(bed) = bed_or_skip() else { return };
     let connector = Connector::rest(&bed.postgres.dsn(), &bed.rest, &bed.minio).unwrap();

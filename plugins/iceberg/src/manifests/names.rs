@@ -1,16 +1,20 @@
-//! Names of partition fields in manifests. Avro has names of letters, digits and `_` alone; a partition field may be called
-//! anything. Readers find partition values by field id, so that a name in a manifest can be another one.
+//! Partition fields in manifests, where the crate and Avro have no words for them. Avro has names of letters, digits and `_` alone,
+//! while a partition field may be called anything; readers find partition values by field id, so that a name in Avro's schema
+//! can be another one. A UUID is 16 bytes there, which the crate does not write, and a type with a name is defined once.
 //!
 //! As in Java's writer each character that Avro has no name for is written as `_x` and its number. Letters beyond ASCII are
 //! written so too: Java's Avro takes them, others do not.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use iceberg::spec::{PartitionSpec, Schema};
+use iceberg::spec::{Literal, PartitionSpec, PrimitiveLiteral, PrimitiveType, SchemaRef, Struct};
 use philotes_sdk::{Error, Result};
-use serde_json::Value;
+use serde_json::{Value, json};
+
+use super::avro::Header;
 
 /// Whether Avro has such a name.
 fn is_plain(name: &str) -> bool {
@@ -59,60 +63,177 @@ fn distinct<'a>(
     names
 }
 
-/// The specification as a manifest is to name it.
-pub(super) fn for_manifest(spec: &PartitionSpec, schema: &Schema) -> Result<PartitionSpec> {
-    if spec.fields().iter().all(|field| is_plain(&field.name)) {
-        return Ok(spec.clone());
-    }
-    let fields = spec.fields().iter().map(|field| (i64::from(field.field_id), field.name.as_str()));
-    let names = distinct(fields, |name| schema.field_by_name(name).is_some());
-    let failed = |e| Error::internal("a partition specification cannot be named for Avro").with_source(e);
-    let mut json = serde_json::to_value(spec).map_err(failed)?;
-    rename(json.get_mut("fields"), "field-id", &names);
-    serde_json::from_value(json).map_err(failed)
+/// How a manifest of one partition specification is written: by the crate in words that it and Avro have, and then in those that
+/// the specification wants.
+pub(super) struct Wording {
+    /// What the crate is to be told.
+    pub(super) schema: SchemaRef,
+    pub(super) spec: PartitionSpec,
+    /// What the manifest is to say instead, where it differs.
+    truth: Option<(Value, Value)>,
 }
 
-fn rename(fields: Option<&mut Value>, id: &str, names: &HashMap<i64, String>) {
+impl Wording {
+    pub(super) fn of(spec: &PartitionSpec, schema: &SchemaRef) -> Result<Self> {
+        let mut told = serde_json::to_value(schema).map_err(failed)?;
+        let mut named = serde_json::to_value(spec).map_err(failed)?;
+        let truth = (told.clone(), named.get("fields").cloned().unwrap_or_default());
+        let fields = || spec.fields().iter().map(|field| (i64::from(field.field_id), field.name.as_str()));
+        let odd = fields().any(|(_, name)| !is_plain(name)) || has_fixed(spec, schema);
+        if !odd {
+            return Ok(Self { schema: schema.clone(), spec: spec.clone(), truth: None });
+        }
+        let names = distinct(fields(), |name| schema.field_by_name(name).is_some());
+        rename(named.get_mut("fields"), &names);
+        fixed_for_uuids(&mut told, &uuid_fields(&truth.1, &truth.0));
+        let schema = Arc::new(serde_json::from_value(told).map_err(failed)?);
+        let spec = serde_json::from_value(named).map_err(failed)?;
+        Ok(Self { schema, spec, truth: Some(truth) })
+    }
+
+    /// Whether the crate's manifest is to be corrected.
+    pub(super) fn is_odd(&self) -> bool {
+        self.truth.is_some()
+    }
+
+    /// A partition in the words that the crate is told: it has no UUIDs in manifests, but their bytes.
+    pub(super) fn partition(&self, partition: &Struct) -> Struct {
+        let value = |literal: &Literal| match literal {
+            Literal::Primitive(PrimitiveLiteral::UInt128(uuid)) => {
+                Literal::Primitive(PrimitiveLiteral::Binary(uuid.to_be_bytes().to_vec()))
+            }
+            other => other.clone(),
+        };
+        partition.iter().map(|literal| literal.map(value)).collect()
+    }
+
+    /// The manifest that the crate has written, in the specification's words.
+    pub(super) fn corrected(&self, file: Bytes) -> Result<Bytes> {
+        let Some((schema, spec)) = &self.truth else { return Ok(file) };
+        let fault = || Error::internal("a manifest was written that does not read");
+        let header = Header::parse(&file).ok_or_else(fault)?;
+        let mut avro = header.json("avro.schema").ok_or_else(fault)?;
+        let uuids: Vec<i64> = uuid_fields(spec, schema).into_iter().map(|(field, _)| field).collect();
+        let mut used = HashSet::new();
+        for field in partition_fields(&mut avro).into_iter().flatten() {
+            let id = field.get("field-id").and_then(Value::as_i64).unwrap_or_default();
+            for of in kinds(field).filter(|of| of.get("type").and_then(Value::as_str) == Some("fixed")) {
+                if uuids.contains(&id) {
+                    *of = json!({"type": "fixed", "name": "uuid_fixed", "size": 16, "logicalType": "uuid"});
+                }
+                // A name is defined once.
+                let name = of.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+                if !used.insert(name.clone()) {
+                    of["name"] = Value::from(format!("{name}_{id}"));
+                }
+            }
+        }
+        Ok(header.with([("schema", schema), ("partition-spec", spec), ("avro.schema", &avro)]))
+    }
+}
+
+fn failed(error: serde_json::Error) -> Error {
+    Error::internal("a partition specification cannot be put in Avro's words").with_source(error)
+}
+
+/// Whether a partition value is of a type that has a definition of its own in Avro, with a name.
+fn has_fixed(spec: &PartitionSpec, schema: &SchemaRef) -> bool {
+    spec.fields().iter().any(|field| {
+        let column = schema.field_by_id(field.source_id).map(|column| &*column.field_type);
+        let value = column.and_then(|column| field.transform.result_type(column).ok());
+        let named = |kind: &PrimitiveType| {
+            matches!(kind, PrimitiveType::Uuid | PrimitiveType::Fixed(_) | PrimitiveType::Decimal { .. })
+        };
+        value.is_some_and(|value| value.as_primitive_type().is_some_and(named))
+    })
+}
+
+/// The partition fields whose values are UUIDs, with the ids of their columns.
+fn uuid_fields(spec: &Value, schema: &Value) -> Vec<(i64, i64)> {
+    let fields = spec.as_array().into_iter().flatten();
+    let uuid = |field: &Value| {
+        let keeps = matches!(field.get("transform")?.as_str()?, "identity" | "void");
+        let (id, source) = (field.get("field-id")?.as_i64()?, field.get("source-id")?.as_i64()?);
+        (keeps && column_type(schema, source)?.as_str() == Some("uuid")).then_some((id, source))
+    };
+    fields.filter_map(uuid).collect()
+}
+
+/// The type of a column, of the top level or in a struct.
+fn column_type(of: &Value, id: i64) -> Option<&Value> {
+    of.get("fields")?.as_array()?.iter().find_map(|field| {
+        if field.get("id").and_then(Value::as_i64) == Some(id) {
+            field.get("type")
+        } else {
+            column_type(field.get("type")?, id)
+        }
+    })
+}
+
+/// Has the schema say of these columns that they are 16 bytes.
+fn fixed_for_uuids(of: &mut Value, uuids: &[(i64, i64)]) {
+    for field in of.get_mut("fields").and_then(Value::as_array_mut).into_iter().flatten() {
+        let id = field.get("id").and_then(Value::as_i64);
+        if uuids.iter().any(|(_, column)| Some(*column) == id) {
+            field["type"] = Value::from("fixed[16]");
+        } else if let Some(inner) = field.get_mut("type") {
+            fixed_for_uuids(inner, uuids);
+        }
+    }
+}
+
+fn rename(fields: Option<&mut Value>, names: &HashMap<i64, String>) {
     for field in fields.and_then(Value::as_array_mut).into_iter().flatten() {
-        if let Some(name) = field.get(id).and_then(Value::as_i64).and_then(|id| names.get(&id)) {
+        if let Some(name) = field.get("field-id").and_then(Value::as_i64).and_then(|id| names.get(&id)) {
             field["name"] = Value::from(name.as_str());
         }
     }
 }
 
-/// The manifest as the crate can read it: where others have written one with names that Avro does not have, or that differ
-/// between its schema and its partition specification, both are given the same.
+/// The manifest as the crate can read it, whoever wrote it: with names that Avro has, the same in its schema and its partition
+/// specification, and with bytes for UUIDs among the partition values.
 pub(super) fn readable(file: &Bytes) -> Result<Bytes> {
-    let fault = || Error::data("it is no Avro file");
-    let header = Header::parse(file).ok_or_else(fault)?;
-    let parse =
-        |key: &str| header.entries.iter().find(|(k, _)| k == key).and_then(|(_, v)| serde_json::from_slice(v).ok());
-    let (Some(mut spec), Some(mut schema)) = (parse("partition-spec"), parse("avro.schema")) else {
+    let header = Header::parse(file).ok_or_else(|| Error::data("it is no Avro file"))?;
+    let json = |name: &str| header.json(name);
+    let (Some(mut spec), Some(mut schema), Some(mut avro)) =
+        (json("partition-spec"), json("schema"), json("avro.schema"))
+    else {
         return Ok(file.clone());
     };
-    let Value::Array(fields) = &spec else { return Ok(file.clone()) };
-    let named: Vec<(i64, String)> = fields
-        .iter()
+    let named: Vec<(i64, String)> = spec
+        .as_array()
+        .into_iter()
+        .flatten()
         .filter_map(|field| Some((field.get("field-id")?.as_i64()?, field.get("name")?.as_str()?.to_owned())))
         .collect();
-    if named.iter().all(|(_, name)| is_plain(name)) {
+    let uuids = uuid_fields(&spec, &schema);
+    if uuids.is_empty() && named.iter().all(|(_, name)| is_plain(name)) {
         return Ok(file.clone());
     }
-    let columns: Option<Value> = parse("schema");
-    let taken = |name: &str| columns.as_ref().is_some_and(|columns| has_column(columns, name));
-    let names = distinct(named.iter().map(|(id, name)| (*id, name.as_str())), taken);
-    rename(Some(&mut spec), "field-id", &names);
-    let partition = record_field(&mut schema, "data_file")
-        .and_then(|file| file.get_mut("type"))
-        .and_then(|file| record_field(file, "partition"))
-        .and_then(|partition| partition.get_mut("type"));
-    rename(partition.and_then(|partition| partition.get_mut("fields")), "field-id", &names);
-    Ok(header.with([("partition-spec", &spec), ("avro.schema", &schema)]))
+    let names = distinct(named.iter().map(|(id, name)| (*id, name.as_str())), |name| has_column(&schema, name));
+    rename(Some(&mut spec), &names);
+    fixed_for_uuids(&mut schema, &uuids);
+    for field in partition_fields(&mut avro).into_iter().flatten() {
+        for of in kinds(field).filter_map(Value::as_object_mut) {
+            of.retain(|key, value| key != "logicalType" || value != "uuid");
+        }
+    }
+    rename(partition_record(&mut avro).and_then(|record| record.get_mut("fields")), &names);
+    Ok(header.with([("schema", &schema), ("partition-spec", &spec), ("avro.schema", &avro)]))
 }
 
 fn has_column(schema: &Value, name: &str) -> bool {
     let fields = schema.get("fields").and_then(Value::as_array);
     fields.into_iter().flatten().any(|field| field.get("name").and_then(Value::as_str) == Some(name))
+}
+
+/// The record of partition values in a manifest's Avro schema.
+fn partition_record(avro: &mut Value) -> Option<&mut Value> {
+    record_field(record_field(avro, "data_file")?.get_mut("type")?, "partition")?.get_mut("type")
+}
+
+fn partition_fields(avro: &mut Value) -> Option<&mut Vec<Value>> {
+    partition_record(avro)?.get_mut("fields")?.as_array_mut()
 }
 
 /// A field of an Avro record.
@@ -124,89 +245,18 @@ fn record_field<'a>(record: &'a mut Value, name: &str) -> Option<&'a mut Value> 
         .find(|field| field.get("name").and_then(Value::as_str) == Some(name))
 }
 
-const MAGIC: &[u8] = b"Obj\x01";
-
-/// The header of an Avro file, and what comes after its entries: the mark between blocks, and the blocks.
-struct Header<'a> {
-    entries: Vec<(String, &'a [u8])>,
-    rest: &'a [u8],
-}
-
-impl<'a> Header<'a> {
-    fn parse(file: &'a [u8]) -> Option<Self> {
-        let mut rest = file.strip_prefix(MAGIC)?;
-        let mut entries = Vec::new();
-        loop {
-            let mut count = long(&mut rest)?;
-            if count == 0 {
-                return Some(Self { entries, rest });
-            }
-            if count < 0 {
-                // The size of the entries in bytes, for those who skip them.
-                long(&mut rest)?;
-                count = count.checked_neg()?;
-            }
-            for _ in 0..count {
-                let key = std::str::from_utf8(bytes(&mut rest)?).ok()?.to_owned();
-                entries.push((key, bytes(&mut rest)?));
-            }
-        }
-    }
-
-    /// The file with other values for these entries.
-    fn with<const N: usize>(&self, other: [(&str, &Value); N]) -> Bytes {
-        let mut file = MAGIC.to_vec();
-        put_long(&mut file, self.entries.len());
-        for (key, value) in &self.entries {
-            put_bytes(&mut file, key.as_bytes());
-            match other.iter().find(|(name, _)| name == key) {
-                Some((_, value)) => put_bytes(&mut file, value.to_string().as_bytes()),
-                None => put_bytes(&mut file, value),
-            }
-        }
-        put_long(&mut file, 0);
-        file.extend_from_slice(self.rest);
-        file.into()
-    }
-}
-
-/// A number in Avro's encoding: seven bits a byte, the lowest first, the sign in the lowest bit of all.
-fn long(rest: &mut &[u8]) -> Option<i64> {
-    let mut value: u64 = 0;
-    for shift in (0..64).step_by(7) {
-        let (byte, after) = rest.split_first()?;
-        *rest = after;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some((value >> 1).cast_signed() ^ -(value & 1).cast_signed());
-        }
-    }
-    None
-}
-
-fn bytes<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let length = usize::try_from(long(rest)?).ok()?;
-    let (value, after) = rest.split_at_checked(length)?;
-    *rest = after;
-    Some(value)
-}
-
-fn put_long(file: &mut Vec<u8>, value: usize) {
-    let mut value = (value as u64) << 1;
-    while value >= 0x80 {
-        file.extend_from_slice(&(value | 0x80).to_le_bytes()[..1]);
-        value >>= 7;
-    }
-    file.extend_from_slice(&value.to_le_bytes()[..1]);
-}
-
-fn put_bytes(file: &mut Vec<u8>, value: &[u8]) {
-    put_long(file, value.len());
-    file.extend_from_slice(value);
+/// What a field's value can be: the members of its union, or its type.
+fn kinds(field: &mut Value) -> impl Iterator<Item = &mut Value> {
+    let (union, one) = match field.get_mut("type") {
+        Some(Value::Array(union)) => (Some(union), None),
+        one => (None, one),
+    };
+    union.into_iter().flatten().chain(one)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::avro::{MAGIC, put_bytes, put_long};
     use super::*;
 
     /// What `AvroSchemaUtil.makeCompatibleName` of Java gives, for ASCII and beyond the letters.
@@ -238,35 +288,21 @@ mod tests {
         assert_eq!(names[&1003], "plain");
     }
 
-    /// The bytes are the Avro specification's: 1 is 0x02, 64 is 0x80 0x01, -1 is 0x01.
-    #[test]
-    fn a_header_is_read_and_written() {
-        let long_value = "x".repeat(64);
-        let mut file = b"Obj\x01\x01\x88\x01\x02a".to_vec();
-        file.extend(b"\x80\x01");
-        file.extend(long_value.as_bytes());
-        file.extend(b"\x02\x02b\x041y\x00MARKERMARKERMARKblocks");
-        let header = Header::parse(&file).unwrap();
-        assert_eq!(header.entries, [("a".to_owned(), long_value.as_bytes()), ("b".to_owned(), &b"1y"[..])]);
-        assert_eq!(header.rest, b"MARKERMARKERMARKblocks");
-        let again = header.with([("b", &Value::from(7))]);
-        assert!(again.starts_with(b"Obj\x01\x04\x02a\x80\x01x"));
-        assert!(again.ends_with(b"x\x02b\x027\x00MARKERMARKERMARKblocks"));
-        assert!(Header::parse(b"PAR1").is_none() && Header::parse(&file[..9]).is_none());
-    }
-
     /// A manifest as Java writes it, read by its field ids.
     #[test]
     fn a_manifest_with_other_names_is_made_readable() {
         let schema = r#"{"type":"record","name":"manifest_entry","fields":[{"name":"data_file","type":{"type":"record","name":"r2",
             "fields":[{"name":"partition","type":{"type":"record","name":"r102","fields":[
                 {"name":"a_x20b","type":["null","int"],"default":null,"field-id":1000},
-                {"name":"é","type":["null","int"],"default":null,"field-id":1001}]},"field-id":102}]},"field-id":2}]}"#;
+                {"name":"é","type":["null",{"type":"fixed","name":"uuid_fixed","size":16,"logicalType":"uuid"}],"default":null,
+                 "field-id":1001}]},"field-id":102}]},"field-id":2}]}"#;
         let spec = r#"[{"name":"a b","field-id":1000,"source-id":1,"transform":"identity"},
                        {"name":"é","field-id":1001,"source-id":2,"transform":"identity"}]"#;
         let mut file = MAGIC.to_vec();
-        put_long(&mut file, 2);
-        for (key, value) in [("avro.schema", schema), ("partition-spec", spec)] {
+        let columns = r#"{"type":"struct","schema-id":0,"fields":[{"id":1,"name":"a b","required":false,"type":"int"},
+            {"id":2,"name":"é","required":false,"type":"uuid"}]}"#;
+        put_long(&mut file, 3);
+        for (key, value) in [("avro.schema", schema), ("partition-spec", spec), ("schema", columns)] {
             put_bytes(&mut file, key.as_bytes());
             put_bytes(&mut file, value.as_bytes());
         }
@@ -274,10 +310,12 @@ mod tests {
         file.extend(b"rest");
         let read = readable(&file.into()).unwrap();
         let header = Header::parse(&read).unwrap();
-        for (_, value) in &header.entries {
-            let text = std::str::from_utf8(value).unwrap();
+        for key in ["avro.schema", "partition-spec"] {
+            let text = header.json(key).unwrap().to_string();
             assert!(text.contains("\"a_x20b\"") && text.contains("\"_xE9\"") && !text.contains('é'), "{text}");
         }
+        assert!(!header.json("avro.schema").unwrap().to_string().contains("logicalType"));
+        assert_eq!(header.json("schema").unwrap()["fields"][1]["type"], "fixed[16]");
         assert_eq!(header.rest, b"rest");
     }
 }

@@ -6,7 +6,9 @@
 use std::sync::Arc;
 
 use iceberg::io::FileIO;
-use iceberg::spec::{DataFile, DataFileBuilder, Manifest, ManifestEntry, ManifestFile, ManifestStatus, SchemaRef};
+use iceberg::spec::{
+    DataFile, DataFileBuilder, Manifest, ManifestEntry, ManifestFile, ManifestStatus, SchemaRef, Struct,
+};
 use philotes_sdk::{Error, Result};
 
 use super::names;
@@ -54,7 +56,20 @@ fn inherited(manifest: &ManifestFile, mut entries: Vec<ManifestEntry>) -> Result
 
 /// The same file, whose first row has this id.
 fn with_first_row_id(file: &DataFile, first: u64, spec_id: i32) -> Result<DataFile> {
-    let beyond = || Error::data("the table's row ids are used up");
+    let first = i64::try_from(first).map_err(|_| Error::data("the table's row ids are used up"))?;
+    built(described(file, spec_id).first_row_id(Some(first)))
+}
+
+/// The same file with its partition in other words.
+pub(super) fn with_partition(file: &DataFile, partition: Struct, spec_id: i32) -> Result<DataFile> {
+    built(described(file, spec_id).partition(partition))
+}
+
+fn built(builder: &DataFileBuilder) -> Result<DataFile> {
+    builder.build().map_err(|e| Error::internal("a data file cannot be described").with_source(e))
+}
+
+fn described(file: &DataFile, spec_id: i32) -> DataFileBuilder {
     let mut builder = DataFileBuilder::default();
     builder
         .content(file.content_type())
@@ -73,14 +88,14 @@ fn with_first_row_id(file: &DataFile, first: u64, spec_id: i32) -> Result<DataFi
         .key_metadata(file.key_metadata().map(<[u8]>::to_vec))
         .split_offsets(file.split_offsets().map(<[i64]>::to_vec))
         .equality_ids(file.equality_ids())
-        .first_row_id(Some(i64::try_from(first).map_err(|_| beyond())?))
+        .first_row_id(file.first_row_id())
         .referenced_data_file(file.referenced_data_file())
         .content_offset(file.content_offset())
         .content_size_in_bytes(file.content_size_in_bytes());
     if let Some(order) = file.sort_order_id() {
         builder.sort_order_id(order);
     }
-    builder.build().map_err(|e| Error::internal("a data file cannot be described").with_source(e))
+    builder
 }
 
 #[cfg(test)]

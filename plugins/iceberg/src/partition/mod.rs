@@ -3,18 +3,21 @@
 //! A specification that cannot be followed is a Config error before anything is written, never an unpartitioned table.
 //! What a table's partitioning *is* comes from the table; `layout.rs` changes it.
 
+mod key;
 mod parse;
 mod path;
 mod split;
 mod transform;
 
+use std::collections::HashMap;
 use std::fmt;
 
-use iceberg::spec::{Schema, Transform, Type, UnboundPartitionField, UnboundPartitionSpec};
+use iceberg::spec::{PrimitiveType, Schema, Transform, Type, UnboundPartitionField, UnboundPartitionSpec};
 use philotes_sdk::{Error, Result};
 
 use crate::schema::type_name;
 
+pub(crate) use key::PartitionKey;
 pub(crate) use parse::{Parser, parse, quoted};
 pub(crate) use path::partition_path;
 pub(crate) use split::{Partitioner, place_of};
@@ -94,11 +97,38 @@ pub(crate) fn bind(fields: &[PartitionField], schema: &Schema) -> Result<Unbound
             transform: field.transform,
         });
     }
+    let sources = bound.iter().map(|field| (field.transform, field.source_id));
+    if let Some((one, other)) = alike_bytes(sources, schema) {
+        return Err(Error::config(format!(
+            "partition_by: {:?} and {:?} are both bytes of one length (a uuid has 16), of which a manifest can hold only one; \
+             allowed is bucket(N, column) for the other",
+            fields[one].to_string(),
+            fields[other].to_string()
+        )));
+    }
     let refused = |e| Error::config("partition_by").with_source(e);
     let spec = UnboundPartitionSpec::builder().add_partition_fields(bound).map_err(refused)?.build();
     // Only against the schema does the crate see a name that is already a column's.
     spec.clone().bind(schema.clone()).map_err(refused)?;
     Ok(spec)
+}
+
+/// Two partition fields whose values are UUIDs or fixed bytes of one length: the crate's manifests define such a type once for each
+/// field, under one name.
+pub(crate) fn alike_bytes(fields: impl Iterator<Item = (Transform, i32)>, schema: &Schema) -> Option<(usize, usize)> {
+    let mut seen: HashMap<u64, usize> = HashMap::new();
+    for (index, (transform, source)) in fields.enumerate() {
+        let column = schema.field_by_id(source).map(|column| &*column.field_type);
+        let length = match column.and_then(|column| transform.result_type(column).ok()) {
+            Some(Type::Primitive(PrimitiveType::Uuid)) => 16,
+            Some(Type::Primitive(PrimitiveType::Fixed(length))) => length,
+            _ => continue,
+        };
+        if let Some(other) = seen.insert(length, index) {
+            return Some((other, index));
+        }
+    }
+    None
 }
 
 fn check_type(field: &PartitionField, column: &Type) -> Result<()> {
@@ -122,5 +152,7 @@ fn check_type(field: &PartitionField, column: &Type) -> Result<()> {
     )))
 }
 
+#[cfg(test)]
+mod extremes;
 #[cfg(test)]
 mod tests;

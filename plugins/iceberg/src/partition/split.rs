@@ -16,7 +16,7 @@ use iceberg::spec::{
 };
 use philotes_sdk::{Error, Result};
 
-use super::transform;
+use super::{alike_bytes, transform};
 use crate::schema::type_name;
 
 /// Splits projected batches of one table by one of its partition specifications.
@@ -53,6 +53,13 @@ impl Partitioner {
                 Error::config(format!("the table's partition field {:?} has lost its column", field.name))
             })?;
             fields.push(Field { name: field.name.clone(), transform: field.transform, place });
+        }
+        let sources = spec.fields().iter().map(|field| (field.transform, field.source_id));
+        if let Some((one, other)) = alike_bytes(sources, schema) {
+            return Err(Error::config(format!(
+                "the table's partition fields {:?} and {:?} are both bytes of one length (a uuid has 16); allowed is one such field",
+                fields[one].name, fields[other].name
+            )));
         }
         let partition_type = spec.partition_type(schema).map_err(|e| {
             Error::config("the table's partition specification does not fit its columns").with_source(e)

@@ -481,3 +481,16 @@ fn the_arrow_types_are_those_of_the_projection() {
     assert_eq!(arrow.field_with_name("atz").unwrap().data_type(), &utc);
     assert_eq!(arrow.field_with_name("raw").unwrap().data_type(), &DataType::LargeBinary);
 }
+
+#[test]
+fn two_fields_of_the_same_bytes_are_refused() {
+    let uuid = |id, name: &str| Arc::new(NestedField::optional(id, name, Type::Primitive(PrimitiveType::Uuid)));
+    let schema = Schema::builder().with_fields([uuid(1, "a"), uuid(2, "b")]).build().unwrap();
+    let bound = |entries: &[&str]| {
+        let entries: Vec<String> = entries.iter().map(|entry| (*entry).to_owned()).collect();
+        bind(&parse(&entries).unwrap(), &schema)
+    };
+    let text = config_error(bound(&["a", "b"]));
+    assert!(text.contains("\"a\" and \"b\"") && text.contains("allowed is bucket(N, column)"), "{text}");
+    assert!(bound(&["a", "bucket(4, b)"]).is_ok());
+}

@@ -167,7 +167,7 @@ async fn what_cannot_be_carried_through_a_commit_stops_the_connector() {
         (
             Box::new(|m| {
                 m["encryption-keys"] =
-                    json!([{"key-id": "k", "encrypted-key-metadata": "AA==", "encrypted-by-id": "x"}])
+                    json!([{"key-id": "k", "encrypted-key-metadata": "AA==", "encrypted-by-id": "x"}]);
             }),
             "is encrypted (it has encryption keys)",
         ),
@@ -198,4 +198,28 @@ async fn compressed_metadata_is_read() {
     assert!(lake.load(ORDERS).await.metadata_location.unwrap().ends_with(".gz.metadata.json"));
     assert_durable(&commit(&mut sink, &[2]).await, 2);
     assert_eq!(lake.ids().await, [1, 2]);
+}
+
+/// A source's timestamps have microseconds. Columns of nanoseconds that it does not have are NULL.
+#[tokio::test]
+async fn columns_of_nanoseconds_are_left_alone() {
+    let nanos = PrimitiveType::TimestamptzNs;
+    let lake = Lake::new();
+    let fields = vec![optional(1, "id", PrimitiveType::Long), optional(2, "at", nanos.clone())];
+    foreign_table(&lake, fields, FormatVersion::V3).await;
+    let (mut sink, _) = lake.announced().await;
+    assert_durable(&commit(&mut sink, &[1]).await, 1);
+    assert!(lake.batches(ORDERS).await[0].column_by_name("at").unwrap().is_null(0));
+
+    let lake = Lake::new();
+    let fields = vec![optional(1, "id", PrimitiveType::Long), optional(2, "_cdc_timestamp", nanos)];
+    foreign_table(&lake, fields, FormatVersion::V3).await;
+    let (mut sink, _) = lake.announced().await;
+    let error = sink.write(&row(1)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Data);
+    let text = error.to_string();
+    assert!(
+        text.contains("timestamptz_ns") && text.contains("timestamptz") && text.contains("_cdc_timestamp"),
+        "{text}"
+    );
 }

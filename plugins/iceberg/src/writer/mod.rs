@@ -30,11 +30,11 @@ use arrow::datatypes::SchemaRef as ArrowSchemaRef;
 use futures::StreamExt;
 use iceberg::arrow::schema_to_arrow_schema;
 use iceberg::io::FileIO;
-use iceberg::spec::{DataFile, PartitionSpecRef, SchemaRef, SortOrderRef, Struct, TableMetadata};
+use iceberg::spec::{DataFile, PartitionSpecRef, SchemaRef, SortOrderRef, TableMetadata};
 use philotes_sdk::{Error, Result};
 use uuid::Uuid;
 
-use crate::partition::{Partitioner, partition_path};
+use crate::partition::{PartitionKey, Partitioner, partition_path};
 use crate::storage;
 use encode::Encoding;
 use file::{ClosedFile, OpenFile};
@@ -127,9 +127,9 @@ pub(crate) struct TableWriter {
     /// How files are encoded, once one was; a table without open files need not keep it.
     encoding: Option<Encoding>,
     /// Rows that no encoder has seen, with their partition, and the memory they take.
-    staged: Vec<(Struct, RecordBatch)>,
+    staged: Vec<(PartitionKey, RecordBatch)>,
     staged_bytes: usize,
-    open: HashMap<Struct, OpenFile>,
+    open: HashMap<PartitionKey, OpenFile>,
     /// Encoded to their end and not yet stored.
     closed: Vec<ClosedFile>,
     /// Stored, and not yet handed out.
@@ -194,7 +194,7 @@ impl TableWriter {
         let parted = self.sorting.is_some() && groups.len() > 1;
         let groups = groups.into_iter().map(|(partition, rows)| {
             let rows = if rows.num_rows() < FEW_ROWS || parted { copied(&rows)? } else { rows };
-            Ok((partition, rows))
+            Ok((PartitionKey::from(partition), rows))
         });
         let groups = groups.collect::<Result<Vec<_>>>()?;
         self.staged_bytes += groups.iter().map(|(_, rows)| staged_bytes(rows)).sum::<usize>();
@@ -209,11 +209,11 @@ impl TableWriter {
 
     /// Encodes the rows of the partitions of which most is kept, to the end of their files, until no more than this is left.
     fn encode_largest(&mut self, most_left: usize) -> Result<()> {
-        let mut kept: HashMap<&Struct, usize> = HashMap::new();
+        let mut kept: HashMap<&PartitionKey, usize> = HashMap::new();
         for (partition, rows) in &self.staged {
             *kept.entry(partition).or_default() += staged_bytes(rows);
         }
-        let mut kept: Vec<(Struct, usize)> =
+        let mut kept: Vec<(PartitionKey, usize)> =
             kept.into_iter().map(|(partition, bytes)| (partition.clone(), bytes)).collect();
         kept.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
         let (mut left, mut chosen) = (self.staged_bytes, HashSet::new());
@@ -237,8 +237,8 @@ impl TableWriter {
         self.staged_bytes = 0;
         // Should anything fail, rows are lost.
         let broken = std::mem::replace(&mut self.broken, true);
-        let mut order: Vec<Struct> = Vec::new();
-        let mut groups: HashMap<Struct, Vec<RecordBatch>> = HashMap::new();
+        let mut order: Vec<PartitionKey> = Vec::new();
+        let mut groups: HashMap<PartitionKey, Vec<RecordBatch>> = HashMap::new();
         for (partition, rows) in std::mem::take(&mut self.staged) {
             let rows_of = groups.entry(partition.clone()).or_default();
             if rows_of.is_empty() {
@@ -304,7 +304,7 @@ impl TableWriter {
     pub(crate) async fn finish(&mut self) -> Result<Vec<DataFile>> {
         self.check()?;
         self.encode_staged(true)?;
-        let mut partitions: Vec<Struct> = self.open.keys().cloned().collect();
+        let mut partitions: Vec<PartitionKey> = self.open.keys().cloned().collect();
         // The order of a hash map would make two runs over the same rows differ.
         partitions.sort_by_key(|partition| self.open[partition].opened_at());
         for partition in partitions {
@@ -383,7 +383,7 @@ impl TableWriter {
         first_error.map_or(Ok(()), Err)
     }
 
-    fn encode(&mut self, partition: &Struct, rows: &RecordBatch) -> Result<()> {
+    fn encode(&mut self, partition: &PartitionKey, rows: &RecordBatch) -> Result<()> {
         let mut start = 0;
         while start < rows.num_rows() {
             let piece = rows.slice(start, PIECE_ROWS.min(rows.num_rows() - start));
@@ -421,7 +421,7 @@ impl TableWriter {
         oldest.map_or(Ok(()), |partition| self.close(&partition))
     }
 
-    fn close(&mut self, partition: &Struct) -> Result<()> {
+    fn close(&mut self, partition: &PartitionKey) -> Result<()> {
         let Some(file) = self.open.remove(partition) else { return Ok(()) };
         match file.close(&self.target) {
             Ok(file) => {
@@ -435,8 +435,8 @@ impl TableWriter {
         }
     }
 
-    fn new_file(&mut self, partition: &Struct) -> Result<(String, OpenFile)> {
-        let path = partition_path(&self.target.spec, self.partitioner.partition_type(), partition);
+    fn new_file(&mut self, partition: &PartitionKey) -> Result<(String, OpenFile)> {
+        let path = partition_path(&self.target.spec, self.partitioner.partition_type(), partition.as_struct());
         let slash = if path.is_empty() { "" } else { "/" };
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let name = format!("{}-{seconds}.parquet", Uuid::now_v7());
@@ -446,7 +446,7 @@ impl TableWriter {
             None => Encoding::new(&self.target.schema, self.arrow.clone(), &self.options)?,
         };
         let encoding = self.encoding.insert(encoding);
-        let file = OpenFile::new(location.clone(), partition.clone(), encoding.start()?, self.clock);
+        let file = OpenFile::new(location.clone(), partition.as_struct().clone(), encoding.start()?, self.clock);
         Ok((location, file))
     }
 }
@@ -485,5 +485,7 @@ impl Drop for TableWriter {
     }
 }
 
+#[cfg(test)]
+mod extremes;
 #[cfg(test)]
 mod tests;

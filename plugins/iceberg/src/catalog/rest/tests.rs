@@ -209,6 +209,24 @@ async fn what_became_of_a_load() {
     }
 }
 
+/// Refused when it is loaded; what a commit's answer shows is looked at by loading, for it was committed all the same.
+#[tokio::test]
+async fn a_column_of_a_type_that_is_not_known_is_named() {
+    let mut metadata = serde_json::to_value(metadata("s3://lake/t")).unwrap();
+    metadata["schemas"][0]["fields"][0]["type"] = json!("variant");
+    let answer = ok(&json!({"metadata": metadata, "metadata-location": "s3://lake/t/m.json"}));
+    let server = Scripted::start(vec![settings(), answer.clone(), answer]).await;
+    let catalog = open(&server).await.unwrap();
+    let why = "orders: the table cannot be written to: column \"id\" is of type variant, which is not known here; allowed are";
+    let found = catalog.load_table(&table()).await.unwrap_err();
+    assert_eq!(found.kind(), Kind::Refused);
+    assert!(found.to_string().contains(why), "{found}");
+    let request = CommitRequest { id: Uuid::nil(), requirements: Vec::new(), updates: Vec::new() };
+    let found = catalog.commit_table(&table(), request).await.unwrap_err();
+    assert_eq!(found.kind(), Kind::Unknown);
+    assert!(found.to_string().contains(why), "{found}");
+}
+
 #[tokio::test]
 async fn what_exists_already_is_told_from_a_conflict() {
     let server = Scripted::start(vec![settings(), error(409, "AlreadyExistsException")]).await;
