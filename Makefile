@@ -38,13 +38,13 @@ chaos: build
 SECONDS ?= 900
 types: build
 	$(INSTALL) initdb:postgresql ensurepip:python3-venv
-	PHILOTES_TYPES_SECONDS=$(SECONDS) $(CARGO) test --workspace --features failpoints --test end_to_end -- altered
+	PHILOTES_TYPES_SECONDS=$(SECONDS) $(CARGO) test --workspace --features failpoints --test end_to_end -- altered::
 
 # Columns that come, become wider, are renamed and go, rows that stream meanwhile, and kills of the host.
 EVOLUTION ?= 50 200000 5
 evolution: build
 	$(INSTALL) initdb:postgresql ensurepip:python3-venv
-	PHILOTES_EVOLUTION="$(EVOLUTION)" $(CARGO) test --workspace --features failpoints --test end_to_end -- under_fire
+	PHILOTES_EVOLUTION="$(EVOLUTION)" $(CARGO) test --workspace --features failpoints --test end_to_end -- under_fire::
 
 lint: tools
 	$(CARGO) fmt --all --check

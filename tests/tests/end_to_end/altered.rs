@@ -44,7 +44,12 @@ impl fmt::Debug for Case {
     /// In one line, with the types' names.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { seed, columns, steps, live, drop } = self;
-        let columns: Vec<String> = columns.iter().map(|column| Type::choose(*column).name).collect();
+        let called = |number: &usize| match number % 16 {
+            0 => "row[]".to_owned(),
+            1 => "row".to_owned(),
+            _ => Type::choose(number / 16).name,
+        };
+        let columns: Vec<String> = columns.iter().map(called).collect();
         let steps = format!("{steps:?}");
         write!(f, "seed {seed}, live {live}, drop {drop}, columns {}, steps {steps}", columns.join(", "))
     }
@@ -68,6 +73,8 @@ enum Step {
     SetNotNull(usize),
     DropNotNull(usize),
     Comment(usize),
+    /// The composite type of the case gets one more attribute.
+    AddAttribute(usize),
 }
 
 fn cases() -> impl Strategy<Value = Case> {
@@ -87,12 +94,16 @@ fn cases() -> impl Strategy<Value = Case> {
         1 => one().prop_map(Step::SetNotNull),
         1 => one().prop_map(Step::DropNotNull),
         1 => one().prop_map(Step::Comment),
+        1 => one().prop_map(Step::AddAttribute),
     ];
     (any::<u16>(), vec(one(), 1..12), vec(step, 1..24), any::<bool>(), any::<bool>())
         .prop_map(|(seed, columns, steps, live, drop)| Case { seed, columns, steps, live, drop })
 }
 
-/// A type that a column can have, how its values are drawn, and which wider ones Iceberg follows to.
+/// Stands in an expression for a row of the case's composite type.
+const ROW: &str = "$row";
+
+/// A type that a column can have, and how its values are drawn.
 #[derive(Clone, Debug)]
 struct Type {
     name: String,
@@ -126,6 +137,7 @@ impl Type {
         Self { name: column.type_name.to_owned(), draw: column.draw.to_owned() }
     }
 
+    /// A wider one that Iceberg follows to.
     fn wider(&self) -> Option<Self> {
         let element = self.name.strip_suffix("[]");
         let name = match element.unwrap_or(&self.name) {
@@ -165,8 +177,9 @@ struct Live {
 }
 
 impl Live {
-    fn drawn(&self) -> String {
+    fn drawn(&self, row: &str) -> String {
         let Type { name, draw } = &self.kind;
+        let draw = draw.replace(ROW, row);
         if self.required {
             format!("({draw})::{name}")
         } else {
@@ -182,6 +195,7 @@ struct Run<'a> {
     connector: Connector,
     host: Option<Host>,
     columns: Vec<Live>,
+    attributes: Vec<Type>,
     named: usize,
     rows: i64,
     drop: bool,
@@ -197,10 +211,21 @@ impl<'a> Run<'a> {
             .sink("evolve: full")
             .sink(if case.drop { "dropped_columns: drop" } else { "dropped_columns: keep" })
             .top("commit: {interval: 100ms}");
-        let mut run =
-            Self { session, table, connector, host: None, columns: Vec::new(), named: 0, rows: 0, drop: case.drop };
+        let mut run = Self {
+            session,
+            table,
+            connector,
+            host: None,
+            columns: Vec::new(),
+            attributes: Vec::new(),
+            named: 0,
+            rows: 0,
+            drop: case.drop,
+        };
         session.batch(&format!("select setseed({}::float8 / 65536)", case.seed))?;
         session.batch(&format!("create table {} (id bigint primary key)", run.table))?;
+        session.batch(&format!("create type {}_row as (a0 integer)", run.table))?;
+        run.attributes.push(Type { name: "integer".to_owned(), draw: "draw.whole(-9, 9)".to_owned() });
         for column in &case.columns {
             run.add(*column)?;
         }
@@ -220,8 +245,24 @@ impl<'a> Run<'a> {
         format!("{}{}", NAMES[self.named % NAMES.len()], self.named)
     }
 
+    /// One type in eight is the case's own composite type or an array of it.
+    fn choose(&self, number: usize) -> Type {
+        let row = format!("{}_row", self.table);
+        match number % 16 {
+            0 => Type { name: format!("{row}[]"), draw: format!("array[{ROW}, null, {ROW}]") },
+            1 => Type { name: row, draw: ROW.to_owned() },
+            _ => Type::choose(number / 16),
+        }
+    }
+
+    /// SQL that draws a row of the composite type.
+    fn row(&self) -> String {
+        let drawn: Vec<String> = self.attributes.iter().map(|of| format!("({})::{}", of.draw, of.name)).collect();
+        format!("row({})::{}_row", drawn.join(", "), self.table)
+    }
+
     fn add(&mut self, number: usize) -> Result<()> {
-        let (name, kind) = (self.new_name(), Type::choose(number));
+        let (name, kind) = (self.new_name(), self.choose(number));
         self.alter(&format!("add {} {}", quoted(&name), kind.name))?;
         self.columns.push(Live { name, kind, required: false });
         Ok(())
@@ -240,7 +281,7 @@ impl<'a> Run<'a> {
                 let set: Vec<String> = self
                     .columns
                     .iter()
-                    .map(|column| format!("{} = {}", quoted(&column.name), column.drawn()))
+                    .map(|column| format!("{} = {}", quoted(&column.name), column.drawn(&self.row())))
                     .collect();
                 if !set.is_empty() {
                     self.session.batch(&format!(
@@ -259,6 +300,12 @@ impl<'a> Run<'a> {
                 None => Host::until_idle(&self.connector)?,
             },
             Step::Add(number) => self.add(*number)?,
+            Step::AddAttribute(number) => {
+                let kind = Type::choose(*number);
+                let place = self.attributes.len();
+                self.session.batch(&format!("alter type {table}_row add attribute a{place} {}", kind.name))?;
+                self.attributes.push(kind);
+            }
             _ => return self.alter_one(step),
         }
         Ok(())
@@ -268,7 +315,7 @@ impl<'a> Run<'a> {
         let (names, drawn): (String, String) = self
             .columns
             .iter()
-            .map(|column| (format!(", {}", quoted(&column.name)), format!(", {}", column.drawn())))
+            .map(|column| (format!(", {}", quoted(&column.name)), format!(", {}", column.drawn(&self.row()))))
             .unzip();
         let (first, last) = (self.rows + 1, self.rows + rows);
         self.rows = last;
@@ -301,7 +348,7 @@ impl<'a> Run<'a> {
             // A name that comes again is taken where the lake keeps every column: that is a fault, or the old column goes on.
             Step::Replace(..) | Step::Swap(..) if !self.drop => Ok(()),
             Step::Replace(_, kind) => {
-                let kind = Type::choose(*kind);
+                let kind = self.choose(*kind);
                 self.alter(&format!("drop {name}, add {name} {}", kind.name))?;
                 let mut column = self.columns.remove(place);
                 (column.kind, column.required) = (kind, false);
@@ -373,7 +420,7 @@ impl<'a> Run<'a> {
         ensure!(names.starts_with(&expected), "the columns are {names:?}, which should begin with {expected:?}");
         ensure!(!self.drop || names.len() == expected.len(), "the columns are {names:?} instead of {expected:?}");
         self.session.batch(&format!(
-            "drop table {table}; delete from philotes.cdc_events where source_id = '{table}'",
+            "drop table {table}; drop type {table}_row; delete from philotes.cdc_events where source_id = '{table}'",
             table = self.table
         ))?;
         Ok(changes)
