@@ -7,7 +7,7 @@ INSTALL := sh tests/services/debian.sh
 # Where cargo puts things; the tests and binaries find their neighbours there.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: quickstart build test chaos bench lint services-up services-down tools
+.PHONY: quickstart build test chaos types evolution bench lint services-up services-down tools
 
 quickstart: tools
 	$(CARGO) build --release --quiet --workspace
@@ -33,6 +33,18 @@ SEED ?= 1
 chaos: build
 	$(INSTALL) initdb:postgresql ensurepip:python3-venv javac:default-jdk-headless mvn:maven
 	$(TARGET)/debug/chaos $(if $(MINUTES),--storm $(MINUTES) $(SEED),$(CHAOS))
+
+# Random tables that are altered at random, for so many seconds; `make test` has twenty of them.
+SECONDS ?= 900
+types: build
+	$(INSTALL) initdb:postgresql ensurepip:python3-venv
+	PHILOTES_TYPES_SECONDS=$(SECONDS) $(CARGO) test --workspace --features failpoints --test end_to_end -- altered::
+
+# Columns that come, become wider, are renamed and go, rows that stream meanwhile, and kills of the host.
+EVOLUTION ?= 50 200000 5
+evolution: build
+	$(INSTALL) initdb:postgresql ensurepip:python3-venv
+	PHILOTES_EVOLUTION="$(EVOLUTION)" $(CARGO) test --workspace --features failpoints --test end_to_end -- under_fire::
 
 lint: tools
 	$(CARGO) fmt --all --check

@@ -91,6 +91,14 @@ impl Postgres {
             .args(arguments))
     }
 
+    /// Runs `pgbench` with these options.
+    ///
+    /// # Errors
+    /// When it is missing or fails; the message is what it said.
+    pub fn pgbench(&self, options: &[&str]) -> Result<String> {
+        run(Command::new(program("pgbench")?).args(options).arg(self.dsn()))
+    }
+
     /// The server's own log.
     #[must_use]
     pub fn log(&self) -> &Path {

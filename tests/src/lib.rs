@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod chaos;
 pub mod connector;
+pub mod equal;
 pub mod failpoints;
 pub mod host;
 pub mod interrupt;

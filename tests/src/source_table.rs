@@ -92,22 +92,29 @@ impl SourceTable {
     /// # Errors
     /// PostgreSQL's.
     pub fn state_of(&self, session: &Session, relation: &str) -> Result<State> {
+        let places = self.key_places()?;
+        let keyed = |cells: Vec<Value>| Ok((key_of(&cells, &places)?, cells));
+        self.rows_of(session, relation)?.into_iter().map(keyed).collect()
+    }
+
+    /// The table's rows, in no order.
+    ///
+    /// # Errors
+    /// PostgreSQL's.
+    pub fn rows(&self, session: &Session) -> Result<Vec<Vec<Value>>> {
+        self.rows_of(session, &self.name)
+    }
+
+    fn rows_of(&self, session: &Session, relation: &str) -> Result<Vec<Vec<Value>>> {
         let cells: Vec<String> = self
             .columns
             .iter()
             .map(|column| format!("to_json({})", column.kind.cell(&format!("t.{}", quoted(&column.name)))))
             .collect();
         let sql = format!("begin; {SETTINGS}; select {} from {relation} t; commit", cells.join(", "));
-        let places = self.key_places()?;
-        let mut state = State::new();
-        for row in session.rows(&sql)? {
-            let cells: Vec<Value> = row
-                .into_iter()
-                .map(|cell| cell.map_or(Ok(Value::Null), |cell| serde_json::from_str(&cell)))
-                .collect::<Result<_, _>>()?;
-            state.insert(key_of(&cells, &places)?, cells);
-        }
-        Ok(state)
+        let cell = |cell: Option<String>| cell.map_or(Ok(Value::Null), |cell| serde_json::from_str(&cell));
+        let row = |row: Row| Ok(row.into_iter().map(cell).collect::<Result<_, _>>()?);
+        session.rows(&sql)?.into_iter().map(row).collect()
     }
 
     /// Only these columns and the key.

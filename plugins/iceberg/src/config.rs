@@ -54,10 +54,10 @@ pub struct Config {
     /// The size at which a data file is complete: a number of bytes, or with a unit as in 128MiB.
     #[serde(default = "default_target_file_size")]
     pub target_file_size: String,
-    /// What may be done to a table so that rows fit.
+    /// What may be done to a table so that rows fit: additive, unless this says otherwise.
     #[serde(default)]
     pub evolve: Evolve,
-    /// What becomes of a table's column that is gone from the source.
+    /// What becomes of a table's column that is gone from the source: keep, unless this says otherwise.
     #[serde(default)]
     pub dropped_columns: DroppedColumns,
     /// What is said of single columns, by stream and column: {public.orders: {note: {type: json}, ssn: {drop: true}}}.

@@ -81,7 +81,7 @@ pub(crate) async fn plan(
     // The others stand beside their columns.
     notes.extend(fitted.changes.iter().filter(|change| change.beside().is_none()).map(ToString::to_string));
     notes.extend(fitted.notes);
-    let after = &fitted.schema;
+    let after = fitted.schema.as_ref().unwrap_or(metadata.current_schema());
     let mut partition_by = layout::printed(metadata.default_partition_spec(), after);
     let relayout = layout::difference(&making, &metadata, after)?;
     let follows = config.policy() != Policy::None;

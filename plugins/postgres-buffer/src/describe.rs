@@ -92,19 +92,18 @@ struct Types(HashMap<u32, Type>);
 impl Types {
     async fn of(client: &Client, oids: Vec<u32>) -> Result<Self> {
         let mut types = HashMap::new();
-        let mut composites: Vec<u32> = Vec::new();
         for row in client.query(TYPES, &[&oids]).await.map_err(unread)? {
             let (oid, element): (u32, u32) = (row.get(0), row.get(4));
-            match row.get(1) {
-                "d" => {
-                    drop(types.insert(oid, Type::Domain { base: row.get(2), name: row.get(3), dimensions: row.get(6) }))
-                }
-                "c" => composites.push(oid),
-                _ if element != 0 => drop(types.insert(oid, Type::Array { element, name: row.get(5) })),
-                _ => {}
-            }
+            let found = match row.get(1) {
+                "d" => Type::Domain { base: row.get(2), name: row.get(3), dimensions: row.get(6) },
+                "c" => Type::Composite(Vec::new()),
+                _ if element != 0 => Type::Array { element, name: row.get(5) },
+                _ => continue,
+            };
+            types.insert(oid, found);
         }
-        types.extend(composites.iter().map(|oid| (*oid, Type::Composite(Vec::new()))));
+        let is_composite = |found: &Type| matches!(found, Type::Composite(_));
+        let composites: Vec<u32> = types.iter().filter(|(_, found)| is_composite(found)).map(|(oid, _)| *oid).collect();
         for row in client.query(FIELDS, &[&composites]).await.map_err(unread)? {
             if let Some(Type::Composite(fields)) = types.get_mut(&row.get(0)) {
                 fields.push(Attribute::of(&row, 1));

@@ -7,13 +7,13 @@ mod columns;
 mod documented;
 
 use anyhow::{Result, ensure};
-use serde_json::Value;
 
 pub use columns::{COLUMNS, Column, TIMES};
 pub use documented::Documented;
 
+use crate::equal::{as_seen_by, found};
 use crate::readers::{Reader, Table};
-use crate::replay::{Change, Difference, State, changes, differences, expect_none, state_of};
+use crate::replay::{Change, Difference, State, differences, expect_none, state_of};
 use crate::source_table::{Kind, SourceTable, quoted};
 use crate::sql::Session;
 
@@ -141,8 +141,7 @@ impl Expected {
     /// # Errors
     /// The reader's, and when the rows are no log of changes.
     pub fn found(&self, reader: Reader, table: &Table) -> Result<Vec<Change>> {
-        let columns: Vec<&str> = self.source.names().chain(["_cdc_operation", "_cdc_lsn"]).collect();
-        changes(reader.rows_of(table, &columns)?, &self.source)
+        found(&self.source, reader, table)
     }
 
     /// Compares every cell of every change; gives back how many they were.
@@ -159,46 +158,17 @@ impl Expected {
     /// # Errors
     /// When the changes are none that a table can have had.
     pub fn differences(&self, reader: Reader, found: &[Change]) -> Result<Vec<Difference>> {
+        let seen = |state| as_seen_by(reader, &self.source, state);
         let mut all = Vec::new();
         for (operation, expected) in &self.log {
             let of_operation = found.iter().filter(|change| change.operation == *operation);
             let state: State = of_operation.clone().map(|change| (change.key.clone(), change.cells.clone())).collect();
             ensure!(state.len() == of_operation.count(), "{}: two {operation} of one key", self.source.name);
-            all.extend(differences(&self.source, &as_seen_by(reader, &self.source, expected), &state));
+            all.extend(differences(&self.source, &seen(expected.clone()), &seen(state)));
         }
         let now = state_of(found.iter().cloned())?;
-        all.extend(differences(&self.source, &as_seen_by(reader, &self.source, &self.now), &now));
+        all.extend(differences(&self.source, &seen(self.now.clone()), &seen(now)));
         Ok(all)
-    }
-}
-
-/// What a reader that makes no mistake but its known ones finds of this state.
-#[must_use]
-pub fn as_seen_by(reader: Reader, source: &SourceTable, state: &State) -> State {
-    let mut state = state.clone();
-    if reader == Reader::PyIceberg {
-        for cells in state.values_mut() {
-            cells.iter_mut().zip(&source.columns).for_each(|(cell, column)| empty_where_missing(cell, &column.kind));
-        }
-    }
-    state
-}
-
-/// PyIceberg (0.12) makes an empty list of a missing list of structs. The other readers tell them apart.
-fn empty_where_missing(cell: &mut Value, kind: &Kind) {
-    match kind {
-        Kind::Array(element, 1) => {
-            if cell.is_null() && matches!(**element, Kind::Composite(_)) {
-                *cell = Value::Array(Vec::new());
-            }
-            cell.as_array_mut().into_iter().flatten().for_each(|cell| empty_where_missing(cell, element));
-        }
-        Kind::Composite(fields) => {
-            for (name, kind) in fields {
-                cell.get_mut(name).into_iter().for_each(|cell| empty_where_missing(cell, kind));
-            }
-        }
-        Kind::Array(..) | Kind::Scalar(..) => {}
     }
 }
 

@@ -4,24 +4,24 @@ use std::time::Duration;
 
 use philotes_tests::connector::Connector;
 use philotes_tests::host::{Host, philotes};
-use philotes_tests::postgres_or_skip;
-use philotes_tests::readers::{READERS, Reader, Table};
+use philotes_tests::readers::{READERS, READERS_WITH_SPARK, Reader, Table};
 use philotes_tests::sql::Session;
+use philotes_tests::{bed_or_skip, postgres_or_skip};
 use rand::Rng;
 use serde_json::{Value, json};
 
-use crate::{assert_acknowledged, captured};
+use crate::{PATIENCE, assert_acknowledged, captured, captured_by};
 
 /// Asserts that both readers find the rows of PostgreSQL's own table, of which nothing was ever changed but by ALTER TABLE:
 /// then the change log is the table.
-fn assert_same_rows(session: &Session, table: &Table, columns: &str) {
+fn assert_same_rows(readers: &[Reader], session: &Session, table: &Table, columns: &str) {
     let sql = format!("select {columns} from t order by id");
     let texts: Vec<String> = columns.split(", ").map(|column| format!("{column}::text")).collect();
     let expected = session.rows(&format!("select {} from t order by t.id", texts.join(", "))).unwrap();
     let expected: Vec<Vec<Value>> =
         expected.into_iter().map(|row| row.into_iter().map(|cell| json!(cell)).collect()).collect();
     assert!(!expected.is_empty());
-    for reader in READERS {
+    for reader in readers {
         assert_eq!(reader.query(table, &sql).unwrap().rows, expected, "{reader}");
     }
 }
@@ -59,6 +59,25 @@ fn insert(session: &Session, step: usize, rows: usize) {
     session.batch(&format!("insert into t select {values} from generate_series({from}, {to}) i")).unwrap();
 }
 
+/// The same through Java's own catalog, and read by Spark as well.
+#[test]
+fn the_table_follows_its_source_in_a_rest_catalog() {
+    let Some(bed) = bed_or_skip() else { return };
+    let connector = Connector::rest(&bed.postgres.dsn(), &bed.rest, &bed.minio).unwrap();
+    let (session, connector) = captured_by(&bed.postgres, connector);
+    let connector = connector.source("batch_rows: 50").sink("evolve: full").sink("dropped_columns: drop");
+    for (step, change) in STEPS.iter().enumerate() {
+        insert(&session, step, 20);
+        session.batch(change).unwrap();
+    }
+    insert(&session, STEPS.len(), 20);
+    Host::until_idle(&connector).unwrap();
+    assert_acknowledged(&session);
+    let table = connector.table("cdc.public_t");
+    assert_eq!(names(&table), ["id", "v", "who", "amount"]);
+    assert_same_rows(&READERS_WITH_SPARK, &session, &table, "id, v, who, amount");
+}
+
 /// Renames, swaps, drops and additions, while the host is killed again and again: both readers find what PostgreSQL has.
 #[test]
 fn the_table_follows_its_source_whenever_the_host_is_killed() {
@@ -86,7 +105,7 @@ fn the_table_follows_its_source_whenever_the_host_is_killed() {
     assert_acknowledged(&session);
     let table = connector.table("cdc.public_t");
     assert_eq!(names(&table), ["id", "v", "who", "amount"]);
-    assert_same_rows(&session, &table, "id, v, who, amount");
+    assert_same_rows(&READERS, &session, &table, "id, v, who, amount");
     let types: Vec<String> = Reader::PyIceberg.schema(&table).unwrap().into_iter().map(|c| c.kind).collect();
     assert_eq!(types[..4], ["long", "long", "int", "decimal(5, 2)"]);
 }
@@ -171,6 +190,30 @@ fn a_table_that_somebody_else_made_is_filled_and_changed_no_more_than_it_must() 
     }
 }
 
+/// Rows go into a table that nobody may alter as long as they fit; what is told beside the row itself is left out.
+#[test]
+fn nothing_is_altered_where_nothing_may() {
+    let Some(postgres) = postgres_or_skip() else { return };
+    let (session, connector) = captured(&postgres);
+    let table = connector.table("cdc.public_t");
+    let fields = [json!(["id", "long", true]), json!(["v", "long", false]), json!(["who", "string", true])];
+    table.create_as_somebody_else(Some(&connector.dir().join("warehouse")), &fields).unwrap();
+    let before = Reader::PyIceberg.schema(&table).unwrap();
+    let dropped = "_cdc_operation: {drop: true}, _cdc_timestamp: {drop: true}, _cdc_lsn: {drop: true}";
+    let connector =
+        connector.sink("evolve: none").sink(&format!("columns: {{public.t: {{{dropped}, absent: {{type: int}}}}}}"));
+    session.batch("insert into t values (1, 10, 'a'), (2, 20, 'b')").unwrap();
+    let mut host = Host::start(&connector, &[]).unwrap();
+    host.wait_for_log(&["WARN", "`columns` names a column", "absent", "public.t"], PATIENCE).unwrap();
+    assert_acknowledged(&session);
+    assert_same_rows(&READERS, &session, &table, "id, v, who");
+    // Not even to make room for NULL.
+    session.batch("insert into t values (3, 30, null)").unwrap();
+    assert_eq!(host.wait(PATIENCE).unwrap(), 1, "{}", host.log_tail());
+    assert!(host.log().contains("1 row has NULL") && host.log().contains("evolve: none"), "{}", host.log_tail());
+    assert_eq!(Reader::PyIceberg.schema(&table).unwrap(), before);
+}
+
 /// What does not fit a table of somebody else's is refused with both types, and the table stays as it was.
 #[test]
 fn a_table_that_somebody_else_made_is_not_bent() {
@@ -181,7 +224,7 @@ fn a_table_that_somebody_else_made_is_not_bent() {
     table.create_as_somebody_else(Some(&connector.dir().join("warehouse")), &fields).unwrap();
     session.batch("insert into t values (1, 10, 'a')").unwrap();
     let mut host = Host::start(&connector, &[]).unwrap();
-    assert_eq!(host.wait(crate::PATIENCE).unwrap(), 1, "{}", host.log_tail());
+    assert_eq!(host.wait(PATIENCE).unwrap(), 1, "{}", host.log_tail());
     for words in ["public.t", "the table has date, the batch int"] {
         assert!(host.log().contains(words), "{words}: {}", host.log_tail());
     }

@@ -16,18 +16,21 @@ mod foreign;
 mod layout;
 mod letters;
 mod lineage;
+mod loaded;
 mod matrix;
 mod memory;
 mod order;
 mod orphans;
 mod outages;
 mod refusals;
+mod refused;
 mod rest;
 mod services;
 mod sound;
 mod stalled;
 mod told;
 mod torture;
+mod under_fire;
 
 use std::time::Duration;
 

@@ -46,15 +46,14 @@ impl Conversion {
                     continue;
                 }
             };
-            let kind = Kind::of(field).filter(|kind| kind.becomes(target));
-            if kind.is_none() {
+            if !Kind::of(field).is_some_and(|kind| kind.becomes(target)) {
                 return Err(Error::data(format!(
                     "column {:?}: `columns` gives it the type {target}, which {} cannot become",
                     field.name(),
                     field.data_type()
                 )));
             }
-            if *field.data_type() != target.data_type() || (target == Target::Uuid && kind != Some(Kind::Uuid)) {
+            if *field.data_type() != target.data_type() {
                 columns.push((index, target));
             }
             fields.push(Arc::new(converted(field, target)));

@@ -46,12 +46,13 @@ pub(crate) struct Wish<'a> {
     pub(crate) last_column_id: i32,
 }
 
-/// A schema that batches fit.
+/// How batches fit.
 #[derive(Debug)]
 pub(crate) struct Fitted {
-    /// The schema id is the present one; the catalog assigns the next.
-    pub(crate) schema: Schema,
-    /// What has to be done for it; nothing where they fit already.
+    /// What the schema has to become; `None` where it needs not change. The schema id is the present one; the catalog assigns
+    /// the next.
+    pub(crate) schema: Option<Schema>,
+    /// What has to be done for it.
     pub(crate) changes: Vec<Change>,
     /// For each column of the batch, the id of its field.
     pub(crate) fields: Vec<i32>,
@@ -155,11 +156,16 @@ pub(crate) fn evolve(table: &Schema, wish: &Wish<'_>) -> Result<Fitted> {
     if let Some(renewed) = &mut renewed {
         renewed.retain(|id| fields.iter().any(|field| field.id == id));
     }
-    let builder = Schema::builder()
-        .with_schema_id(table.schema_id())
-        .with_identifier_field_ids(table.identifier_field_ids())
-        .with_fields(fields);
-    Ok(Fitted { schema: super::build(builder)?, changes, fields: ids, numbers: renewed, notes })
+    let schema = if changes.is_empty() {
+        None
+    } else {
+        let builder = Schema::builder()
+            .with_schema_id(table.schema_id())
+            .with_identifier_field_ids(table.identifier_field_ids())
+            .with_fields(fields);
+        Some(super::build(builder)?)
+    };
+    Ok(Fitted { schema, changes, fields: ids, numbers: renewed, notes })
 }
 
 /// Whether the table was only made to hold a place: its columns are still to come.

@@ -46,13 +46,11 @@ impl ByNumber<'_> {
             if targets[index].is_some() {
                 continue;
             }
-            let free: Vec<usize> = (0..self.table.len()).filter(|at| !targets.contains(&Some(*at))).collect();
+            // A column that was dropped and added again under its name is another one, whether a batch came in between or not.
+            let stays = |at: &usize| !targets.contains(&Some(*at)) && !self.leaving.contains(&self.table[*at].id);
+            let free: Vec<usize> = (0..self.table.len()).filter(stays).collect();
             let found = position(free.iter().map(|at| self.table[*at].name.as_str()), field.name(), "")?;
-            targets[index] = found.map(|found| free[found]).filter(|at| {
-                // A column that was dropped and added again under its name goes on, unless it cannot and needs not.
-                let old = &self.table[*at];
-                !self.leaving.contains(&old.id) || evolve::goes_on(old, field)
-            });
+            targets[index] = found.map(|found| free[found]);
         }
         Ok(targets)
     }

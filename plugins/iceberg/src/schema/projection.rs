@@ -30,6 +30,8 @@ const DAY_MICROS: i64 = 86_400_000_000;
 pub(crate) struct Projection {
     schema: SchemaRef,
     columns: Vec<Column>,
+    /// Whether any of the fields is required.
+    requires: bool,
 }
 
 /// Where a field of the table comes from.
@@ -107,13 +109,17 @@ impl Projection {
     fn of(table: &Schema, columns: Vec<Column>) -> Result<Self> {
         let schema = schema_to_arrow_schema(table)
             .map_err(|e| Error::data("the table's schema cannot be written as Arrow").with_source(e))?;
-        Ok(Self { schema: Arc::new(schema), columns })
+        let requires = columns.iter().any(Column::requires);
+        Ok(Self { schema: Arc::new(schema), columns, requires })
     }
 
     /// The required fields in which rows have NULL. Values are not looked at, so that those of a column that is still to be
     /// converted may come.
     pub(crate) fn nulls(&self, batch: &RecordBatch) -> BTreeSet<i32> {
         let mut found = BTreeSet::new();
+        if !self.requires {
+            return found;
+        }
         self.columns.iter().for_each(|column| column.nulls(batch.columns(), None, &mut found));
         found
     }
@@ -230,6 +236,17 @@ fn cast(table: &PrimitiveType, incoming: &DataType) -> Cast {
 }
 
 impl Column {
+    /// Whether the field is required, or one that lies in it. A map's key always is, and is never NULL.
+    fn requires(&self) -> bool {
+        self.required
+            || match &self.source {
+                Source::Missing | Source::Field(_, Plan::Primitive { .. }) => false,
+                Source::Field(_, Plan::Struct(columns)) => columns.iter().any(Self::requires),
+                Source::Field(_, Plan::List(element)) => element.requires(),
+                Source::Field(_, Plan::Map { value, .. }) => value.requires(),
+            }
+    }
+
     /// Adds the required fields in which rows have NULL that lie in something that is not NULL.
     fn nulls(&self, siblings: &[ArrayRef], parent: Option<&NullBuffer>, found: &mut BTreeSet<i32>) {
         let Source::Field(index, plan) = &self.source else { return };
@@ -250,11 +267,10 @@ impl Column {
                 let range = span(list.offsets());
                 element.nulls(&[list.values().slice(range.start, range.len())], None, found);
             }
-            Plan::Map { key, value } => {
+            Plan::Map { value, .. } => {
                 let map = array.as_map();
                 let range = span(map.offsets());
                 let entries = map.entries().slice(range.start, range.len());
-                key.nulls(entries.columns(), None, found);
                 value.nulls(entries.columns(), None, found);
             }
         }
@@ -270,7 +286,10 @@ impl Column {
 
     fn apply(&self, plan: &Plan, array: &ArrayRef, target: &DataType, hidden: usize) -> Result<ArrayRef> {
         if self.required && array.null_count() > hidden {
-            return Err(self.fault(array.null_count() - hidden, "NULL, and the column is required by the table"));
+            return Err(self.fault(
+                array.null_count() - hidden,
+                "NULL, and the column is required by the table, as an identifier field or by `evolve: none`",
+            ));
         }
         match (plan, target) {
             (Plan::Primitive { cast, check }, _) => self.primitive(cast, check, array, target),

@@ -78,7 +78,12 @@ impl Table {
             let known = self.open_writer().is_some_and(|open| open.projections.contains_key(&incoming.schema_id));
             if !known || !nulls.is_empty() {
                 let fields = self.evolve(incoming, arrow, &nulls).await?;
+                let fitted_to = self.base.as_ref().map(|base| base.metadata.current_schema_id());
                 self.lay_out().await?;
+                if self.base.as_ref().map(|base| base.metadata.current_schema_id()) != fitted_to {
+                    // Somebody has altered the table meanwhile.
+                    continue;
+                }
                 if self.open_writer().is_none() {
                     self.roll().await?;
                     self.open = Some(self.new_writer()?);
@@ -127,21 +132,29 @@ impl Table {
             };
             let fitted = schema::evolve(metadata.current_schema(), &wish)?;
             self.tell_notes(&fitted.notes);
-            if fitted.changes.is_empty() {
+            let Fitted { schema, changes, fields, numbers, .. } = fitted;
+            let numbers = numbers.filter(|_| !incoming.late);
+            let Some(schema) = schema else {
                 self.tell_changes(&proposed);
-                if let (Some(numbers), false) = (fitted.numbers, incoming.late) {
+                if let Some(numbers) = numbers {
                     self.numbers = Some((incoming.stream.clone(), numbers));
                 }
-                return Ok(fitted.fields);
-            }
+                return Ok(fields);
+            };
             if follows && !incoming.late && self.holds_rows() {
                 self.commit_before_altering().await?;
                 continue;
             }
             // What was written so far has the schema it was written with.
             self.roll().await?;
-            proposed.clone_from(&fitted.changes);
-            let request = self.alteration(&metadata, incoming, fitted)?;
+            let drops = changes.iter().any(|change| matches!(change.what, What::Drop(_)));
+            let told = numbers.map(|numbers| (incoming.stream, numbers));
+            let request = self.alteration(&metadata, schema, drops, told)?;
+            if changes.iter().any(|change| matches!(change.what, What::Rename { .. })) {
+                // The configuration names the layout's columns as they were called.
+                self.laid_out = false;
+            }
+            proposed = changes;
             let answer = self.settings.catalog.commit_table(&self.name, request).await;
             failpoint!("schema.altered", |message| Error::unknown(message));
             match answer {
@@ -156,29 +169,34 @@ impl Table {
         Err(Error::unavailable(format!("table {} is altered by others all the time", self.name)))
     }
 
-    /// The request that makes these changes, and says with them which fields the source's numbers are.
-    fn alteration(&self, metadata: &TableMetadata, incoming: &Incoming<'_>, fitted: Fitted) -> Result<CommitRequest> {
+    /// The request that gives the table this schema, and says with it which fields a stream's numbers are.
+    fn alteration(
+        &self,
+        metadata: &TableMetadata,
+        schema: Schema,
+        drops: bool,
+        numbers: Option<(&StreamName, Numbers)>,
+    ) -> Result<CommitRequest> {
         let mut requirements = vec![
             TableRequirement::UuidMatch { uuid: metadata.uuid() },
             TableRequirement::CurrentSchemaIdMatch { current_schema_id: metadata.current_schema_id() },
             TableRequirement::LastAssignedFieldIdMatch { last_assigned_field_id: metadata.last_column_id() },
         ];
-        if fitted.changes.iter().any(|change| matches!(change.what, What::Drop(_))) {
+        if drops {
             // Somebody may be about to partition or sort the table by what is dropped.
             let (spec, order) = (metadata.default_partition_spec_id(), metadata.default_sort_order_id());
             requirements.push(TableRequirement::DefaultSpecIdMatch { default_spec_id: spec });
             requirements.push(TableRequirement::DefaultSortOrderIdMatch { default_sort_order_id: order });
         }
         // A schema that the table has had is not added again: catalogs take that for no addition, and know of no last one then.
-        let mut updates = match metadata.schemas_iter().find(|had| same(had, &fitted.schema)) {
+        let mut updates = match metadata.schemas_iter().find(|had| same(had, &schema)) {
             Some(had) => vec![TableUpdate::SetCurrentSchema { schema_id: had.schema_id() }],
             None => {
-                vec![TableUpdate::AddSchema { schema: fitted.schema }, TableUpdate::SetCurrentSchema { schema_id: -1 }]
+                vec![TableUpdate::AddSchema { schema }, TableUpdate::SetCurrentSchema { schema_id: -1 }]
             }
         };
-        if let (Some(numbers), false) = (&fitted.numbers, incoming.late) {
-            let name = schema::numbers_property(self.settings.connector(), incoming.stream);
-            let set = [(name, numbers.to_value()?)].into();
+        if let Some((stream, numbers)) = numbers {
+            let set = [(schema::numbers_property(self.settings.connector(), stream), numbers.to_value()?)].into();
             token::check_size(metadata.properties(), &set)?;
             updates.push(TableUpdate::SetProperties { updates: set });
         }

@@ -251,6 +251,25 @@ async fn what_partitions_the_table_is_not_dropped() {
     assert_eq!(lake.by_field(&["a"]).await, [row_of(1, &[Some("a1")]), row_of(2, &[None])]);
 }
 
+/// What the configuration says by name has to follow a rename by hand; until then the rows wait.
+#[tokio::test]
+async fn a_rename_of_what_partitions_the_table_is_followed_in_the_configuration() {
+    let mut lake = full(true);
+    lake.config.partition_by = vec!["a".into()];
+    let (mut sink, _) = lake.announced().await;
+    sink.write(&numbered(1, 1, &[(2, "a", "a1")])).await.unwrap();
+    let error = sink.write(&numbered(2, 2, &[(2, "b", "a2")])).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.to_string().contains("partition_by") && error.to_string().contains("\"a\""), "{error}");
+    lake.config.partition_by = vec!["b as a".into()];
+    let (mut sink, _) = lake.faulty().await;
+    assert_eq!(sink.offsets(&[orders()]).await.unwrap(), [Some(offset(1))]);
+    sink.write(&numbered(2, 2, &[(2, "b", "a2")])).await.unwrap();
+    assert_durable(&sink.flush().await.unwrap(), 2);
+    assert_eq!(lake.by_field(&["b"]).await, [row_of(1, &[Some("a1")]), row_of(2, &[Some("a2")])]);
+    assert_eq!(lake.metadata().await.partition_specs_iter().count(), 1);
+}
+
 #[tokio::test]
 async fn numbers_come_with_the_first_rows_and_never_alone() {
     let lake = Lake::new();
@@ -290,6 +309,36 @@ async fn a_property_that_is_none_is_named() {
     let error = sink.write(&numbered(1, 2, &[])).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
     assert!(error.to_string().contains(NUMBERS), "{error}");
+}
+
+/// A letter from before a rename goes where its columns are now, and renames nothing back.
+#[tokio::test]
+async fn a_letter_that_comes_late_finds_its_columns_under_their_new_names() {
+    let mut lake = full(false);
+    let info = TaskInfo { tolerance: Tolerance::DeadLetter, ..Lake::context().info().clone() };
+    let context = || TaskContext::detached(info.clone());
+    let (mut sink, _) = lake.announced().await;
+    sink.write(&numbered(1, 1, &[(2, "a", "a1")])).await.unwrap();
+    assert_durable(&sink.flush().await.unwrap(), 1);
+    lake.config.evolve = Evolve::None;
+    let mut sink = IcebergSink::new(&lake.config, context(), lake.catalog().await).unwrap();
+    sink.offsets(&[orders()]).await.unwrap();
+    sink.write(&numbered(2, 2, &[(2, "a", "a2"), (3, "c", "c2")])).await.unwrap();
+    assert_durable(&sink.flush().await.unwrap(), 2);
+    assert_eq!(lake.ids().await, [1]);
+    lake.config.evolve = Evolve::Full;
+    let (mut sink, _) = lake.announced().await;
+    sink.write(&numbered(3, 3, &[(2, "b", "a3")])).await.unwrap();
+    assert_durable(&sink.flush().await.unwrap(), 3);
+
+    let arguments = serde_json::json!({"stream": "public.orders"});
+    let replayed = crate::dead_letters::replay_in(&lake.config, &context(), lake.catalog().await, arguments).await;
+    let philotes_sdk::ActionOutput::Rows { rows, .. } = replayed.unwrap() else { panic!("rows") };
+    assert_eq!(rows.iter().map(|row| row[2].as_str()).collect::<Vec<_>>(), ["yes"]);
+    let expected =
+        [row_of(1, &[Some("a1"), None]), row_of(2, &[Some("a2"), Some("c2")]), row_of(3, &[Some("a3"), None])];
+    assert_eq!(lake.by_field(&["b", "c"]).await, expected);
+    assert!(!names(&*lake.metadata().await).contains(&"a".to_owned()));
 }
 
 fn required(id: i32, name: &str, r#type: PrimitiveType) -> NestedField {
@@ -366,7 +415,12 @@ async fn where_nothing_may_change_nothing_does() {
     assert!(said.contains("public.orders") && said.contains("\"note\"") && said.contains("evolve: none"), "{said}");
     assert_durable(&commit(&mut sink, &[3]).await, 3);
     assert!(!catalog.requests().iter().any(alters));
-    assert_eq!(lake.ids().await, [1, 3]);
+    // Nor its layout.
+    lake.config.partition_by = vec!["id".into()];
+    let (mut sink, _) = lake.announced().await;
+    assert_durable(&commit(&mut sink, &[4]).await, 4);
+    assert_eq!(lake.metadata().await.partition_specs_iter().count(), 1);
+    assert_eq!(lake.ids().await, [1, 3, 4]);
 }
 
 #[tokio::test]
