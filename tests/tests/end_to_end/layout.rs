@@ -284,3 +284,68 @@ fn tables_are_partitioned_by_columns_of_every_type() {
     let faults = table.file_faults().unwrap();
     assert!(faults.is_empty(), "{faults:#?}");
 }
+
+/// Times that no calendar of the readers' languages holds, as partition values and in the order of a file.
+#[test]
+fn times_at_their_ends_are_partitioned_and_sorted() {
+    let Some(postgres) = postgres_or_skip() else { return };
+    let session = postgres.session().unwrap();
+    session.batch("create table ends (id bigint primary key, d date, tz timestamptz)").unwrap();
+    let connector = Connector::new(&postgres.dsn()).unwrap().source("poll_interval: 100ms");
+    let partition_by = "partition_by: [month(d), \"bucket(4, d)\", day(tz), \"bucket(4, tz)\"]";
+    let connector = connector.sink(partition_by).sink("sort_by: [tz desc nulls first, d]");
+    connector.capture(&["public.ends"]).unwrap();
+    session
+        .batch(
+            "insert into ends values (1, 'infinity', 'infinity'), (2, '-infinity', '-infinity'), (3, '4714-11-24 BC', '4714-11-24 BC'), \
+             (4, '5874897-12-31', '294246-12-31 23:59:59.999999+00'), (5, '2026-01-24', '2026-01-24 00:00:00+00'), (6, null, null), \
+             (7, 'infinity', 'infinity')",
+        )
+        .unwrap();
+    Host::until_idle(&connector).unwrap();
+    let table = connector.table("cdc.public_ends");
+    assert_eq!(Reader::PyIceberg.files(&table).unwrap().len(), 6);
+    let faults = table.file_faults().unwrap();
+    assert!(faults.is_empty(), "{faults:#?}");
+    // Days and microseconds since 1970; infinity is the number before the last.
+    let expected = json!([
+        ["1", "2147483647", "9223372036854775807"],
+        ["2", "-2147483647", "-9223372036854775807"],
+        ["3", "-2440588", "-210866803200000000"],
+        ["4", "2145042905", "9223371244799999999"],
+        ["5", "20477", "1769212800000000"],
+        ["6", null, null],
+        ["7", "2147483647", "9223372036854775807"],
+    ]);
+    for reader in READERS_WITH_SPARK {
+        let rows = reader.query(&table, "select id, d, tz from t order by id").unwrap().rows;
+        assert_eq!(json!(rows), expected, "{reader}");
+        assert_eq!(reader.number(&table, "select count(*) from t where d > date '2025-01-01'").unwrap(), 4, "{reader}");
+    }
+}
+
+/// The catalog gives the columns ids of its own; the order speaks of the same columns still.
+#[test]
+fn a_table_is_made_sorted_in_a_rest_catalog() {
+    let Some(bed) = bed_or_skip() else { return };
+    let connector = Connector::rest(&bed.postgres.dsn(), &bed.rest, &bed.minio).unwrap();
+    let (session, connector) = captured_by(&bed.postgres, connector);
+    let connector = connector.sink("sort_by: [v desc, id]").sink("partition_by: [\"truncate(4, who)\"]");
+    insert(&session, 1, 50);
+    Host::until_idle(&connector).unwrap();
+    let table = connector.table("cdc.public_t");
+    let layout = table.layout().unwrap();
+    assert_eq!(
+        (layout.version, layout.order),
+        (2, ["identity(v) desc nulls-last", "identity(id) asc nulls-first"].map(str::to_owned).into())
+    );
+    assert_eq!(layout.files.iter().map(|file| (file.spec, file.order)).collect::<Vec<_>>(), [(0, Some(1))]);
+    let found = table.rows_in_order().unwrap().column("id").unwrap();
+    let expected: Vec<_> = (0..10)
+        .rev()
+        .flat_map(|v| (1..=50).filter(move |id| id % 10 == v))
+        .map(|id: i64| json!(id.to_string()))
+        .collect();
+    assert_eq!(found, expected);
+    assert_eq!(pairs(&table), pairs_of_log(&session));
+}

@@ -1,5 +1,5 @@
 //! Values at the edges of their types, as PostgreSQL has them: infinity (the source gives the first and the last number of the type
-//! but one), 4713 BC, the year 5874897, and floats that are no numbers. What is expected is from the specification, the calendar
+//! but one), 4714 BC, the year 5874897, and floats that are no numbers. What is expected is from the specification, the calendar
 //! worked out apart in days of 400 years, the buckets from PyIceberg.
 
 use std::collections::{HashMap, HashSet};
@@ -17,7 +17,7 @@ const INFINITY: i64 = i64::MAX;
 const MINUS_INFINITY: i64 = -i64::MAX;
 const LAST_DAY: i32 = i32::MAX;
 const FIRST_DAY: i32 = -i32::MAX;
-/// 4713-11-24 BC, the first that PostgreSQL has.
+/// 4714-11-24 BC, the first that PostgreSQL has.
 const FIRST_OF_POSTGRESQL: i32 = -2_440_588;
 /// 5874897-12-31, the last.
 const LAST_OF_POSTGRESQL: i32 = 2_145_042_905;

@@ -160,6 +160,7 @@ enum Values {
     Decimal(Decimal128Builder, u8, i8),
     Text(StringBuilder),
     Json(StringBuilder),
+    TimestampText(StringBuilder),
     /// What a JSON string holds is the text of the JSON.
     JsonText(StringBuilder),
     Date(Date32Builder),
@@ -196,7 +197,10 @@ macro_rules! each {
             Values::Float32($builder) => $flat,
             Values::Float64($builder) => $flat,
             Values::Decimal($builder, _, _) => $flat,
-            Values::Text($builder) | Values::Json($builder) | Values::JsonText($builder) => $flat,
+            Values::Text($builder)
+            | Values::TimestampText($builder)
+            | Values::Json($builder)
+            | Values::JsonText($builder) => $flat,
             Values::Date($builder) => $flat,
             Values::Time($builder) => $flat,
             Values::Timestamp($builder, _) => $flat,
@@ -223,6 +227,7 @@ impl Values {
             }
             ColumnType::Text => Self::Text(StringBuilder::with_capacity(0, 0)),
             ColumnType::Json => Self::Json(StringBuilder::with_capacity(0, 0)),
+            ColumnType::TimestampText => Self::TimestampText(StringBuilder::with_capacity(0, 0)),
             ColumnType::JsonText => Self::JsonText(StringBuilder::with_capacity(0, 0)),
             ColumnType::Date => Self::Date(Date32Builder::with_capacity(0)),
             ColumnType::Time => Self::Time(Time64MicrosecondBuilder::with_capacity(0)),
@@ -307,6 +312,7 @@ impl Values {
                 Value::Bool(truth) => builder.append_value(if truth { "true" } else { "false" }),
                 Value::Null => builder.append_null(),
             },
+            Self::TimestampText(builder) => builder.append_value(scalar::timestamp_text(&text_of(value)?)),
             Self::JsonText(builder) => match value {
                 Value::String(text) => builder.append_value(text),
                 Value::Escaped(_) => builder.append_value(text_of(value)?),

@@ -53,6 +53,8 @@ pub(crate) enum ColumnType {
     TimestampTz,
     /// A timestamp without a zone that is told to be in UTC.
     TimestampUtc,
+    /// A timestamp that is read as text.
+    TimestampText,
     Uuid,
     Bytea,
     List(Box<Self>),
@@ -142,7 +144,7 @@ impl ColumnType {
             Self::Float32 => DataType::Float32,
             Self::Float64 => DataType::Float64,
             Self::Decimal(precision, scale) => DataType::Decimal128(*precision, *scale),
-            Self::Text | Self::Json | Self::JsonText => DataType::Utf8,
+            Self::Text | Self::TimestampText | Self::Json | Self::JsonText => DataType::Utf8,
             Self::Date => DataType::Date32,
             Self::Time => DataType::Time64(TimeUnit::Microsecond),
             Self::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
@@ -169,6 +171,7 @@ impl ColumnType {
     pub(crate) fn read_as(&self, wanted: &Self) -> Self {
         match (self, wanted) {
             (Self::Timestamp, Self::TimestampTz) => Self::TimestampUtc,
+            (Self::Timestamp | Self::TimestampTz, Self::Text) => Self::TimestampText,
             // The text is the JSON.
             (Self::Text | Self::JsonText, Self::Json) => Self::JsonText,
             (Self::List(told), Self::List(wanted)) => Self::List(Box::new(told.read_as(wanted))),

@@ -312,6 +312,16 @@ pub(crate) fn timestamp(text: &str, zone: Zone) -> Result<i64, Refusal> {
     micros.filter(|micros| (-INFINITE_MICROS + 1..INFINITE_MICROS).contains(micros)).ok_or(TOO_FAR)
 }
 
+/// A timestamp as PostgreSQL prints it as text, from the form that it has in JSON: a space for the T, and no minutes of a zone where
+/// they are none.
+pub(crate) fn timestamp_text(json: &str) -> String {
+    let (text, before_christ) = without_era(json);
+    let zoned = text.len() > 6 && matches!(text.as_bytes()[text.len() - 6], b'+' | b'-') && text.contains('T');
+    let text = if zoned { text.strip_suffix(":00").unwrap_or(text) } else { text };
+    let era = if before_christ { " BC" } else { "" };
+    format!("{}{era}", text.replacen('T', " ", 1))
+}
+
 /// The sixteen bytes of a uuid.
 pub(crate) fn uuid(text: &str) -> Result<[u8; 16], Refusal> {
     const BAD: Refusal = Refusal::new("not a uuid");
@@ -482,6 +492,21 @@ mod tests {
             assert!(timestamp("2024-01-01T00:00:00+00:00", zone).is_err());
         }
         assert!(date("2024-01-01 AD").is_err() && time("24:00:00").is_err() && time("infinity").is_err());
+    }
+
+    /// As to_jsonb(t) and t::text print the same moments.
+    #[test]
+    fn timestamps_are_spelt_as_text() {
+        for (json, text) in [
+            ("2024-02-29T01:02:03.5", "2024-02-29 01:02:03.5"),
+            ("2024-02-29T01:00:00", "2024-02-29 01:00:00"),
+            ("2024-02-29T01:00:00+00:00", "2024-02-29 01:00:00+00"),
+            ("2024-02-29T01:00:00-03:30", "2024-02-29 01:00:00-03:30"),
+            ("0044-03-15T00:00:00+00:00 BC", "0044-03-15 00:00:00+00 BC"),
+            ("infinity", "infinity"),
+        ] {
+            assert_eq!(timestamp_text(json), text);
+        }
     }
 
     #[test]
