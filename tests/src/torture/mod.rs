@@ -158,16 +158,19 @@ impl Expected {
     /// # Errors
     /// When the changes are none that a table can have had.
     pub fn differences(&self, reader: Reader, found: &[Change]) -> Result<Vec<Difference>> {
-        let seen = |state| as_seen_by(reader, &self.source, state);
+        let source = &self.source;
+        let compare = |expected: &State, found: &State| {
+            differences(source, &as_seen_by(reader, source, expected), &as_seen_by(reader, source, found))
+        };
         let mut all = Vec::new();
         for (operation, expected) in &self.log {
             let of_operation = found.iter().filter(|change| change.operation == *operation);
             let state: State = of_operation.clone().map(|change| (change.key.clone(), change.cells.clone())).collect();
             ensure!(state.len() == of_operation.count(), "{}: two {operation} of one key", self.source.name);
-            all.extend(differences(&self.source, &seen(expected.clone()), &seen(state)));
+            all.extend(compare(expected, &state));
         }
         let now = state_of(found.iter().cloned())?;
-        all.extend(differences(&self.source, &seen(self.now.clone()), &seen(now)));
+        all.extend(compare(&self.now, &now));
         Ok(all)
     }
 }
