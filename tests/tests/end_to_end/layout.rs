@@ -280,6 +280,11 @@ fn tables_are_partitioned_by_columns_of_every_type() {
     ]);
     for reader in READERS_WITH_SPARK {
         assert_eq!(json!(reader.query(&table, select).unwrap().rows), expected, "{reader}");
+        // By the bounds in the manifest list.
+        for (id, of) in [(uuid, 2), ("00000000-0000-0000-0000-000000000001", 1)] {
+            let filter = format!("select count(*) from t where u = '{id}' and n is not null");
+            assert_eq!(reader.number(&table, &filter).unwrap(), of, "{reader}");
+        }
     }
     let faults = table.file_faults().unwrap();
     assert!(faults.is_empty(), "{faults:#?}");

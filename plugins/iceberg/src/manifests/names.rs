@@ -96,6 +96,11 @@ impl Wording {
         self.truth.is_some()
     }
 
+    /// Whether a partition value is a UUID.
+    pub(super) fn has_uuids(&self) -> bool {
+        self.truth.as_ref().is_some_and(|(schema, spec)| !uuid_fields(spec, schema).is_empty())
+    }
+
     /// A partition in the words that the crate is told: it has no UUIDs in manifests, but their bytes.
     pub(super) fn partition(&self, partition: &Struct) -> Struct {
         let value = |literal: &Literal| match literal {

@@ -11,6 +11,7 @@ use arrow::datatypes::{DataType, Float32Type, Float64Type};
 use iceberg::spec::{Datum, NestedFieldRef, PrimitiveLiteral, PrimitiveType, Schema, Type};
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::statistics::Statistics;
+use uuid::Uuid;
 
 /// Code points of text, or bytes, that a bound keeps.
 const BOUND_LENGTH: usize = 16;
@@ -60,7 +61,48 @@ pub(super) fn of(parquet: &ParquetMetaData, schema: &Schema) -> Metrics {
     }
     metrics.lower_bounds.retain(|_, bound| cut_lower(bound));
     metrics.upper_bounds.retain(|_, bound| cut_upper(bound));
+    metrics.bound_uuids();
     metrics
+}
+
+impl Metrics {
+    /// Widens bounds of UUIDs until they hold in both orders that readers have, or takes them out.
+    fn bound_uuids(&mut self) {
+        let uuid = |bound: &Datum| match bound.literal() {
+            PrimitiveLiteral::UInt128(uuid) if *bound.data_type() == PrimitiveType::Uuid => Some(*uuid),
+            _ => None,
+        };
+        let lower: HashMap<i32, u128> =
+            self.lower_bounds.iter().filter_map(|(id, bound)| Some((*id, uuid(bound)?))).collect();
+        for (id, lower) in lower {
+            let upper = self.upper_bounds.get(&id).and_then(uuid).unwrap_or(u128::MAX);
+            let (lower, upper) = in_both_orders(lower, upper);
+            put(&mut self.lower_bounds, id, lower);
+            put(&mut self.upper_bounds, id, upper);
+        }
+    }
+}
+
+fn put(bounds: &mut HashMap<i32, Datum>, id: i32, uuid: Option<u128>) {
+    match uuid {
+        Some(uuid) => drop(bounds.insert(id, Datum::uuid(Uuid::from_u128(uuid)))),
+        None => drop(bounds.remove(&id)),
+    }
+}
+
+/// UUIDs are ordered by their bytes. Java up to Iceberg 1.10 compares their halves as signed numbers instead, and would not look
+/// into files for rows that are there. A bound that is apart from all values in the upper half holds for both, if no sign is between.
+fn in_both_orders(lower: u128, upper: u128) -> (Option<u128>, Option<u128>) {
+    const SIGN: u128 = 1 << 127;
+    const LOWER_HALF: u128 = u64::MAX as u128;
+    const ONE: u128 = 1 << 64;
+    let same_sign = |one: u128, other: u128| (one ^ other) & SIGN == 0;
+    if !same_sign(lower, upper) {
+        return (None, None);
+    }
+    let below = (lower & !LOWER_HALF).checked_sub(ONE).filter(|below| same_sign(*below, lower));
+    let above = (upper & !LOWER_HALF).checked_add(ONE).filter(|above| same_sign(*above, upper));
+    (below, above)
 }
 
 fn keep(bounds: &mut HashMap<i32, Datum>, id: i32, bound: Option<Datum>, wanted: Ordering) {
@@ -209,5 +251,36 @@ fn collect(fields: &[NestedFieldRef], place: &mut Vec<usize>, into: &mut Vec<(i3
             _ => {}
         }
         place.pop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As `java.util.UUID.compareTo` has it.
+    fn signed(uuid: u128) -> (i64, i64) {
+        let (high, low) = Uuid::from_u128(uuid).as_u64_pair();
+        (high.cast_signed(), low.cast_signed())
+    }
+
+    #[test]
+    fn bounds_of_uuids_hold_in_both_orders() {
+        let id = |text: &str| Uuid::parse_str(text).unwrap().as_u128();
+        for (values, bounded) in [
+            (["01890000-0000-7000-8000-000000000000", "0189ffff-0000-7000-0000-000000000000"], (true, true)),
+            (["f79c3e09-677c-4bbd-a479-3f349cb785e7", "f79c3e09-677c-4bbd-0479-3f349cb785e7"], (true, true)),
+            (["00000000-0000-0000-0000-000000000001", "7fffffff-ffff-ffff-0000-000000000001"], (false, false)),
+            (["80000000-0000-0000-0000-000000000001", "90000000-0000-0000-0000-000000000001"], (false, true)),
+            (["00000000-0000-0000-0000-000000000001", "f79c3e09-677c-4bbd-a479-3f349cb785e7"], (false, false)),
+        ] {
+            let values = values.map(id);
+            let (lower, upper) = in_both_orders(values[0].min(values[1]), values[0].max(values[1]));
+            assert_eq!((lower.is_some(), upper.is_some()), bounded, "{values:x?}");
+            for value in values {
+                assert!(lower.is_none_or(|lower| lower <= value && signed(lower) <= signed(value)), "{value:x}");
+                assert!(upper.is_none_or(|upper| value <= upper && signed(value) <= signed(upper)), "{value:x}");
+            }
+        }
     }
 }

@@ -257,7 +257,6 @@ async fn the_metrics_are_those_of_the_rows() {
         let r#type = PrimitiveType::Decimal { precision, scale: 2 };
         Datum::try_from_bytes(&unscaled.to_be_bytes(), r#type).unwrap()
     };
-    let uuid = |byte| Datum::uuid(Uuid::from_bytes([byte; 16]));
     let fixed = |bytes: &[u8]| Datum::try_from_bytes(bytes, PrimitiveType::Fixed(3)).unwrap();
     let bounds = [
         (1, Datum::long(-5), Some(Datum::long(7))),
@@ -273,7 +272,6 @@ async fn the_metrics_are_those_of_the_rows() {
         (11, Datum::timestamp_micros(-1), Some(Datum::timestamp_micros(1))),
         (12, Datum::timestamptz_micros(-1), Some(Datum::timestamptz_micros(1))),
         (13, Datum::string("a rather long te"), Some(Datum::string("zz"))),
-        (14, uuid(1), Some(uuid(0xff))),
         // Twenty times ff: nothing of sixteen bytes is above.
         (15, Datum::binary(*b"b"), None),
         (16, fixed(b"abc"), Some(fixed(b"abd"))),
@@ -286,6 +284,8 @@ async fn the_metrics_are_those_of_the_rows() {
     }
     assert_eq!(file.lower_bounds().len(), bounds.len(), "lists and maps have none");
     assert_eq!(file.upper_bounds().len(), bounds.len() - 1);
+    // 01… and ff…: not all readers have the first before the second.
+    assert!(!file.lower_bounds().contains_key(&14) && !file.upper_bounds().contains_key(&14));
 }
 
 #[tokio::test]
