@@ -197,13 +197,11 @@ mod tests {
     }
 
     fn table() -> SourceTable {
-        let column = |(number, (name, kind)): (i64, (&str, &str))| SourceColumn {
+        let column = |(name, kind): (&str, &str)| SourceColumn {
             name: name.to_owned(),
-            number,
-            type_name: kind.to_owned(),
             kind: Kind::Scalar(kind.to_owned(), -1),
         };
-        let columns = (1..).zip([("id", "int4"), ("v", "text")]).map(column).collect();
+        let columns = [("id", "int4"), ("v", "text")].map(column).into();
         SourceTable { name: "t".to_owned(), columns, key: vec!["id".to_owned()] }
     }
 

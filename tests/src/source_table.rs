@@ -23,10 +23,6 @@ pub struct SourceTable {
 pub struct SourceColumn {
     /// Its name.
     pub name: String,
-    /// Its number in the table, which outlives its name.
-    pub number: i64,
-    /// Its type, as `format_type` prints it.
-    pub type_name: String,
     /// What its values are.
     pub kind: Kind,
 }
@@ -61,14 +57,14 @@ impl SourceTable {
         ))?;
         let columns = session
             .rows(&format!(
-                "select attname, attnum, format_type(atttypid, atttypmod), atttypid, atttypmod, attndims from pg_attribute \
+                "select attname, atttypid, atttypmod, attndims from pg_attribute \
                  where attrelid = '{name}'::regclass and attnum > 0 and not attisdropped order by attnum"
             ))?
             .into_iter()
             .map(|row| {
-                let [name, number, type_name, oid, modifier, dimensions] = whole(row)?;
+                let [name, oid, modifier, dimensions] = whole(row)?;
                 let kind = Kind::read(session, &oid, modifier.parse()?, dimensions.parse()?)?;
-                Ok(SourceColumn { name, number: number.parse()?, type_name, kind })
+                Ok(SourceColumn { name, kind })
             })
             .collect::<Result<_>>()?;
         let key = session.rows(&format!(
@@ -143,7 +139,7 @@ pub(crate) fn key_of(cells: &[Value], places: &[usize]) -> Result<Vec<String>> {
     places.iter().map(|place| Ok(cells[*place].as_str().context("a key without a value")?.to_owned())).collect()
 }
 
-/// A name or a text as SQL takes it.
+/// A name as SQL takes it.
 #[must_use]
 pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
