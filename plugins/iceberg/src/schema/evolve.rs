@@ -321,8 +321,8 @@ impl Evolution<'_> {
                 let new = map::primitive(incoming).ok_or_else(|| map::unsupported(incoming, at))?;
                 match fit(old, &new) {
                     Fit::Fits => Ok(table.clone()),
-                    Fit::Widens => {
-                        let to = Type::Primitive(new);
+                    Fit::Widens(to) => {
+                        let to = Type::Primitive(to);
                         self.changes.push(Change::new(at, What::Widen { from: table.clone(), to: to.clone() }));
                         Ok(to)
                     }
@@ -348,8 +348,8 @@ pub(crate) fn lies_within(field: &NestedField, id: i32) -> bool {
 enum Fit {
     /// Every value of the incoming type is one of the table's type.
     Fits,
-    /// The table's type can be promoted to the incoming one.
-    Widens,
+    /// The table's type can be promoted to this one, which holds every value of the incoming type.
+    Widens(PrimitiveType),
     Never,
 }
 
@@ -359,14 +359,14 @@ fn fit(table: &PrimitiveType, incoming: &PrimitiveType) -> Fit {
     match (table, incoming) {
         (table, incoming) if table == incoming => Fit::Fits,
         (Long, Int) | (Double, Float) => Fit::Fits,
-        (Int, Long) | (Float, Double) => Fit::Widens,
+        (Int, Long) | (Float, Double) => Fit::Widens(incoming.clone()),
         (Decimal { precision, scale }, Decimal { precision: new_precision, scale: new_scale }) => {
-            if new_scale <= scale && new_precision - new_scale <= precision - scale {
-                Fit::Fits
-            } else if new_scale == scale {
-                Fit::Widens
-            } else {
-                Fit::Never
+            // The scale never changes; what comes with fewer digits behind the point gets zeros.
+            let needed = (new_precision - new_scale) + scale;
+            match needed {
+                _ if new_scale > scale || needed > 38 => Fit::Never,
+                needed if needed <= *precision => Fit::Fits,
+                needed => Fit::Widens(Decimal { precision: needed, scale: *scale }),
             }
         }
         _ => Fit::Never,
@@ -385,7 +385,7 @@ pub(super) fn incoming_type(incoming: &Field) -> String {
 pub(super) fn incompatible(table: &Type, incoming: &Field, at: &str) -> Error {
     Error::data(format!(
         "column {at:?}: the table has {}, the batch {}; allowed are the same type, int to long, float to \
-         double, and a decimal of the same scale and higher precision",
+         double, and a decimal with no more digits behind the point and, with the table's, no more than 38",
         type_name(table),
         incoming_type(incoming)
     ))

@@ -213,15 +213,26 @@ fn the_promotions_of_the_specification_widen_a_column() {
         NestedField::optional(1, "i", primitive(PrimitiveType::Int)),
         NestedField::optional(2, "f", primitive(PrimitiveType::Float)),
         NestedField::optional(3, "d", decimal(5, 2)),
+        NestedField::optional(4, "e", decimal(10, 4)),
     ]);
     let batch = arrow(vec![
         Field::new("i", DataType::Int64, true),
         Field::new("f", DataType::Float64, true),
         Field::new("d", DataType::Decimal128(20, 2), true),
+        // The table's scale stays, and eight digits before the point need twelve in all.
+        Field::new("e", DataType::Decimal128(10, 2), true),
     ]);
-    let (new, changes) = evolve(&old, &batch, 3).unwrap().unwrap();
+    let (new, changes) = evolve(&old, &batch, 4).unwrap().unwrap();
     let printed: Vec<String> = changes.iter().map(ToString::to_string).collect();
-    assert_eq!(printed, ["i: int to long", "f: float to double", "d: decimal(5, 2) to decimal(20, 2)"]);
+    assert_eq!(
+        printed,
+        [
+            "i: int to long",
+            "f: float to double",
+            "d: decimal(5, 2) to decimal(20, 2)",
+            "e: decimal(10, 4) to decimal(12, 4)"
+        ]
+    );
     assert_eq!(new.field_id_by_name("d"), Some(3));
     assert_eq!(*new.field_by_name("i").unwrap().field_type, primitive(PrimitiveType::Long));
 }
@@ -235,7 +246,7 @@ fn what_no_reader_could_follow_is_refused_with_both_types() {
         (primitive(PrimitiveType::Timestamp), timestamp(Some("UTC")), "timestamp", "timestamptz"),
         (primitive(PrimitiveType::Date), timestamp(None), "date", "timestamp"),
         (decimal(10, 2), DataType::Decimal128(10, 3), "decimal(10, 2)", "decimal(10, 3)"),
-        (decimal(10, 4), DataType::Decimal128(10, 2), "decimal(10, 4)", "decimal(10, 2)"),
+        (decimal(10, 4), DataType::Decimal128(38, 2), "decimal(10, 4)", "decimal(38, 2)"),
         (primitive(PrimitiveType::Uuid), DataType::FixedSizeBinary(16), "uuid", "fixed(16)"),
         (primitive(PrimitiveType::String), DataType::new_list(DataType::Utf8, true), "string", "List"),
     ];

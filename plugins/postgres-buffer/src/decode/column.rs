@@ -13,8 +13,8 @@ use arrow::datatypes::{DataType, Field, Fields};
 use philotes_sdk::batch::{META_COLUMN_NUMBER, META_COMMENT, META_INFERRED, META_SOURCE_TYPE, UTC};
 
 use super::json::{Entry, Scanner, Value};
-use super::scalar::Zone;
-use super::{ColumnType, Refusal, infer, scalar};
+use super::time::Zone;
+use super::{ColumnType, Refusal, infer, scalar, time};
 
 /// What is known of a column beside its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -312,7 +312,7 @@ impl Values {
                 Value::Bool(truth) => builder.append_value(if truth { "true" } else { "false" }),
                 Value::Null => builder.append_null(),
             },
-            Self::TimestampText(builder) => builder.append_value(scalar::timestamp_text(&text_of(value)?)),
+            Self::TimestampText(builder) => builder.append_value(time::timestamp_text(&text_of(value)?)),
             Self::JsonText(builder) => match value {
                 Value::String(text) => builder.append_value(text),
                 Value::Escaped(_) => builder.append_value(text_of(value)?),
@@ -320,9 +320,9 @@ impl Values {
                 Value::Bool(truth) => builder.append_value(if truth { "true" } else { "false" }),
                 Value::Null => builder.append_null(),
             },
-            Self::Date(builder) => builder.append_value(scalar::date(&text_of(value)?)?),
-            Self::Time(builder) => builder.append_value(scalar::time(&text_of(value)?)?),
-            Self::Timestamp(builder, zone) => builder.append_value(scalar::timestamp(&text_of(value)?, *zone)?),
+            Self::Date(builder) => builder.append_value(time::date(&text_of(value)?)?),
+            Self::Time(builder) => builder.append_value(time::time(&text_of(value)?)?),
+            Self::Timestamp(builder, zone) => builder.append_value(time::timestamp(&text_of(value)?, *zone)?),
             Self::Uuid(builder) => {
                 builder.append_value(scalar::uuid(&text_of(value)?)?).map_err(|_| Refusal::new("not a uuid"))?;
             }

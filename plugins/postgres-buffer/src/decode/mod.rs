@@ -9,6 +9,7 @@ mod description;
 mod infer;
 pub(crate) mod json;
 mod scalar;
+mod time;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
