@@ -385,7 +385,7 @@ pub(super) fn incoming_type(incoming: &Field) -> String {
 pub(super) fn incompatible(table: &Type, incoming: &Field, at: &str) -> Error {
     Error::data(format!(
         "column {at:?}: the table has {}, the batch {}; allowed are the same type, int to long, float to \
-         double, and a decimal with no more digits behind the point and, with the table's, no more than 38",
+         double, and a decimal with at most the table's digits behind the point and at most 38 with them",
         type_name(table),
         incoming_type(incoming)
     ))
