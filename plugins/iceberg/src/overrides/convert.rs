@@ -18,7 +18,7 @@ use philotes_sdk::{Error, Result};
 use super::cell::{Cell, Kind, Target};
 use super::rules::{Columns, Rule};
 use super::{print, read, shape};
-use crate::schema::{UUID_EXTENSION, UUID_EXTENSION_NAME};
+use crate::schema::{EXTENSION_KEY, UUID_EXTENSION};
 
 /// How shaped batches of one schema are converted.
 #[derive(Debug)]
@@ -86,7 +86,7 @@ fn converted(field: &Field, target: Target) -> Field {
     let mut metadata: HashMap<String, String> = field.metadata().clone();
     metadata.retain(|key, _| !key.starts_with("ARROW:extension:") && key != META_INFERRED);
     if target == Target::Uuid {
-        metadata.insert(UUID_EXTENSION.to_owned(), UUID_EXTENSION_NAME.to_owned());
+        metadata.insert(EXTENSION_KEY.to_owned(), UUID_EXTENSION.to_owned());
     }
     Field::new(field.name(), target.data_type(), field.is_nullable()).with_metadata(metadata)
 }

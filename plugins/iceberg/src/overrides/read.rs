@@ -1,4 +1,6 @@
 //! Values from text, in the forms that PostgreSQL and ISO 8601 have. Nothing is rounded: what a type cannot hold exactly is none.
+//!
+//! The calendar is reckoned here, and in `print`, because chrono's ends at the year 262142, long before PostgreSQL's.
 
 use uuid::Uuid;
 

@@ -64,7 +64,7 @@ impl Columns {
         let (schema, kept) = self.shape_schema(&rows.schema())?;
         let mut columns: Vec<ArrayRef> = kept.iter().map(|index| rows.column(*index).clone()).collect();
         if let Ok(index) = schema.index_of(UNCHANGED) {
-            columns[index] = self.rename_in(&columns[index], &rows.schema());
+            columns[index] = self.rename_in(&columns[index], &rows.schema())?;
         }
         let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
         RecordBatch::try_new_with_options(Arc::new(schema), columns, &options)
@@ -72,9 +72,10 @@ impl Columns {
     }
 
     /// The lists of columns that were not sent, under the names that these have here.
-    fn rename_in(&self, lists: &ArrayRef, schema: &Schema) -> ArrayRef {
-        let Some(lists_of) = lists.as_list_opt::<i32>() else { return lists.clone() };
-        let Some(values) = lists_of.values().as_string_opt::<i32>() else { return lists.clone() };
+    fn rename_in(&self, lists: &ArrayRef, schema: &Schema) -> Result<ArrayRef> {
+        let other = || Error::data(format!("column {UNCHANGED}: it must be a list of utf8, not {}", lists.data_type()));
+        let lists_of = lists.as_list_opt::<i32>().ok_or_else(other)?;
+        let values = lists_of.values().as_string_opt::<i32>().ok_or_else(other)?;
         let shaped: HashSet<&str> =
             schema.fields().iter().filter(|f| original(f) != f.name()).map(|f| f.name().as_str()).collect();
         let told = |name: &str| match self.0.get(name) {
@@ -96,11 +97,13 @@ impl Columns {
             }
             lengths.push(names.len() - before);
         }
-        let DataType::List(element) = lists.data_type() else { return lists.clone() };
+        let DataType::List(element) = lists.data_type() else { return Err(other()) };
         let nulls: Option<NullBuffer> = lists_of.nulls().cloned();
         let values = Arc::new(names.into_iter().collect::<StringArray>());
         let renamed = ListArray::try_new(element.clone(), OffsetBuffer::from_lengths(lengths), values, nulls);
-        renamed.map_or_else(|_| lists.clone(), |renamed| Arc::new(renamed) as ArrayRef)
+        Ok(Arc::new(
+            renamed.map_err(|e| Error::internal("a list of columns under their names is none").with_source(e))?,
+        ))
     }
 }
 

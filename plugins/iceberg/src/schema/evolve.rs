@@ -40,7 +40,7 @@ pub(crate) struct Wish<'a> {
     pub(crate) known: Option<&'a Numbers>,
     /// Required fields that rows have NULL in.
     pub(crate) nulls: &'a BTreeSet<i32>,
-    /// Fields of the top level that are never dropped.
+    /// Fields of the top level that are never dropped, beside those that identify rows.
     pub(crate) fixed: &'a BTreeSet<i32>,
     /// The table's own and not the schema's highest: an id once used never returns.
     pub(crate) last_column_id: i32,

@@ -11,9 +11,9 @@ use philotes_sdk::{Error, Result};
 use super::path;
 
 /// Field metadata: the name of Arrow's extension type.
-pub(crate) const UUID_EXTENSION: &str = "ARROW:extension:name";
+pub(crate) const EXTENSION_KEY: &str = "ARROW:extension:name";
 /// That of UUIDs.
-pub(crate) const UUID_EXTENSION_NAME: &str = "arrow.uuid";
+pub(crate) const UUID_EXTENSION: &str = "arrow.uuid";
 const ALLOWED: &str = "boolean, int8, int16, int32, int64, float32, float64, decimal128 with a precision of 1 to 38 and \
     a scale of 0 to the precision, date32, time64 in microseconds, timestamp in microseconds with zone UTC or without, \
     utf8, large_utf8, binary, large_binary, fixed_size_binary, list, struct, map";
@@ -144,5 +144,5 @@ fn is_utc(zone: &str) -> bool {
 
 /// Whether sixteen bytes are a UUID.
 pub(crate) fn is_uuid(field: &Field) -> bool {
-    field.metadata().get(UUID_EXTENSION).is_some_and(|name| name == UUID_EXTENSION_NAME)
+    field.metadata().get(EXTENSION_KEY).is_some_and(|name| name == UUID_EXTENSION)
 }

@@ -16,7 +16,7 @@ use philotes_sdk::{Error, Result};
 
 pub(crate) use change::{Change, What};
 pub(crate) use evolve::{Fitted, Policy, Wish, evolve, lies_within};
-pub(crate) use map::{UUID_EXTENSION, UUID_EXTENSION_NAME, is_uuid};
+pub(crate) use map::{EXTENSION_KEY, UUID_EXTENSION, is_uuid};
 pub(crate) use numbers::{Numbers, property as numbers_property};
 pub(crate) use projection::Projection;
 

@@ -103,7 +103,12 @@ impl Table {
             }
             nulls = found;
         }
-        Ok(())
+        Err(self.altered_all_the_time())
+    }
+
+    /// Others alter the table as often as this task looks at it.
+    pub(super) fn altered_all_the_time(&self) -> Error {
+        Error::unavailable(format!("table {} is altered by others all the time", self.name))
     }
 
     /// Alters the table until such rows fit, by commits of their own before the rows. Gives back the field of each column.
@@ -166,7 +171,7 @@ impl Table {
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(Error::unavailable(format!("table {} is altered by others all the time", self.name)))
+        Err(self.altered_all_the_time())
     }
 
     /// The request that gives the table this schema, and says with it which fields a stream's numbers are.
@@ -261,12 +266,12 @@ fn same(one: &Schema, other: &Schema) -> bool {
     one.as_struct() == other.as_struct() && identifiers(one) == identifiers(other)
 }
 
-/// Fields of the top level that the table is or was partitioned or sorted by, or that identify its rows.
+/// Fields of the top level that the table is or was partitioned or sorted by.
 pub(crate) fn fixed_fields(metadata: &TableMetadata) -> BTreeSet<i32> {
     let schema = metadata.current_schema();
     let partitioned = metadata.partition_specs_iter().flat_map(|spec| spec.fields()).map(|field| field.source_id);
     let sorted = metadata.sort_orders_iter().flat_map(|order| &order.fields).map(|field| field.source_id);
-    let sources: BTreeSet<i32> = partitioned.chain(sorted).chain(schema.identifier_field_ids()).collect();
+    let sources: BTreeSet<i32> = partitioned.chain(sorted).collect();
     let fields = schema.as_struct().fields().iter();
     let fixed = fields.filter(|field| sources.iter().any(|id| schema::lies_within(field, *id)));
     fixed.map(|field| field.id).collect()

@@ -57,6 +57,6 @@ impl Table {
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(Error::unavailable(format!("table {} is altered by others all the time", self.name)))
+        Err(self.altered_all_the_time())
     }
 }

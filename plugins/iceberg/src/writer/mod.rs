@@ -248,17 +248,14 @@ impl TableWriter {
         }
         for partition in order {
             let rows = groups.remove(&partition).unwrap_or_default();
-            match self.sorting.as_ref().map(|sorting| sorting.sorted(rows.clone())).transpose()? {
-                Some(sorted) => {
-                    drop(rows);
-                    for piece in sorted.pieces(PIECE_ROWS) {
-                        self.encode(&partition, &piece?)?;
-                    }
+            if let Some(sorting) = &self.sorting {
+                let sorted = sorting.sorted(rows)?;
+                for piece in sorted.pieces(PIECE_ROWS) {
+                    self.encode(&partition, &piece?)?;
                 }
-                None => {
-                    for rows in rows {
-                        self.encode(&partition, &rows)?;
-                    }
+            } else {
+                for rows in rows {
+                    self.encode(&partition, &rows)?;
                 }
             }
             if close {

@@ -1,5 +1,5 @@
 //! Dates, times and timestamps out of the texts that PostgreSQL makes of them in JSON. Never a wrong value; what does not fit is
-//! refused.
+//! refused. The calendar is reckoned here because chrono's ends at the year 262142, long before PostgreSQL's.
 
 use super::Refusal;
 
