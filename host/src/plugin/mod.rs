@@ -84,6 +84,8 @@ pub trait SourceInstance: Send {
 pub trait SinkInstance: Send {
     /// See [`philotes_sdk::Sink::offsets`].
     fn offsets(&mut self, at: &[StreamPartition]) -> Result<Vec<Option<Offset>>>;
+    /// See [`philotes_sdk::Sink::revoke`].
+    fn revoke(&mut self, at: &[StreamPartition]) -> Result<()>;
     /// See [`philotes_sdk::Sink::write`].
     fn write(&mut self, batch: &ChangeBatch) -> Result<()>;
     /// See [`philotes_sdk::Sink::flush`].

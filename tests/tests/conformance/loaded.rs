@@ -79,6 +79,10 @@ impl Sink for LoadedSink {
         self.0.offsets(at)
     }
 
+    async fn revoke(&mut self, at: &[StreamPartition]) -> Result<()> {
+        self.0.revoke(at)
+    }
+
     async fn write(&mut self, batch: &ChangeBatch) -> Result<()> {
         self.0.write(batch)
     }

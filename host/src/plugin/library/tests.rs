@@ -257,6 +257,7 @@ fn sink(mistake: &str) -> ForeignSink {
         cancel: Some(notify),
         close: Some(close),
         destroy: Some(destroy),
+        revoke: None,
     };
     let functions = SinkFunctions::new(&table).unwrap();
     ForeignSink::open(functions, mistake, &TaskInfo::default(), services()).unwrap()
