@@ -2,6 +2,7 @@
 //!
 //! Blocking, as [`Session`](crate::sql::Session) is.
 
+mod confluent;
 mod producer;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::eventually;
+pub use confluent::Confluent;
 pub use producer::{Producer, Record};
 
 /// How long the broker may take for anything.

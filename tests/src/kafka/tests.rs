@@ -2,9 +2,13 @@
 
 use std::time::Instant;
 
+use rdkafka::Message;
+use serde_json::json;
+
 use super::*;
 use crate::services::kafka::security::{PASSWORD, Security, USER};
 use crate::services::kafka::{Kafka, Options};
+use crate::services::registry::Registry;
 
 #[test]
 fn topics_records_groups_and_transactions() {
@@ -112,4 +116,34 @@ fn reaches(bootstrap: &str, settings: &[(&str, &str)]) -> bool {
     // Tokens come by events, which are served by polling.
     consumer.poll(Duration::from_millis(100));
     consumer.fetch_metadata(Some("orders"), Duration::from_secs(3)).is_ok_and(|metadata| metadata.topics().len() == 1)
+}
+
+#[test]
+fn confluent_writes_what_its_wire_format_is() {
+    let Some(kafka) = crate::or_skip(Kafka::start) else { return };
+    let client = Client::new(&kafka.bootstrap()).unwrap();
+    client.create_topic("orders", 1).unwrap();
+    let registry = Registry::start_for("me", "secret").unwrap();
+    let schema = json!({"type": "record", "name": "r", "fields": [
+        {"name": "id", "type": "long"},
+        {"name": "at", "type": {"type": "long", "logicalType": "timestamp-micros"}},
+    ]});
+    let value = json!({"id": 1, "at": {"$timestamp": "1970-01-01T01:00:01+01:00"}});
+    let avro = Confluent::avro(&kafka.bootstrap(), &registry, "orders", &schema).by("me", "secret");
+    assert_eq!(avro.produce(&[value]).unwrap(), [json!({"id": "1", "at": "1000000"})]);
+    let schema = json!({"type": "object", "title": "r", "properties": {"id": {"type": "integer"}}});
+    let json = Confluent::json(&kafka.bootstrap(), &registry, "orders", &schema).by("me", "secret");
+    json.produce_keyed(&[json!({"key": "k", "value": {"id": 2}}), json!({"key": "k", "value": null})]).unwrap();
+
+    let consumer = client.consumer("g").unwrap();
+    consumer.assign(&one("orders", 0, Offset::Beginning).unwrap()).unwrap();
+    let mut next = || {
+        let message = consumer.poll(PATIENCE).unwrap().unwrap().detach();
+        (message.key().map(<[u8]>::to_vec), message.payload().map(<[u8]>::to_vec))
+    };
+    // Zigzag of 1 is 2, of 1,000,000 the bytes of 2,000,000 in sevens.
+    assert_eq!(next(), (None, Some(vec![0, 0, 0, 0, 1, 2, 0x80, 0x89, 0x7a])));
+    assert_eq!(next(), (Some(b"k".to_vec()), Some(b"\0\0\0\0\x02{\"id\":2}".to_vec())));
+    assert_eq!(next(), (Some(b"k".to_vec()), None));
+    assert_eq!(registry.requests("POST /subjects/orders-value"), 2);
 }
