@@ -13,6 +13,8 @@ use philotes_sdk::{
     StreamPartition, TaskInfo,
 };
 
+use crate::status::TaskStatus;
+
 mod library;
 mod registry;
 
@@ -111,4 +113,6 @@ pub struct Services {
     pub span: tracing::Span,
     /// The label `connector` of its metrics.
     pub connector: String,
+    /// Where what it says of its lag is shown; none for what belongs to no running task.
+    pub status: Option<Arc<TaskStatus>>,
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use philotes_sdk::{Error, ErrorKind, Result, StreamName, StreamPartition, TaskContext, failpoint};
 use rdkafka::consumer::{CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::Offset;
+use rdkafka::{Offset, TopicPartitionList};
 
 use crate::client::{self, Consumer, Rebalance, TopicPartition, failed};
 use crate::cluster;
@@ -105,6 +105,7 @@ impl Reader {
 
     /// Reads until it is asked to stop, or fails; then leaves the group.
     pub(crate) fn run(mut self) {
+        let _ends = Ends(Arc::clone(&self.handover));
         let failed = self.read().map_err(|error| self.handover.fail(error)).is_err();
         self.leave(failed);
     }
@@ -221,9 +222,10 @@ impl Reader {
             match rebalance {
                 Rebalance::Assign(partitions) => self.assign(partitions)?,
                 Rebalance::Revoke { partitions, lost: true } => {
+                    let count = partitions.len();
+                    self.revoked = Some(partitions);
                     return Err(Error::fenced(format!(
-                        "the group has given this member up, and {} partitions may have other owners",
-                        partitions.len()
+                        "the group has given this member up, and {count} partitions may have other owners"
                     )));
                 }
                 Rebalance::Revoke { partitions, lost: false } => self.revoke(partitions)?,
@@ -497,6 +499,26 @@ impl Reader {
         }
     }
 
+    /// Answers what the group waits for, so that the client can be closed.
+    fn answer_group(&mut self) {
+        let mut unanswered = Vec::new();
+        unanswered.extend(self.assigned.take().map(Rebalance::Assign));
+        unanswered.extend(self.revoked.take().map(|partitions| Rebalance::Revoke { partitions, lost: false }));
+        unanswered.extend(std::iter::from_fn(|| self.consumer.context().next_rebalance()));
+        for rebalance in unanswered {
+            let answered = match rebalance {
+                Rebalance::Assign(_) => self.consumer.incremental_assign(&TopicPartitionList::new()),
+                Rebalance::Revoke { partitions, .. } => {
+                    let list = cluster::list(partitions.iter().map(|partition| (partition, Offset::Invalid)));
+                    self.consumer.incremental_unassign(&list.unwrap_or_default())
+                }
+            };
+            if let Err(error) = answered {
+                tracing::debug!(%error, "leaving the group");
+            }
+        }
+    }
+
     /// Leaves the group. Where something has failed, the brokers may be what failed, and the group is not told anything more.
     fn leave(mut self, failed: bool) {
         let consumer = Arc::clone(&self.consumer);
@@ -511,12 +533,21 @@ impl Reader {
             self.tell(CommitMode::Sync);
         }
         consumer.context().close();
-        if let Err(error) = consumer.unassign() {
-            tracing::debug!(%error, "leaving the group");
-        }
+        self.answer_group();
         drop(self);
         // The last owner leaves the group.
         drop(consumer);
+    }
+}
+
+/// Lets the host know where the thread ends by a panic.
+struct Ends(Arc<Handover>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail(Error::internal("the reader's thread panicked"));
+        }
     }
 }
 

@@ -1,7 +1,6 @@
 //! The source: what the host calls.
 
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -9,6 +8,7 @@ use philotes_sdk::{
     Error, Offset, Poll, Result, Source, StreamDescription, StreamOffset, StreamPartition, TaskContext,
 };
 use rdkafka::consumer::Consumer as _;
+use tokio::task::JoinHandle;
 
 use crate::begin::{Begin, Known, begin};
 use crate::client::{self, Consumer, failed};
@@ -235,11 +235,8 @@ fn open(settings: &Arc<Settings>, context: &TaskContext) -> Result<(Arc<Handover
     )?;
     let names: Vec<&str> = topics.iter().map(String::as_str).collect();
     consumer.subscribe(&names).map_err(|error| failed("cannot subscribe", error))?;
-    let span = tracing::Span::current();
-    let thread = std::thread::Builder::new()
-        .name("kafka-reader".to_owned())
-        .spawn(move || span.in_scope(|| reader.run()))
-        .map_err(|error| Error::unavailable("cannot start the reader's thread").with_source(error))?;
+    // A thread of the runtime, so that what it logs is known to be this instance's.
+    let thread = tokio::task::spawn_blocking(move || reader.run());
     Ok((handover, consumer, thread))
 }
 

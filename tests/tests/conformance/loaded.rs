@@ -23,7 +23,7 @@ pub(crate) fn connector(kind: Kind, name: &str) -> Result<Arc<dyn Connector>> {
 }
 
 fn services(context: &TaskContext) -> Services {
-    Services { span: tracing::Span::none(), connector: context.info().connector.clone() }
+    Services { span: tracing::Span::none(), connector: context.info().connector.clone(), status: None }
 }
 
 /// `postgres-buffer`, loaded.

@@ -220,7 +220,7 @@ unsafe extern "C" fn buffered_bytes(_: *mut c_void) -> u64 {
 }
 
 fn services() -> Services {
-    Services { span: tracing::Span::none(), connector: "shop".into() }
+    Services { span: tracing::Span::none(), connector: "shop".into(), status: None }
 }
 
 fn source(mistake: &str) -> Result<ForeignSource> {
