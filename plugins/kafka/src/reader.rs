@@ -120,9 +120,7 @@ impl Reader {
             }
             self.serve_events()?;
             self.serve_group()?;
-            for batch in self.verify.proved(&self.lineages, Duration::ZERO)? {
-                self.handover.batch(batch);
-            }
+            self.hand_over(Duration::ZERO)?;
             self.close_due()?;
             if self.told.elapsed() >= TELL {
                 self.tell(CommitMode::Async);
@@ -133,9 +131,7 @@ impl Reader {
                 let count = self.messages.take(patience);
                 self.take_in(count)?;
             } else if !self.verify.is_empty() {
-                for batch in self.verify.proved(&self.lineages, LOOK)? {
-                    self.handover.batch(batch);
-                }
+                self.hand_over(LOOK)?;
             } else {
                 // Waits for the host to take some, or to ask for something.
                 for request in self.handover.requests(LOOK) {
@@ -146,6 +142,15 @@ impl Reader {
                 }
             }
         }
+    }
+
+    /// Hands over what is proved by now.
+    fn hand_over(&mut self, patience: Duration) -> Result<()> {
+        for batch in self.verify.proved(&self.lineages, patience)? {
+            failpoint!("kafka.proved", |message| Error::unavailable(message));
+            self.handover.batch(batch);
+        }
+        Ok(())
     }
 
     /// Whether more messages may be decoded. Rows that are in no batch yet are closed where they are what takes the room.
@@ -288,6 +293,7 @@ impl Reader {
             let list = cluster::list(paused.iter().map(|partition| (partition, Offset::Invalid)))?;
             self.consumer.pause(&list).map_err(|error| failed("cannot pause partitions", error))?;
         }
+        failpoint!("kafka.begun", |message| Error::unavailable(message));
         Ok(())
     }
 
