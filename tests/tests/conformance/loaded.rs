@@ -23,7 +23,7 @@ pub(crate) fn connector(kind: Kind, name: &str) -> Result<Arc<dyn Connector>> {
 }
 
 fn services(context: &TaskContext) -> Services {
-    Services { span: tracing::Span::none(), connector: context.info().connector.clone() }
+    Services { span: tracing::Span::none(), connector: context.info().connector.clone(), status: None }
 }
 
 /// `postgres-buffer`, loaded.
@@ -77,6 +77,10 @@ impl Sink for LoadedSink {
 
     async fn offsets(&mut self, at: &[StreamPartition]) -> Result<Vec<Option<Offset>>> {
         self.0.offsets(at)
+    }
+
+    async fn revoke(&mut self, at: &[StreamPartition]) -> Result<()> {
+        self.0.revoke(at)
     }
 
     async fn write(&mut self, batch: &ChangeBatch) -> Result<()> {

@@ -15,6 +15,7 @@ mod fenced;
 mod foreign;
 mod kafka;
 mod layout;
+mod kafka_smoke;
 mod letters;
 mod lineage;
 mod loaded;
