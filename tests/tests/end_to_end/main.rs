@@ -15,7 +15,6 @@ mod fenced;
 mod foreign;
 mod kafka;
 mod layout;
-mod kafka_smoke;
 mod letters;
 mod lineage;
 mod loaded;

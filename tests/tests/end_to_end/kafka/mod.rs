@@ -15,6 +15,7 @@ mod registered;
 mod retention;
 mod security;
 mod starts;
+mod strikes;
 mod transactions;
 
 use std::collections::BTreeMap;
