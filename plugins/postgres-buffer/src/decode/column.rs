@@ -11,8 +11,8 @@ use arrow::array::{
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field, Fields};
 use philotes_sdk::batch::{META_COLUMN_NUMBER, META_COMMENT, META_INFERRED, META_SOURCE_TYPE, UTC};
+use philotes_sdk::json::{Entry, Scanner, Value, token};
 
-use super::json::{Entry, Scanner, Value};
 use super::time::Zone;
 use super::{ColumnType, Refusal, infer, scalar, time};
 
@@ -133,21 +133,6 @@ impl Column {
         }
         Ok(())
     }
-}
-
-/// A name as a key of JSON, quotes and colon and all, as PostgreSQL prints it.
-fn token(name: &str) -> Vec<u8> {
-    let mut token = String::with_capacity(name.len() + 3);
-    token.push('"');
-    for c in name.chars() {
-        match c {
-            '"' => token.push_str("\\\""),
-            '\\' => token.push_str("\\\\"),
-            c => token.push(c),
-        }
-    }
-    token.push_str("\":");
-    token.into_bytes()
 }
 
 /// The values of a column, by type.

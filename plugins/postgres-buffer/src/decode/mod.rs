@@ -7,7 +7,6 @@ mod column;
 mod column_type;
 mod description;
 mod infer;
-pub(crate) mod json;
 mod scalar;
 mod time;
 
@@ -20,6 +19,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{Schema, SchemaRef};
 use philotes_sdk::batch::{META_KEY, META_RELATION, META_STREAM, UTC, reserved_fields, unchanged_field};
+use philotes_sdk::json::{Broken, Entry, Scanner, Value};
 use philotes_sdk::{Error, Result, StreamName};
 
 use crate::copy::Row;
@@ -27,7 +27,6 @@ use crate::ranges::{self, Range};
 use column::{Column, Description};
 pub(crate) use column_type::{ColumnType, ToldColumn};
 pub(crate) use description::{Override, Overrides};
-use json::{Entry, Scanner, Value};
 
 /// Why a value was not taken. It says nothing of the value itself.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,6 +43,12 @@ impl Refusal {
     fn of(mut self, column: &str) -> Self {
         self.column.get_or_insert_with(|| column.to_owned());
         self
+    }
+}
+
+impl From<Broken> for Refusal {
+    fn from(broken: Broken) -> Self {
+        Self::new(broken.reason())
     }
 }
 
