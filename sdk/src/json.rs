@@ -19,23 +19,30 @@
 //! assert!(scanner.entry(b"")?.is_none(), "the inner object ends");
 //! assert!(scanner.entry(b"")?.is_none(), "the outer object ends");
 //! scanner.end()?;
-//! # Ok::<(), philotes_sdk::json::Broken>(())
+//! # Ok::<(), philotes_sdk::json::Fault>(())
 //! ```
 
 use std::borrow::Cow;
 
+pub mod scalar;
 mod text;
+pub mod time;
 
 use text::{special, unescape};
 
 /// How deep objects and arrays may stand in one another where their text is taken whole. Taking it needs a bit a level, no stack.
 pub const MAX_DEPTH: usize = 8192;
 
-/// Why a text is not JSON. It says nothing of the text itself.
+/// Why a text is not JSON, or a value not of its type. It says nothing of the text itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Broken(&'static str);
+pub struct Fault(&'static str);
 
-impl Broken {
+impl Fault {
+    /// A fault for this reason.
+    pub(crate) const fn new(reason: &'static str) -> Self {
+        Self(reason)
+    }
+
     /// The reason as a clause: "its JSON is broken: a comma …".
     #[must_use]
     pub const fn reason(self) -> &'static str {
@@ -43,23 +50,23 @@ impl Broken {
     }
 }
 
-impl std::fmt::Display for Broken {
+impl std::fmt::Display for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.0)
     }
 }
 
-impl std::error::Error for Broken {}
+impl std::error::Error for Fault {}
 
-const ENDS: Broken = Broken("its JSON is broken: it ends too early");
-const NO_VALUE: Broken = Broken("its JSON is broken: a value is missing or is none");
-const NO_NUMBER: Broken = Broken("its JSON is broken: a number is none");
-const NO_KEY: Broken = Broken("its JSON is broken: a key in quotes is missing");
-const NO_COLON: Broken = Broken("its JSON is broken: a colon is missing");
-const NO_COMMA: Broken = Broken("its JSON is broken: a comma or a closing bracket is missing");
-const NOT_OPEN: Broken = Broken("its JSON is broken: another kind of value was expected");
-const TRAILING: Broken = Broken("its JSON is broken: something follows the value");
-const TOO_DEEP: Broken = Broken("its JSON is broken: it is nested too deep");
+const ENDS: Fault = Fault("its JSON is broken: it ends too early");
+const NO_VALUE: Fault = Fault("its JSON is broken: a value is missing or is none");
+const NO_NUMBER: Fault = Fault("its JSON is broken: a number is none");
+const NO_KEY: Fault = Fault("its JSON is broken: a key in quotes is missing");
+const NO_COLON: Fault = Fault("its JSON is broken: a colon is missing");
+const NO_COMMA: Fault = Fault("its JSON is broken: a comma or a closing bracket is missing");
+const NOT_OPEN: Fault = Fault("its JSON is broken: another kind of value was expected");
+const TRAILING: Fault = Fault("its JSON is broken: something follows the value");
+const TOO_DEEP: Fault = Fault("its JSON is broken: it is nested too deep");
 
 /// A value, not yet read. Its text is known to be valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +91,7 @@ impl<'a> Value<'a> {
     /// # Errors
     /// Where escapes in the text are none; a value that the scanner gave has no such.
     #[inline(always)]
-    pub fn scalar(self) -> Result<Option<Cow<'a, str>>, Broken> {
+    pub fn scalar(self) -> Result<Option<Cow<'a, str>>, Fault> {
         match self {
             Self::Number(digits) => Ok(Some(Cow::Borrowed(digits))),
             Self::String(text) => Ok(Some(Cow::Borrowed(text))),
@@ -126,7 +133,7 @@ impl<'a> Scanner<'a> {
     ///
     /// # Errors
     /// Where the text begins with something else.
-    pub fn enter(text: &'a str, open: u8) -> Result<Self, Broken> {
+    pub fn enter(text: &'a str, open: u8) -> Result<Self, Fault> {
         let mut scanner = Self::new(text);
         scanner.open(open)?;
         Ok(scanner)
@@ -136,7 +143,7 @@ impl<'a> Scanner<'a> {
     ///
     /// # Errors
     /// Where something else is at this point.
-    pub fn open(&mut self, open: u8) -> Result<(), Broken> {
+    pub fn open(&mut self, open: u8) -> Result<(), Fault> {
         match self.next_byte() {
             Some(found) if found == open => {}
             Some(_) => return Err(NOT_OPEN),
@@ -163,7 +170,7 @@ impl<'a> Scanner<'a> {
 
     /// Passes the comma before all but the first, or the closing bracket; whether something follows.
     #[inline(always)]
-    fn follows(&mut self, close: u8) -> Result<bool, Broken> {
+    fn follows(&mut self, close: u8) -> Result<bool, Fault> {
         let found = self.next_byte().ok_or(ENDS)?;
         if found == close {
             self.at += 1;
@@ -187,7 +194,7 @@ impl<'a> Scanner<'a> {
     /// # Errors
     /// Where neither a key nor the object's end is at this point.
     #[inline(always)]
-    pub fn entry(&mut self, expected: &[u8]) -> Result<Option<Entry<'a>>, Broken> {
+    pub fn entry(&mut self, expected: &[u8]) -> Result<Option<Entry<'a>>, Fault> {
         if !self.follows(b'}')? {
             return Ok(None);
         }
@@ -198,7 +205,7 @@ impl<'a> Scanner<'a> {
         self.other_key().map(|key| Some(Entry::Other(key)))
     }
 
-    fn other_key(&mut self) -> Result<Cow<'a, str>, Broken> {
+    fn other_key(&mut self) -> Result<Cow<'a, str>, Fault> {
         match self.peek() {
             Some(b'"') => {}
             Some(_) => return Err(NO_KEY),
@@ -218,7 +225,7 @@ impl<'a> Scanner<'a> {
     /// # Errors
     /// Where neither a comma nor the array's end is at this point.
     #[inline(always)]
-    pub fn another(&mut self) -> Result<bool, Broken> {
+    pub fn another(&mut self) -> Result<bool, Fault> {
         self.follows(b']')
     }
 
@@ -227,7 +234,7 @@ impl<'a> Scanner<'a> {
     /// # Errors
     /// As [`another`](Self::another) and [`value`](Self::value).
     #[inline(always)]
-    pub fn element(&mut self) -> Result<Option<Value<'a>>, Broken> {
+    pub fn element(&mut self) -> Result<Option<Value<'a>>, Fault> {
         if self.another()? { self.value().map(Some) } else { Ok(None) }
     }
 
@@ -236,7 +243,7 @@ impl<'a> Scanner<'a> {
     /// # Errors
     /// Where none is there, or a broken one.
     #[inline(always)]
-    pub fn value(&mut self) -> Result<Value<'a>, Broken> {
+    pub fn value(&mut self) -> Result<Value<'a>, Fault> {
         match self.next_byte().ok_or(ENDS)? {
             b'"' => self.string(),
             b'-' | b'0'..=b'9' => self.number(),
@@ -252,7 +259,7 @@ impl<'a> Scanner<'a> {
     ///
     /// # Errors
     /// As [`value`](Self::value).
-    pub fn raw(&mut self) -> Result<&'a str, Broken> {
+    pub fn raw(&mut self) -> Result<&'a str, Fault> {
         self.next_byte();
         let start = self.at;
         self.value()?;
@@ -274,11 +281,11 @@ impl<'a> Scanner<'a> {
     ///
     /// # Errors
     /// Where something follows.
-    pub fn end(&mut self) -> Result<(), Broken> {
+    pub fn end(&mut self) -> Result<(), Fault> {
         if self.next_byte().is_none() { Ok(()) } else { Err(TRAILING) }
     }
 
-    fn word(&mut self, word: &str, value: Value<'a>) -> Result<Value<'a>, Broken> {
+    fn word(&mut self, word: &str, value: Value<'a>) -> Result<Value<'a>, Fault> {
         if !self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
             return Err(NO_VALUE);
         }
@@ -286,7 +293,7 @@ impl<'a> Scanner<'a> {
         Ok(value)
     }
 
-    fn digits(&mut self) -> Result<(), Broken> {
+    fn digits(&mut self) -> Result<(), Fault> {
         let start = self.at;
         while matches!(self.peek(), Some(b'0'..=b'9')) {
             self.at += 1;
@@ -295,7 +302,7 @@ impl<'a> Scanner<'a> {
     }
 
     #[inline(always)]
-    fn number(&mut self) -> Result<Value<'a>, Broken> {
+    fn number(&mut self) -> Result<Value<'a>, Fault> {
         let start = self.at;
         if self.peek() == Some(b'-') {
             self.at += 1;
@@ -324,7 +331,7 @@ impl<'a> Scanner<'a> {
     }
 
     #[inline(always)]
-    fn string(&mut self) -> Result<Value<'a>, Broken> {
+    fn string(&mut self) -> Result<Value<'a>, Fault> {
         let start = self.at + 1;
         let bytes = self.text.as_bytes();
         let mut at = start;
@@ -347,7 +354,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Passes the object or array at this point.
-    fn nested(&mut self) -> Result<Value<'a>, Broken> {
+    fn nested(&mut self) -> Result<Value<'a>, Fault> {
         let start = self.at;
         let mut brackets = Brackets::default();
         loop {
@@ -374,7 +381,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn key_follows(&mut self) -> Result<bool, Broken> {
+    fn key_follows(&mut self) -> Result<bool, Fault> {
         if !self.follows(b'}')? {
             return Ok(false);
         }
@@ -404,7 +411,7 @@ struct Brackets {
 impl Brackets {
     const WORD: usize = u128::BITS as usize;
 
-    fn push(&mut self, is_object: bool) -> Result<(), Broken> {
+    fn push(&mut self, is_object: bool) -> Result<(), Fault> {
         if self.depth == MAX_DEPTH {
             return Err(TOO_DEEP);
         }

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// Builds serde_json's value with the scanner alone, entering everything.
-fn tree(scanner: &mut Scanner<'_>) -> Result<serde_json::Value, Broken> {
+fn tree(scanner: &mut Scanner<'_>) -> Result<serde_json::Value, Fault> {
     match scanner.next_byte() {
         Some(b'{') => {
             scanner.open(b'{')?;

@@ -1,11 +1,11 @@
 //! What stands between the quotes of a string.
 
-use super::Broken;
+use super::Fault;
 
-const ENDS: Broken = Broken("its JSON is broken: it ends too early");
-const NO_ESCAPE: Broken = Broken("its JSON is broken: an escape in a string is none");
-const SURROGATE: Broken = Broken("its JSON is broken: an escape in a string is half a surrogate pair");
-pub(super) const CONTROL: Broken = Broken("its JSON is broken: a control character in a string is not escaped");
+const ENDS: Fault = Fault("its JSON is broken: it ends too early");
+const NO_ESCAPE: Fault = Fault("its JSON is broken: an escape in a string is none");
+const SURROGATE: Fault = Fault("its JSON is broken: an escape in a string is half a surrogate pair");
+pub(super) const CONTROL: Fault = Fault("its JSON is broken: a control character in a string is not escaped");
 
 /// How many bytes come before the first quote, backslash or control character, eight at a time.
 #[inline(always)]
@@ -29,7 +29,7 @@ pub(super) fn special(bytes: &[u8]) -> usize {
 }
 
 /// The length of the escape at the begin of these bytes, a pair of surrogates at once.
-pub(super) fn escape(bytes: &[u8]) -> Result<usize, Broken> {
+pub(super) fn escape(bytes: &[u8]) -> Result<usize, Fault> {
     match bytes.get(1).ok_or(ENDS)? {
         b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Ok(2),
         b'u' => match hex4(bytes.get(2..6).ok_or(ENDS)?)? {
@@ -44,7 +44,7 @@ pub(super) fn escape(bytes: &[u8]) -> Result<usize, Broken> {
     }
 }
 
-fn hex4(digits: &[u8]) -> Result<u32, Broken> {
+fn hex4(digits: &[u8]) -> Result<u32, Fault> {
     digits.iter().try_fold(0, |value, digit| {
         let digit = char::from(*digit).to_digit(16).ok_or(NO_ESCAPE)?;
         Ok(value << 4 | digit)
@@ -52,7 +52,7 @@ fn hex4(digits: &[u8]) -> Result<u32, Broken> {
 }
 
 /// The text of what stands between quotes.
-pub(super) fn unescape(raw: &str) -> Result<String, Broken> {
+pub(super) fn unescape(raw: &str) -> Result<String, Fault> {
     let mut text = String::with_capacity(raw.len());
     let mut rest = raw;
     while let Some(at) = rest.find('\\') {

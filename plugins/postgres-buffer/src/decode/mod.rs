@@ -3,12 +3,11 @@
 //! Types come from the row's own `metadata.columns`, else from the source's catalog, else they are inferred. A decoder never
 //! guesses a value: what does not fit its column is a Data error that names stream, buffer id, column and reason.
 
+mod bytea;
 mod column;
 mod column_type;
 mod description;
 mod infer;
-mod scalar;
-mod time;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -19,7 +18,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{Schema, SchemaRef};
 use philotes_sdk::batch::{META_KEY, META_RELATION, META_STREAM, UTC, reserved_fields, unchanged_field};
-use philotes_sdk::json::{Broken, Entry, Scanner, Value};
+use philotes_sdk::json::{Entry, Fault, Scanner, Value};
 use philotes_sdk::{Error, Result, StreamName};
 
 use crate::copy::Row;
@@ -46,9 +45,9 @@ impl Refusal {
     }
 }
 
-impl From<Broken> for Refusal {
-    fn from(broken: Broken) -> Self {
-        Self::new(broken.reason())
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Self {
+        Self::new(fault.reason())
     }
 }
 
