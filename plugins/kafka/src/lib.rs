@@ -1,1 +1,5 @@
 //! The source `kafka`.
+
+mod config;
+mod decode;
+mod message;
