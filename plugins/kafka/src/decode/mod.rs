@@ -37,7 +37,7 @@ use crate::message::Message;
 pub(crate) use batch::OpenBatch;
 pub(crate) use refusal::Refusal;
 use topic::Topic;
-pub(crate) use type_language::{parse_columns, parse_type};
+pub(crate) use type_language::parse_columns;
 
 /// What became of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
