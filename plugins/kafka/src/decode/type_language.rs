@@ -280,4 +280,21 @@ mod tests {
             parse_columns(&[("_cdc_lsn".to_owned(), "long".to_owned()), ("b".to_owned(), "x".to_owned())].into());
         assert_eq!(faults.unwrap_err().len(), 2);
     }
+
+    /// docs/KAFKA.md says what the code does.
+    #[test]
+    fn the_documented_types_are_these() {
+        let document = include_str!("../../../../docs/KAFKA.md");
+        let (_, section) = document.split_once("### The language of types").unwrap();
+        let (section, _) = section.split_once("###").unwrap();
+        let mut types = 0;
+        for row in section.lines().filter(|line| line.starts_with("| `")) {
+            for name in row.split('|').nth(1).unwrap().trim().split("`, `") {
+                let name = name.trim_matches('`').replace("p,s", "9,2").replace('T', "int");
+                assert!(parse_type(&name).is_ok(), "{name}");
+                types += 1;
+            }
+        }
+        assert!(types > 25, "only {types} types");
+    }
 }
