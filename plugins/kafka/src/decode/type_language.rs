@@ -23,13 +23,14 @@ pub(crate) fn parse_type(text: &str) -> Result<Kind, String> {
     if parser.rest.is_empty() { Ok(kind) } else { Err(parser.unexpected("the type's end")) }
 }
 
-/// The columns that a configuration declares: name, type, and the type's name.
+/// A column that a configuration declares: its name, its type, and the type's name.
+pub(crate) type Declared = (String, Kind, String);
+
+/// The columns that a configuration declares.
 ///
 /// # Errors
 /// The column, what was found and what is allowed, for each column at fault.
-pub(crate) fn parse_columns(
-    columns: &BTreeMap<String, String>,
-) -> Result<Vec<(String, Kind, String)>, Vec<(String, String)>> {
+pub(crate) fn parse_columns(columns: &BTreeMap<String, String>) -> Result<Vec<Declared>, Vec<(String, String)>> {
     let (mut parsed, mut faults) = (Vec::new(), Vec::new());
     for (name, text) in columns {
         let kind = check_name(name).map_err(|refusal| refusal.reason.into_owned()).and_then(|()| parse_type(text));

@@ -95,6 +95,20 @@ fn a_refused_message_teaches_nothing() {
 }
 
 #[test]
+fn names_that_are_values_do_not_make_columns_without_end() {
+    let mut feed = Feed::json(JsonFormat::default());
+    let row = |from: u32, to: u32| {
+        let members: Vec<String> = (from..to).map(|n| format!("\"m{n}\":1")).collect();
+        format!("{{{}}}", members.join(","))
+    };
+    feed.put("", &row(0, 1_500));
+    assert!(feed.refused("", &row(1_500, 2_001)).contains("more than 2000 columns"));
+    feed.put("", &row(1_500, 2_000));
+    assert!(feed.refused("", "{\"more\":1}").contains("more than 2000 columns"));
+    assert_eq!(feed.close().rows.num_columns(), 2_003);
+}
+
+#[test]
 fn errors_say_nothing_of_values() {
     let mut feed = Feed::new(&json());
     for text in [

@@ -192,6 +192,14 @@ fn keys_come_from_the_messages_keys() {
         feed.refused(r#"{"id":1}"#, &event("c", "null", r#"{"b":2}"#))
             .contains("column id: a key column that is null or missing")
     );
+    // What a refused message says of the key is forgotten.
+    assert_eq!(
+        feed.append(Some(b"{\"x\":1}"), Some(event("c", "null", "[]").as_bytes())).unwrap(),
+        Appended::CloseFirst
+    );
+    feed.close();
+    assert!(feed.refused(r#"{"x":1}"#, &event("c", "null", r#"{"id":1}"#)).contains("column x: "));
+    feed.put(r#"{"id":1}"#, &event("c", "null", r#"{"id":1,"b":2}"#));
     let other = event("c", "null", r#"{"id":1,"b":2}"#);
     assert_eq!(feed.append(Some(b"{\"b\":2,\"id\":1}"), Some(other.as_bytes())).unwrap(), Appended::CloseFirst);
     assert_eq!(key_of(&feed.close()), ["id"]);
