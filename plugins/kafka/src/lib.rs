@@ -1,1 +1,6 @@
 //! The source `kafka`.
+
+mod config;
+mod decode;
+mod message;
+mod registry;
