@@ -2,6 +2,8 @@
 //!
 //! A decoder never guesses a value: what does not fit its column is a Data error that names topic, partition, offset, column and reason.
 
+mod avro;
+
 use arrow::array::RecordBatch;
 use philotes_sdk::{Result, StreamName};
 
