@@ -71,16 +71,16 @@ fn what_is_referred_to_comes_first_and_once() {
     assert_eq!(server.asked().len(), 4);
 
     server.tell("/subjects/d/versions/3?deleted=true", with("d", &[("a.B", "b", 1)]));
-    let error = server.client().schema(1).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Data);
-    assert!(error.to_string().contains("refers to itself, by version"), "{error}");
+    let refused = server.client().schema(1).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Data);
+    assert!(refused.to_string().contains("refers to itself, by version"), "{refused}");
 
-    server.tell("/subjects/d/versions/3?deleted=true", super::scripted::error(404, 40402, "Version 3 not found."));
-    let error = server.client().schema(1).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Data);
+    server.tell("/subjects/d/versions/3?deleted=true", error(404, 40402, "Version 3 not found."));
+    let refused = server.client().schema(1).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Data);
     assert!(
-        error.to_string().starts_with(r#"version 3 of subject "d", to which schema 1 refers, does not exist"#),
-        "{error}"
+        refused.to_string().starts_with(r#"version 3 of subject "d", to which schema 1 refers, does not exist"#),
+        "{refused}"
     );
 
     server.tell("/subjects/d/versions/3?deleted=true", ok(&json_schema(&json!({}))));
@@ -95,8 +95,8 @@ fn a_chain_of_references_ends() {
     for version in 0..300 {
         server.tell(&format!("/subjects/s/versions/{version}?deleted=true"), refer(version + 1));
     }
-    let error = server.client().schema(1).unwrap_err();
-    assert_eq!((error.kind(), error.to_string().contains("more than 256")), (ErrorKind::Data, true), "{error}");
+    let refused = server.client().schema(1).unwrap_err();
+    assert_eq!((refused.kind(), refused.to_string().contains("more than 256")), (ErrorKind::Data, true), "{refused}");
 }
 
 #[test]

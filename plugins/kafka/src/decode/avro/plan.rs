@@ -39,13 +39,21 @@ enum Read {
     Text,
     Fixed(usize),
     Symbol(Arc<[String]>),
-    List { item: Box<Plan>, may_be_empty: bool },
+    List {
+        item: Box<Plan>,
+        may_be_empty: bool,
+    },
     Map(Box<Plan>),
     Struct(Vec<Part>),
     /// A union of several types: a struct that has one of its members.
-    Several { null: Option<usize>, members: Vec<Option<Plan>> },
+    Several {
+        null: Option<usize>,
+        members: Vec<Option<Plan>>,
+    },
     /// A record of a scale and the bytes of an unscaled value, in this order or the other.
-    VariableScale { scale_first: bool },
+    VariableScale {
+        scale_first: bool,
+    },
     /// Always null.
     Nothing,
 }

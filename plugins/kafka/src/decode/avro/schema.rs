@@ -227,7 +227,8 @@ impl Names {
             }
             "enum" => Shape::Enum(symbols(object).ok_or_else(|| format!("{name:?} has no list of symbols"))?),
             _ => {
-                let fields = member(object, "fields")?.as_array().ok_or_else(|| format!("{name:?} has no list of fields"))?;
+                let fields =
+                    member(object, "fields")?.as_array().ok_or_else(|| format!("{name:?} has no list of fields"))?;
                 let fields = fields.iter().map(|field| self.field(field, &within)).collect::<Result<Vec<_>, _>>();
                 Shape::Record(Arc::new(record(&name, fields.map_err(|why| format!("{name}: {why}"))?)?))
             }
@@ -270,7 +271,11 @@ fn primitive(name: &str) -> Option<Shape> {
 
 /// A name with a dot is a full one already.
 fn full_name(name: &str, namespace: &str) -> String {
-    if name.contains('.') || namespace.is_empty() { name.trim_start_matches('.').to_owned() } else { format!("{namespace}.{name}") }
+    if name.contains('.') || namespace.is_empty() {
+        name.trim_start_matches('.').to_owned()
+    } else {
+        format!("{namespace}.{name}")
+    }
 }
 
 fn member<'a>(object: &'a Map<String, Value>, name: &str) -> Result<&'a Value, String> {
