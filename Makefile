@@ -61,6 +61,6 @@ services-up: build
 services-down:
 	@[ ! -x $(TARGET)/debug/services ] || $(TARGET)/debug/services down
 
-# The linker of .cargo/config.toml.
+# The linker of .cargo/config.toml, and what librdkafka and its OpenSSL are built with (pod2man stands for the whole of Perl).
 tools:
-	@$(INSTALL) clang:clang mold:mold gcc:gcc
+	@$(INSTALL) clang:clang mold:mold gcc:gcc g++:g++ make:make pod2man:perl

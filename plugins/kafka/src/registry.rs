@@ -14,13 +14,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use philotes_sdk::{Error, ErrorKind, Result};
-use reqwest::{Certificate, Client, Url};
+use reqwest::{Client, Url};
 use tokio::runtime::Handle;
 
 use crate::config::RegistryConfig;
+use crate::http;
 use answer::{Answer, Reference};
 
-const CONNECT_TIME: Duration = Duration::from_secs(5);
 /// How long an id stays unknown: as long as it is, a stream of messages that name it is no stream of requests.
 const UNKNOWN_TIME: Duration = Duration::from_secs(10);
 /// How many schemas one may refer to, directly and by others.
@@ -74,23 +74,10 @@ impl Registry {
     ///
     /// # Errors
     /// Config where there is no such registry, by the configuration alone.
-    pub(crate) fn new(config: &RegistryConfig, timeout: Duration, runtime: Handle) -> Result<Self> {
-        if config.username.is_none() && config.password.is_some() {
-            return Err(Error::config("registry.password: there is a password without a user; `username` is the user"));
-        }
-        // The first choice of a process stays; whoever made another has the same in mind.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut client = Client::builder()
-            .connect_timeout(CONNECT_TIME.min(timeout))
-            .timeout(timeout)
-            .user_agent(concat!("philotes-kafka/", env!("CARGO_PKG_VERSION")));
-        if let Some(file) = &config.tls_ca {
-            client = client.tls_certs_only(authorities(file)?);
-        }
-        let client =
-            client.build().map_err(|e| Error::config("registry: the HTTP client cannot be set up").with_source(e))?;
+    pub(crate) fn new(config: &RegistryConfig, runtime: Handle) -> Result<Self> {
+        let timeout = config.timeout().ok_or_else(|| Error::config("registry.timeout: not a duration"))?;
         Ok(Self {
-            client,
+            client: http::client(timeout, config.tls_ca.as_deref(), "registry.tls_ca")?,
             url: server(&config.url)?,
             credentials: config.username.clone().map(|user| (user, config.password.clone())),
             runtime,
@@ -212,12 +199,4 @@ fn server(url: &str) -> Result<Url> {
         return Err(Error::config(format!("registry.url: has a query or a fragment; {allowed}")));
     }
     Ok(parsed)
-}
-
-fn authorities(file: &str) -> Result<Vec<Certificate>> {
-    let pem = std::fs::read(file)
-        .map_err(|e| Error::config(format!("registry.tls_ca: {file:?} cannot be read")).with_source(e))?;
-    let no_pem = || Error::config(format!("registry.tls_ca: {file:?} holds no certificate in PEM"));
-    let authorities = Certificate::from_pem_bundle(&pem).map_err(|e| no_pem().with_source(e))?;
-    if authorities.is_empty() { Err(no_pem()) } else { Ok(authorities) }
 }

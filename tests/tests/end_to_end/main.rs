@@ -14,6 +14,7 @@ mod exclusive;
 mod fenced;
 mod foreign;
 mod layout;
+mod kafka_smoke;
 mod letters;
 mod lineage;
 mod loaded;

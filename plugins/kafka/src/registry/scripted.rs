@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::runtime::{Handle, Runtime};
@@ -83,7 +82,7 @@ impl Scripted {
     }
 
     pub(crate) fn client(&self) -> Registry {
-        Registry::new(&self.config(), Duration::from_secs(10), self.handle()).unwrap()
+        Registry::new(&self.config(), self.handle()).unwrap()
     }
 }
 

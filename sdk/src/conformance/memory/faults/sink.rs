@@ -39,6 +39,7 @@ enum Fault {
     ReordersRows,
     CommitsThoughFenced,
     FencedAsUnknown,
+    KeepsRevoked,
     CountsNoBytes,
     CountsForEver,
     TakesSpoiltBatch,
@@ -101,6 +102,14 @@ impl Sink for Faulty {
             _ => {}
         }
         Ok(offsets)
+    }
+
+    async fn revoke(&mut self, at: &[StreamPartition]) -> Result<()> {
+        self.announced.retain(|announced| !at.contains(announced));
+        if self.config.fault == Fault::KeepsRevoked {
+            return Ok(());
+        }
+        self.inner.revoke(at).await
     }
 
     async fn write(&mut self, batch: &ChangeBatch) -> Result<()> {
@@ -319,6 +328,7 @@ fn every_fault_is_named() {
         (Fault::ReordersRows, clause::ORDER),
         (Fault::CommitsThoughFenced, clause::FENCED),
         (Fault::FencedAsUnknown, clause::FENCED),
+        (Fault::KeepsRevoked, clause::REVOKED),
         (Fault::CountsNoBytes, clause::BUFFERED),
         (Fault::CountsForEver, clause::BUFFERED),
         (Fault::TakesSpoiltBatch, clause::AS_NEVER_GIVEN),
