@@ -187,12 +187,22 @@ pub struct RowFormat {
 }
 
 /// Debezium's change events.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DebeziumFormat {
     /// The types of columns where events have no schema, as in the format json; what is not named is inferred.
     #[serde(default)]
     pub columns: BTreeMap<String, String>,
+    /// What stands for a value that PostgreSQL did not send, because it is large and did not change: Debezium's own
+    /// unavailable.value.placeholder.
+    #[serde(default = "default_unavailable_value")]
+    pub unavailable_value: String,
+}
+
+impl Default for DebeziumFormat {
+    fn default() -> Self {
+        Self { columns: BTreeMap::new(), unavailable_value: default_unavailable_value() }
+    }
 }
 
 /// Messages that name their schema in a registry.
@@ -300,6 +310,10 @@ fn default_batch_rows() -> u32 {
 
 fn default_batch_wait() -> String {
     "100ms".to_owned()
+}
+
+pub(crate) fn default_unavailable_value() -> String {
+    "__debezium_unavailable_value".to_owned()
 }
 
 fn default_registry_timeout() -> String {
