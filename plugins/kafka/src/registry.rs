@@ -33,6 +33,15 @@ pub(crate) enum Language {
     JsonSchema,
 }
 
+impl std::fmt::Display for Language {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Avro => "Avro",
+            Self::JsonSchema => "JSON Schema",
+        })
+    }
+}
+
 /// A schema as it was registered.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Registered {
@@ -112,6 +121,19 @@ impl Registry {
         }
     }
 
+    /// The id of a subject's newest schema; `None` where the registry has no such subject. Blocks as [`schema`](Self::schema) does.
+    ///
+    /// # Errors
+    /// Unavailable where the registry is out of reach, Config where it does not let us in or is none.
+    pub(crate) fn newest(&self, subject: &str) -> Result<Option<u32>> {
+        let what = format!("the newest version of subject {subject:?}");
+        match self.runtime.block_on(self.get(&["subjects", subject, "versions", "latest"], &what)) {
+            Ok(answer) => Ok(answer.id),
+            Err(error) if error.kind() == ErrorKind::Data => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     fn known(&self) -> std::sync::MutexGuard<'_, HashMap<u32, Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -164,7 +186,7 @@ impl Registry {
         let mut url = self.url.clone();
         url.path_segments_mut().map_err(|()| Error::config("registry.url: not a server"))?.pop_if_empty().extend(path);
         // A version that was deleted is still what schemas refer to.
-        if path.first() == Some(&"subjects") {
+        if matches!(path, ["subjects", _, _, version] if *version != "latest") {
             url.query_pairs_mut().append_pair("deleted", "true");
         }
         let mut request =

@@ -23,7 +23,12 @@ fn thin() {
         println!("took {:?}", t.elapsed());
         let table = connector.table("cdc.orders");
         println!("{}", Reader::DuckDb.number(&table, "select count(*) from t").unwrap());
-        println!("{}", Reader::PyIceberg.number(&table, "select count(distinct (_kafka_partition, _kafka_offset)) from t").unwrap_or(-1));
+        println!(
+            "{}",
+            Reader::PyIceberg
+                .number(&table, "select count(distinct (_kafka_partition, _kafka_offset)) from t")
+                .unwrap_or(-1)
+        );
         println!("{:?}", client.committed("philotes-shop", "orders", 0));
     }
     println!("{}", std::fs::read_to_string(connector.dir().join("host-1.log")).unwrap());

@@ -60,6 +60,15 @@ impl DebeziumKey {
         Ok(MessageKey { names: self.last(), payload: Some(payload) })
     }
 
+    /// The names, where the message's key has a schema in a registry.
+    pub(super) fn told<'n>(&mut self, names: impl Iterator<Item = &'n str> + Clone) -> Arc<[String]> {
+        if !names.clone().eq(self.names.iter().map(String::as_str)) {
+            self.set(names.map(str::to_owned).collect());
+            self.schema.clear();
+        }
+        self.last()
+    }
+
     /// Takes the names of an object's members, which are those of the last message, most often.
     fn read_names(&mut self, payload: &str) -> Result<(), Refusal> {
         let mut scanner = Scanner::enter(payload, b'{').map_err(|_| NO_KEY)?;

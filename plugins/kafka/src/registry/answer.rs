@@ -18,6 +18,8 @@ const NOT_FOUND: std::ops::RangeInclusive<u32> = 40401..=40403;
 /// A schema.
 #[derive(Debug, Deserialize)]
 pub(super) struct Answer {
+    /// Only where a subject's version was asked for.
+    pub(super) id: Option<u32>,
     pub(super) schema: String,
     #[serde(rename = "schemaType")]
     schema_type: Option<String>,

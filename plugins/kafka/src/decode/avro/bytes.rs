@@ -3,7 +3,7 @@
 //! Nothing is believed: a length is compared with what is there before anything is made of it.
 
 use super::schema::{Shape, Type};
-use crate::decode::refusal::Refusal;
+use crate::decode::Refusal;
 
 /// Items that take no bytes: of them a few bytes could name any number.
 const MOST_EMPTY_ITEMS: i64 = 65_536;
@@ -109,6 +109,14 @@ impl<'a> Bytes<'a> {
         Ok(count)
     }
 
+    /// Nothing may come any more.
+    pub(super) fn end(self) -> Result<(), Refusal> {
+        match self.0.len() {
+            0 => Ok(()),
+            left => Err(Refusal::said(format!("{left} bytes are left behind the value"))),
+        }
+    }
+
     /// Reads over a value, and sees that it is one.
     pub(super) fn skip(&mut self, of: &Type) -> Result<(), Refusal> {
         match &of.shape {
@@ -166,4 +174,14 @@ pub(super) fn within(field: &str, mut refusal: Refusal) -> Refusal {
         None => field.to_owned(),
     });
     refusal
+}
+
+impl Type {
+    /// Goes into the one type that a union with null has; whether the value is not null.
+    pub(super) fn enter(&self, bytes: &mut Bytes<'_>) -> Result<bool, Refusal> {
+        match &self.shape {
+            Shape::Union(branches) => Ok(branches[bytes.index(branches.len(), "branch")?].shape != Shape::Null),
+            _ => Ok(true),
+        }
+    }
 }

@@ -5,10 +5,11 @@
 use std::sync::Arc;
 
 use super::bytes::{Bytes, within};
-use super::logical;
+use super::meaning;
 use super::schema::{Notes, Record, Shape, Type};
+use crate::decode::Refusal;
 use crate::decode::kind::{Kind, Member, Text};
-use crate::decode::refusal::Refusal;
+use crate::decode::logical::Dialect;
 use crate::decode::values::Values;
 
 /// Reads values of one type, null or not.
@@ -17,19 +18,19 @@ pub(crate) struct Plan {
     /// What the values become.
     pub(crate) kind: Kind,
     /// `None` where the type is no union with null.
-    union: Option<Choice>,
-    read: Read,
+    pub(super) union: Option<Choice>,
+    pub(super) read: Read,
 }
 
 /// A union whose branches, but for null, are one type.
 #[derive(Debug)]
-struct Choice {
-    null: Option<usize>,
-    branches: usize,
+pub(super) struct Choice {
+    pub(super) null: Option<usize>,
+    pub(super) branches: usize,
 }
 
 #[derive(Debug)]
-enum Read {
+pub(super) enum Read {
     Boolean,
     Int,
     Long,
@@ -61,26 +62,26 @@ enum Read {
 /// A field of a record.
 #[derive(Debug)]
 pub(crate) struct Part {
-    pub(crate) name: String,
-    of: Arc<Type>,
+    pub(super) name: String,
+    pub(super) of: Arc<Type>,
     /// `None` where it has no values that a column could hold: it is read over.
-    plan: Option<Plan>,
+    pub(super) plan: Option<Plan>,
 }
 
 impl Plan {
     /// An error says what cannot be read.
-    pub(crate) fn new(of: &Type) -> Result<Self, String> {
-        let Shape::Union(branches) = &of.shape else { return Self::of_value(of, None) };
+    pub(crate) fn new(of: &Type, dialect: Dialect) -> Result<Self, String> {
+        let Shape::Union(branches) = &of.shape else { return Self::of_value(of, None, dialect) };
         let null = branches.iter().position(|branch| branch.shape == Shape::Null);
         let inner = of.beneath_null();
         if std::ptr::eq(inner, of) && branches.len() > 1 {
-            return several(branches, null);
+            return several(branches, null, dialect);
         }
-        Self::of_value(inner, Some(Choice { null, branches: branches.len() }))
+        Self::of_value(inner, Some(Choice { null, branches: branches.len() }), dialect)
     }
 
-    fn of_value(of: &Type, union: Option<Choice>) -> Result<Self, String> {
-        let told = logical::kind(of)?;
+    fn of_value(of: &Type, union: Option<Choice>, dialect: Dialect) -> Result<Self, String> {
+        let told = meaning::kind(of, dialect)?;
         let (read, kind) = match &of.shape {
             // Items and entries that are always null.
             Shape::Null | Shape::Union(_) => (Read::Nothing, Kind::STRING),
@@ -94,24 +95,32 @@ impl Plan {
             Shape::Fixed(size) => (Read::Fixed(*size), Kind::Binary),
             Shape::Enum(symbols) => (Read::Symbol(symbols.clone()), Kind::STRING),
             Shape::Array(items) => {
-                let item = Self::new(items)?;
+                let item = Self::new(items, dialect)?;
                 let kind = Kind::List(Box::new(item.kind.clone()));
                 (Read::List { item: Box::new(item), may_be_empty: items.may_be_empty() }, kind)
             }
             Shape::Map(values) => {
-                let value = Self::new(values)?;
+                let value = Self::new(values, dialect)?;
                 let kind = Kind::Map(Box::new(Kind::STRING), Box::new(value.kind.clone()));
                 (Read::Map(Box::new(value)), kind)
             }
-            Shape::Record(record) => match logical::variable_scale(of) {
-                Some(scale_first) => (Read::VariableScale { scale_first }, Kind::String(Text::VariableScale)),
-                None => {
-                    let (parts, members) = parts(record)?;
-                    (Read::Struct(parts), Kind::Struct(members))
-                }
-            },
+            Shape::Record(record) if told == Some(Kind::String(Text::VariableScale)) => {
+                (Read::VariableScale { scale_first: meaning::scale_first(record)? }, Kind::STRING)
+            }
+            Shape::Record(record) => {
+                let (parts, members) = parts(record, dialect)?;
+                (Read::Struct(parts), Kind::Struct(members))
+            }
         };
         Ok(Self { kind: told.unwrap_or(kind), union, read })
+    }
+
+    /// Whether the value that comes next is null.
+    pub(super) fn is_null_next(&self, mut bytes: Bytes<'_>) -> bool {
+        match &self.union {
+            Some(Choice { null: Some(null), branches }) => bytes.index(*branches, "branch") == Ok(*null),
+            _ => false,
+        }
     }
 
     /// Appends the value that comes next. After a refusal the values have to be truncated.
@@ -144,14 +153,18 @@ impl Plan {
             }
             Read::Map(value) => {
                 let (keys, entries) = values.entries()?;
+                let start = keys.len();
                 bytes.items(false, |bytes| {
                     keys.push_text(bytes.text()?)?;
                     value.append(bytes, entries)
                 })?;
+                if keys.repeats_from(start) {
+                    return Err(Refusal::new("a map that has a key twice"));
+                }
                 values.end_map()
             }
             Read::Struct(parts) => {
-                append_parts(parts, bytes, values.members()?.0)?;
+                append_parts(parts, bytes, values.members()?.0.iter_mut())?;
                 values.end_struct()
             }
             Read::Several { null, members } => {
@@ -182,13 +195,13 @@ impl Plan {
 }
 
 /// The fields of a record, and the members that they become.
-pub(crate) fn parts(record: &Record) -> Result<(Vec<Part>, Vec<Member>), String> {
+pub(crate) fn parts(record: &Record, dialect: Dialect) -> Result<(Vec<Part>, Vec<Member>), String> {
     let mut members = Vec::new();
     let mut parts = Vec::new();
     for field in &record.fields {
         let mut part = Part { name: field.name.clone(), of: field.of.clone(), plan: None };
         if field.of.has_values() {
-            let plan = Plan::new(&field.of).map_err(|why| format!("field {:?}: {why}", field.name))?;
+            let plan = Plan::new(&field.of, dialect).map_err(|why| format!("field {:?}: {why}", field.name))?;
             members.push(member(&field.name, &plan, &field.of));
             part.plan = Some(plan);
         }
@@ -202,8 +215,11 @@ fn member(name: &str, plan: &Plan, of: &Type) -> Member {
 }
 
 /// Appends a record to the columns of its fields.
-pub(crate) fn append_parts(parts: &[Part], bytes: &mut Bytes<'_>, columns: &mut [Values]) -> Result<(), Refusal> {
-    let mut columns = columns.iter_mut();
+fn append_parts<'v>(
+    parts: &[Part],
+    bytes: &mut Bytes<'_>,
+    mut columns: impl Iterator<Item = &'v mut Values>,
+) -> Result<(), Refusal> {
     for part in parts {
         let read = match (&part.plan, &part.of) {
             (Some(plan), _) => match columns.next() {
@@ -218,11 +234,11 @@ pub(crate) fn append_parts(parts: &[Part], bytes: &mut Bytes<'_>, columns: &mut 
 }
 
 /// A union of several types beside null.
-fn several(branches: &[Arc<Type>], null: Option<usize>) -> Result<Plan, String> {
+fn several(branches: &[Arc<Type>], null: Option<usize>, dialect: Dialect) -> Result<Plan, String> {
     let mut described = Vec::new();
     let mut members = Vec::new();
     for (branch, name) in branches.iter().zip(member_names(branches)) {
-        let plan = if branch.has_values() { Some(Plan::new(branch)?) } else { None };
+        let plan = if branch.has_values() { Some(Plan::new(branch, dialect)?) } else { None };
         described.extend(plan.as_ref().map(|plan| member(&name, plan, branch)));
         members.push(plan);
     }
@@ -241,8 +257,9 @@ fn member_names(branches: &[Arc<Type>]) -> Vec<String> {
 /// The name of a column's type, the most telling one.
 pub(crate) fn source_type(of: &Type) -> &str {
     let of = of.beneath_null();
-    let Notes { connect_name, logical, .. } = &of.notes;
-    connect_name.as_deref().or(logical.as_deref()).unwrap_or_else(|| type_name(of))
+    let Notes { connect_name, logical, connect_parameters, .. } = &of.notes;
+    let told = connect_parameters.get("__debezium.source.column.type").or(connect_name.as_ref()).or(logical.as_ref());
+    told.map_or_else(|| type_name(of), String::as_str)
 }
 
 /// The name of a type as the specification has it.

@@ -1,6 +1,8 @@
 //! Bytes that the specification of Avro gives, or that another writer has written, and what they become.
 
+mod events;
 mod hostile;
+mod messages;
 mod types;
 mod written;
 
@@ -14,6 +16,7 @@ use super::bytes::Bytes;
 use super::plan::Plan;
 use super::schema::{self, Type};
 use crate::decode::Refusal;
+use crate::decode::logical::Dialect;
 use crate::decode::values::Values;
 use crate::registry::{Language, Registered};
 
@@ -26,7 +29,7 @@ fn parse(schema: &Value) -> Result<Arc<Type>, String> {
 }
 
 fn plan(schema: &Value) -> Plan {
-    Plan::new(&parse(schema).unwrap()).unwrap()
+    Plan::new(&parse(schema).unwrap(), Dialect::Connect).unwrap()
 }
 
 /// One value, all of the bytes.

@@ -212,7 +212,7 @@ fn referred_schemas_are_known_by_their_names() {
             },
         ],
     };
-    let plan = Plan::new(&schema::parse(&schema).unwrap()).unwrap();
+    let plan = Plan::new(&schema::parse(&schema).unwrap(), Dialect::Connect).unwrap();
     let mut values = Values::new(&plan.kind);
     append(&plan, &[2, 0], &mut values).unwrap();
     assert_eq!(printed(&values.finish().unwrap()), ["{p: {x: 1, in: m}}"]);
@@ -253,7 +253,7 @@ fn schemas_that_cannot_be_read() {
         (decimal(4, 5), "scale 5"),
         (json!({"type": "bytes", "logicalType": "decimal"}), "without a precision"),
     ] {
-        let refused = parse(&schema).and_then(|of| Plan::new(&of).map(|_| ()));
+        let refused = parse(&schema).and_then(|of| Plan::new(&of, Dialect::Connect).map(|_| ()));
         let why = refused.expect_err(words);
         assert!(why.contains(words), "{why}");
     }

@@ -3,8 +3,8 @@
 //! Nothing is validated: what a schema forbids beyond types is the producers' affair. What has no single type is JSON text.
 
 use super::node::Node;
-use crate::decode::kind::{Kind, Member};
-use crate::decode::logical;
+use crate::decode::kind::{Digits, Kind, Member};
+use crate::decode::logical::{self, Dialect};
 use crate::registry::Registered;
 
 /// How deep types may be nested.
@@ -12,31 +12,22 @@ const MOST_LEVELS: usize = 64;
 /// How many types there may be, one used twice counted twice.
 const MOST_TYPES: usize = 100_000;
 
-/// What the messages of a schema are.
-#[derive(Debug, PartialEq)]
-pub(crate) struct Described {
-    pub(crate) kind: Kind,
-    /// The name of the schema, where it has one.
-    pub(crate) title: Option<String>,
-}
-
 /// What a registered schema describes. An error says what is wrong with it.
-pub(crate) fn parse(schema: &Registered) -> Result<Described, String> {
+pub(super) fn parse(schema: &Registered, dialect: Dialect) -> Result<Kind, String> {
     let json = |text: &str| serde_json::from_str::<Node>(text).map_err(|error| format!("it is not JSON: {error}"));
     let mut documents = vec![(String::new(), json(&schema.text)?)];
     for referred in &schema.references {
         let document = json(&referred.text).map_err(|why| format!("{:?}, to which it refers: {why}", referred.name))?;
         documents.push((referred.name.clone(), document));
     }
-    let root = Place { document: 0, node: &documents[0].1 };
-    let mut reading = Reading { documents: &documents, way: Vec::new(), types: 0 };
-    let title = reading.followed(root)?.node.text("title").map(ToOwned::to_owned);
-    Ok(Described { kind: reading.kind(root)?, title })
+    let mut reading = Reading { documents: &documents, dialect, way: Vec::new(), types: 0 };
+    reading.kind(Place { document: 0, node: &documents[0].1 })
 }
 
 struct Reading<'a> {
     /// The schema, and those that it refers to, by the names that it has for them.
     documents: &'a [(String, Node)],
+    dialect: Dialect,
     /// The objects that are being read, the outermost first.
     way: Vec<*const Node>,
     types: usize,
@@ -95,7 +86,7 @@ impl<'a> Reading<'a> {
 
     fn kind_of_type(&mut self, name: &str, place: Place<'a>) -> Result<Kind, String> {
         let node = place.node;
-        if let Some(kind) = named(name, node)? {
+        if let Some(kind) = self.named(name, node)? {
             return Ok(kind);
         }
         let connect = node.text("connect.type");
@@ -114,6 +105,29 @@ impl<'a> Reading<'a> {
             ("object", _) => self.object(place)?,
             _ => Kind::Json,
         })
+    }
+
+    /// The kind that a name of Kafka Connect or Debezium stands for: the converter writes it as the title.
+    fn named(&self, type_name: &str, node: &Node) -> Result<Option<Kind>, String> {
+        let Some(title) = node.text("title") else { return Ok(None) };
+        let base = match (node.text("connect.type"), type_name) {
+            (Some(base), _) => base,
+            (None, "object") => "struct",
+            (None, base) => base,
+        };
+        let kind = logical::kind(
+            title,
+            base,
+            |parameter| node.get("connect.parameters")?.text(parameter).map(ToOwned::to_owned),
+            self.dialect,
+        )?;
+        Ok(kind.map(|kind| match kind {
+            // As the converter's `decimal.format` has it.
+            Kind::Decimal(precision, scale, _) if type_name == "number" => {
+                Kind::Decimal(precision, scale, Digits::Text)
+            }
+            kind => kind,
+        }))
     }
 
     fn object(&mut self, place: Place<'a>) -> Result<Kind, String> {
@@ -183,7 +197,9 @@ impl<'a> Reading<'a> {
         let node = match percent_decoded(fragment).as_deref() {
             Some("") => Some(start.node),
             Some(pointer) if pointer.starts_with('/') => start.node.at(pointer),
-            Some(anchor) => start.node.find("$anchor", anchor).or_else(|| start.node.find("$id", &format!("#{anchor}"))),
+            Some(anchor) => {
+                start.node.find("$anchor", anchor).or_else(|| start.node.find("$id", &format!("#{anchor}")))
+            }
             None => None,
         };
         node.map(|node| start.of(node)).ok_or_else(not_there)
@@ -230,10 +246,13 @@ impl<'a> Reading<'a> {
     /// The name of a column's type, the most telling one.
     fn source_type(&self, place: Place<'a>) -> Result<String, String> {
         let node = self.followed(place)?.node;
+        let told =
+            node.get("connect.parameters").and_then(|parameters| parameters.text("__debezium.source.column.type"));
         let connect = node.text("connect.type");
-        let title = node.text("title").filter(|_| connect.is_some());
+        let title = node.text("title").filter(|_| connect.is_some() || node.get("connect.version").is_some());
         let format = node.text("format").filter(|_| type_name(node) == Some("string"));
-        Ok(title.or(connect).or(format).or_else(|| type_name(node)).unwrap_or("any").to_owned())
+        let name = told.or(title).or(connect).or(format).or_else(|| type_name(node));
+        Ok(name.unwrap_or("any").to_owned())
     }
 }
 
@@ -278,7 +297,8 @@ fn is_null(node: &Node) -> bool {
 /// The kind of values that are listed, where they are of one type.
 fn of_values(node: &Node) -> Option<Kind> {
     let single = node.get("const").map(std::slice::from_ref);
-    let values: Vec<&Node> = single.or_else(|| node.elements("enum"))?.iter().filter(|value| **value != Node::Null).collect();
+    let values: Vec<&Node> =
+        single.or_else(|| node.elements("enum"))?.iter().filter(|value| **value != Node::Null).collect();
     let all = |is: fn(&Node) -> bool| !values.is_empty() && values.iter().all(|value| is(value));
     if all(|value| matches!(value, Node::String(_))) {
         Some(Kind::STRING)
@@ -302,12 +322,6 @@ fn of_format(node: &Node) -> Kind {
         Some("uuid") => Kind::Uuid,
         _ => Kind::STRING,
     }
-}
-
-/// The kind that a name of Kafka Connect or Debezium stands for.
-fn named(type_name: &str, node: &Node) -> Result<Option<Kind>, String> {
-    let _ = (type_name, node, logical::TODO);
-    Ok(None)
 }
 
 /// RFC 3986, section 2.1.

@@ -1,14 +1,40 @@
-//! What a type means beside its shape: by Avro's logical type, or by the name that Kafka Connect gives it.
+//! What a type means beside its shape: by the name that Kafka Connect gives it, or by Avro's logical type.
 
-use super::schema::{Notes, Shape, Type};
+use super::schema::{Notes, Record, Shape, Type};
 use crate::decode::kind::{Digits, Kind, Unit};
+use crate::decode::logical::{self, Dialect};
 
-const CONNECT_DECIMAL: &str = "org.apache.kafka.connect.data.Decimal";
-const VARIABLE_SCALE: &str = "io.debezium.data.VariableScaleDecimal";
 const MOST_DIGITS: u64 = 38;
 
 /// The kind of column of a type that means something of its own. An error says why it cannot be read.
-pub(super) fn kind(of: &Type) -> Result<Option<Kind>, String> {
+pub(super) fn kind(of: &Type, dialect: Dialect) -> Result<Option<Kind>, String> {
+    let Notes { name, connect_name, connect_parameters, scale, .. } = &of.notes;
+    if let (Some(name), Some(base)) = (connect_name.as_ref().or(name.as_ref()), base(&of.shape)) {
+        let parameter = |parameter: &str| match connect_parameters.get(parameter) {
+            None if parameter == "scale" => scale.map(|scale| scale.to_string()),
+            told => told.cloned(),
+        };
+        let named = logical::kind(name, base, parameter, dialect)?;
+        if named.is_some() {
+            return Ok(named);
+        }
+    }
+    of_logical_type(of)
+}
+
+/// What Kafka Connect calls a shape.
+fn base(shape: &Shape) -> Option<&'static str> {
+    Some(match shape {
+        Shape::Int => "int32",
+        Shape::Long => "int64",
+        Shape::String | Shape::Enum(_) => "string",
+        Shape::Bytes => "bytes",
+        Shape::Record(_) => "struct",
+        _ => return None,
+    })
+}
+
+fn of_logical_type(of: &Type) -> Result<Option<Kind>, String> {
     let Some(logical) = of.notes.logical.as_deref() else { return Ok(None) };
     let timestamp = |zone, unit| Kind::timestamp(zone, Some(unit));
     Ok(Some(match (&of.shape, logical) {
@@ -32,27 +58,20 @@ fn decimal(notes: &Notes) -> Result<Kind, String> {
     let allowed = "a precision from 1 to 38 and a scale from 0 to the precision are what can be read";
     let scale = notes.scale.unwrap_or(0);
     let precision = notes.precision.ok_or_else(|| format!("a decimal without a precision; {allowed}"))?;
-    // Kafka Connect's decimals have no precision: its converter writes 64 where nothing else is told.
-    let connect = notes.connect_name.as_deref() == Some(CONNECT_DECIMAL);
-    let held = if connect { precision.min(MOST_DIGITS) } else { precision };
-    if !(1..=MOST_DIGITS).contains(&held) || scale > held {
+    if !(1..=MOST_DIGITS).contains(&precision) || scale > precision {
         return Err(format!("a decimal of precision {precision} and scale {scale}; {allowed}"));
     }
-    match (u8::try_from(held), i8::try_from(scale)) {
+    match (u8::try_from(precision), i8::try_from(scale)) {
         (Ok(precision), Ok(scale)) => Ok(Kind::Decimal(precision, scale, Digits::Bytes)),
         _ => Err(allowed.to_owned()),
     }
 }
 
-/// Whether a type is Debezium's decimal with a scale of its own, and then whether the scale comes first.
-pub(super) fn variable_scale(of: &Type) -> Option<bool> {
-    let Shape::Record(record) = &of.shape else { return None };
-    if ![of.notes.connect_name.as_deref(), Some(&record.name)].contains(&Some(VARIABLE_SCALE)) {
-        return None;
-    }
+/// Of Debezium's decimal with a scale of its own, whether the scale comes first.
+pub(super) fn scale_first(record: &Record) -> Result<bool, String> {
     match record.fields.as_slice() {
-        [scale, value] if scale.of.shape == Shape::Int && value.of.shape == Shape::Bytes => Some(true),
-        [value, scale] if scale.of.shape == Shape::Int && value.of.shape == Shape::Bytes => Some(false),
-        _ => None,
+        [scale, value] if scale.of.shape == Shape::Int && value.of.shape == Shape::Bytes => Ok(true),
+        [value, scale] if scale.of.shape == Shape::Int && value.of.shape == Shape::Bytes => Ok(false),
+        _ => Err(format!("{} is not a record of the int \"scale\" and the bytes \"value\"", record.name)),
     }
 }
