@@ -137,25 +137,20 @@ impl AvroRows {
         if self.envelope == EnvelopeConfig::Debezium {
             return Ok(Appended::Skipped);
         }
-        let in_text = row_key::of_tombstone(message, &self.key);
-        let wired = match message.key.and_then(wire::split_key) {
-            Some((id, key)) if !self.key.is_empty() => Some((self.keys.get(id, Written::rows)?, key)),
-            _ => None,
+        let key = match message.key.and_then(wire::split_key) {
+            Some((id, key)) if !self.key.is_empty() => Key::Avro(self.keys.get(id, Written::rows)?, Bytes(key)),
+            _ => Key::Text(row_key::of_tombstone(message, &self.key)?),
         };
-        let layout = self.layout_of_nothing(topic, message.topic, wired.as_ref().map(|(written, _)| &**written))?;
-        let Some(layout) = layout else {
-            in_text?;
-            return Err(Refusal::new(
-                "a message without a value before any with one: nothing says what types the key columns have",
-            )
-            .into());
-        };
+        let layout = self.layout_of_nothing(topic, message.topic, &key)?.ok_or(Refusal::new(
+            "a message without a value before any with one: nothing says what types the key columns have",
+        ))?;
         if !topic.begin(batch, &layout, false) {
             return Ok(Appended::CloseFirst);
         }
-        match wired {
-            Some((written, key)) => written.append_key(Bytes(key), batch)?,
-            None => row_key::append(batch, in_text?)?,
+        match key {
+            Key::Avro(written, key) => written.append_key(key, batch)?,
+            Key::Text(key) => row_key::append(batch, key)?,
+            Key::None => {}
         }
         check_key(batch)?;
         let bytes = message.key.map_or(0, <[u8]>::len);
@@ -169,7 +164,7 @@ impl AvroRows {
         &mut self,
         topic: &mut Topic,
         name: &str,
-        key: Option<&Written>,
+        key: &Key<'_>,
     ) -> Result<Option<Arc<Layout>>, Failure> {
         if let Some(layout) = self.layouts.last() {
             return Ok(Some(Arc::clone(layout)));
@@ -180,13 +175,14 @@ impl AvroRows {
                 return Ok(Some(self.layouts.get(topic, id, &row.columns, &self.key)?));
             }
         }
-        match key {
-            Some(Written { id, rows: Rows::Record(row), .. }) => {
+        let Key::Avro(written, _) = key else { return Ok(None) };
+        match &**written {
+            Written { id, rows: Rows::Record(row), .. } => {
                 let columns: Vec<_> =
                     row.columns.iter().filter(|column| self.key.contains(&column.name)).cloned().collect();
                 Ok(Some(self.layouts.get(topic, *id, &columns, &self.key)?))
             }
-            Some(Written { id, rows: Rows::Value(plan, _), .. }) if self.key.len() == 1 => {
+            Written { id, rows: Rows::Value(plan, _), .. } if self.key.len() == 1 => {
                 let column = ColumnSpec::told(&self.key[0], plan.kind.clone(), None);
                 Ok(Some(self.layouts.get(topic, *id, &[column], &self.key)?))
             }
@@ -227,7 +223,7 @@ impl AvroRows {
                 match (event.before, key) {
                     (Some(mut before), _) => row.append(&mut before, batch)?,
                     (None, Key::Avro(written, key)) => written.append_key(key, batch)?,
-                    (None, Key::Json(key)) => row_key::append_object(batch, key)?,
+                    (None, Key::Text(key)) => row_key::append_object(batch, key)?,
                     (None, Key::None) => return Err(Refusal::new("a DELETE with neither `before` nor a key").into()),
                 }
                 check_key(batch)?;
@@ -243,7 +239,7 @@ impl AvroRows {
     fn event_key<'a>(&mut self, message: &Message<'a>) -> Result<(Arc<[String]>, Key<'a>), Failure> {
         let Some((id, key)) = message.key.and_then(wire::split_key) else {
             let key = self.debezium_key.read(message)?;
-            return Ok((key.names, key.payload.map_or(Key::None, Key::Json)));
+            return Ok((key.names, key.payload.map_or(Key::None, Key::Text)));
         };
         let written = self.keys.get(id, Written::rows)?;
         let Rows::Record(row) = &written.rows else {
@@ -255,12 +251,12 @@ impl AvroRows {
     }
 }
 
-/// The key of a change event's message.
+/// A message's key.
 enum Key<'a> {
     None,
     Avro(Arc<Written>, Bytes<'a>),
-    /// An object.
-    Json(&'a str),
+    /// Plain text, or JSON.
+    Text(&'a str),
 }
 
 impl Written {
