@@ -145,6 +145,31 @@ impl Kafka {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// Loses what a partition holds, as a disk would that was put in anew. Only while it does not run.
+    ///
+    /// # Errors
+    /// When there is no such partition.
+    pub fn lose_partition(&self, topic: &str, partition: i32) -> Result<()> {
+        let data = self.dir.0.join("data");
+        for file in std::fs::read_dir(data.join(format!("{topic}-{partition}")))? {
+            let file = file?.path();
+            // The topic's id stays: it is the same topic.
+            if file.file_name().is_some_and(|name| name != "partition.metadata") {
+                std::fs::remove_file(file)?;
+            }
+        }
+        // It would remember how far the partition reached.
+        for checkpoint in
+            ["recovery-point-offset-checkpoint", "replication-offset-checkpoint", "log-start-offset-checkpoint"]
+        {
+            let checkpoint = data.join(checkpoint);
+            if checkpoint.exists() {
+                std::fs::remove_file(checkpoint)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Its other listeners, where it was started secured.
     #[must_use]
     pub fn security(&self) -> Option<&Security> {

@@ -137,6 +137,13 @@ impl Connector {
         self
     }
 
+    /// Takes the source's lines of a key away.
+    #[must_use]
+    pub fn source_without(mut self, key: &str) -> Self {
+        self.source.retain(|line| line.split(':').next() != Some(key));
+        self
+    }
+
     /// Adds a key to the sink's catalog: `timeout: 4s`.
     #[must_use]
     pub fn catalog(mut self, key: &str) -> Self {

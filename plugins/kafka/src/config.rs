@@ -7,6 +7,7 @@ use philotes_sdk::{Error, Result, glob};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::decode::parse_columns;
 use crate::regex;
 
 /// The source's keys in a connector file.
@@ -427,6 +428,10 @@ pub(crate) fn faults(config: &Config) -> Vec<String> {
     if config.registry.is_none() && std::iter::once(&config.format).chain(config.formats.values()).any(registered) {
         faults.push("registry: missing; the formats avro and json-schema want {url: http://host:8081}".to_owned());
     }
+    faults.extend(config.format.faults("format"));
+    for (topics, format) in &config.formats {
+        faults.extend(format.faults(&format!("formats.{topics}")));
+    }
     if let Some(registry) = &config.registry {
         faults.extend(registry.faults());
     }
@@ -472,6 +477,19 @@ pub(crate) fn faults(config: &Config) -> Vec<String> {
         }
     }
     faults
+}
+
+impl FormatConfig {
+    /// What is wrong with the columns that are declared.
+    fn faults(&self, path: &str) -> Vec<String> {
+        let columns = match self {
+            Self::Json(json) => &json.columns,
+            Self::DebeziumJson(debezium) => &debezium.columns,
+            Self::ConnectJson(_) | Self::Avro(_) | Self::JsonSchema(_) | Self::Raw(_) => return Vec::new(),
+        };
+        let faults = parse_columns(columns).err().unwrap_or_default();
+        faults.into_iter().map(|(column, fault)| format!("{path}.columns.{column}: {fault}")).collect()
+    }
 }
 
 impl RegistryConfig {

@@ -120,9 +120,7 @@ impl Reader {
             }
             self.serve_events()?;
             self.serve_group()?;
-            for batch in self.verify.proved(&self.lineages, Duration::ZERO)? {
-                self.handover.batch(batch);
-            }
+            self.hand_over(Duration::ZERO)?;
             self.close_due()?;
             if self.told.elapsed() >= TELL {
                 self.tell(CommitMode::Async);
@@ -133,9 +131,7 @@ impl Reader {
                 let count = self.messages.take(patience);
                 self.take_in(count)?;
             } else if !self.verify.is_empty() {
-                for batch in self.verify.proved(&self.lineages, LOOK)? {
-                    self.handover.batch(batch);
-                }
+                self.hand_over(LOOK)?;
             } else {
                 // Waits for the host to take some, or to ask for something.
                 for request in self.handover.requests(LOOK) {
@@ -146,6 +142,15 @@ impl Reader {
                 }
             }
         }
+    }
+
+    /// Hands over what is proved by now.
+    fn hand_over(&mut self, patience: Duration) -> Result<()> {
+        for batch in self.verify.proved(&self.lineages, patience)? {
+            failpoint!("kafka.proved", |message| Error::unavailable(message));
+            self.handover.batch(batch);
+        }
+        Ok(())
     }
 
     /// Whether more messages may be decoded. Rows that are in no batch yet are closed where they are what takes the room.
@@ -238,11 +243,8 @@ impl Reader {
         self.joined = true;
         tracing::info!(partitions = partitions.len(), "the group has assigned partitions");
         let route = &self.context.info().route;
-        let wanted: Vec<TopicPartition> = partitions
-            .iter()
-            .filter(|(topic, _)| stream_of(topic).is_ok_and(|stream| route.wants(&stream)))
-            .cloned()
-            .collect();
+        let wanted: Vec<TopicPartition> =
+            partitions.iter().filter(|(topic, _)| stream_of(topic).is_ok_and(|stream| route.wants(&stream))).cloned().collect();
         self.assigned = Some(partitions);
         if wanted.is_empty() {
             return self.begin(&[]);
@@ -291,6 +293,7 @@ impl Reader {
             let list = cluster::list(paused.iter().map(|partition| (partition, Offset::Invalid)))?;
             self.consumer.pause(&list).map_err(|error| failed("cannot pause partitions", error))?;
         }
+        failpoint!("kafka.begun", |message| Error::unavailable(message));
         Ok(())
     }
 
@@ -416,7 +419,14 @@ impl Reader {
         Ok(())
     }
 
-    fn unreadable(&self, topic: &str, partition: i32, code: RDKafkaErrorCode, reason: &str, index: usize) -> Error {
+    fn unreadable(
+        &self,
+        topic: &str,
+        partition: i32,
+        code: RDKafkaErrorCode,
+        reason: &str,
+        index: usize,
+    ) -> Error {
         let at = format!("{topic}/{partition}");
         match code {
             RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
@@ -428,7 +438,7 @@ impl Reader {
                 let (next, first, end) = (self.partitions[index].next, reach(Offset::Beginning), reach(Offset::End));
                 let print = |edge: Option<i64>| edge.map_or_else(|| "(unknown)".to_owned(), |edge| edge.to_string());
                 Error::config(format!(
-                    "{at}: the next message is at offset {next}, and the partition begins at {} and ends at {}: messages are gone by \
+                    "{at}: {reason}. The next message is at offset {next}, and the partition begins at {} and ends at {}: messages are gone by \
                      retention, or it is another partition. Nothing was skipped; to accept it, say where to go on with the sink's action \
                      `offsets`",
                     print(first),

@@ -96,6 +96,15 @@ impl Producer {
         Ok(())
     }
 
+    /// Sends one value to partition 0 and waits until it is there.
+    ///
+    /// # Errors
+    /// As [`flush`](Self::flush).
+    pub fn send_one(&self, topic: &str, value: &[u8]) -> Result<()> {
+        self.send(topic, 0, &Record::of(value))?;
+        self.flush()
+    }
+
     /// Waits until everything is delivered.
     ///
     /// # Errors

@@ -137,7 +137,7 @@ fn confluent_writes_what_its_wire_format_is() {
 
     let consumer = client.consumer("g").unwrap();
     consumer.assign(&one("orders", 0, Offset::Beginning).unwrap()).unwrap();
-    let mut next = || {
+    let next = || {
         let message = consumer.poll(PATIENCE).unwrap().unwrap().detach();
         (message.key().map(<[u8]>::to_vec), message.payload().map(<[u8]>::to_vec))
     };

@@ -45,7 +45,7 @@ pub(crate) use batch::OpenBatch;
 pub(crate) use refusal::Refusal;
 use registered::Failure;
 use topic::Topic;
-pub(crate) use type_language::{parse_columns, parse_type};
+pub(crate) use type_language::parse_columns;
 
 /// What became of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -66,6 +66,8 @@ struct Faulty {
     /// The first offset that each partition was given since the last flush.
     first: BTreeMap<StreamPartition, Offset>,
     last: BTreeMap<StreamPartition, Offset>,
+    /// Revoked, with the offset that was known then.
+    kept: Vec<(StreamPartition, Option<Offset>)>,
     bytes: usize,
 }
 
@@ -85,6 +87,7 @@ impl Sink for Faulty {
             announced: Vec::new(),
             first: BTreeMap::new(),
             last: BTreeMap::new(),
+            kept: Vec::new(),
             bytes: 0,
         })
     }
@@ -107,7 +110,7 @@ impl Sink for Faulty {
     async fn revoke(&mut self, at: &[StreamPartition]) -> Result<()> {
         self.announced.retain(|announced| !at.contains(announced));
         if self.config.fault == Fault::KeepsRevoked {
-            return Ok(());
+            self.kept.extend(at.iter().map(|at| (at.clone(), self.store.offset("conformance", at))));
         }
         self.inner.revoke(at).await
     }
@@ -156,6 +159,9 @@ impl Sink for Faulty {
     }
 
     async fn flush(&mut self) -> Result<Flushed> {
+        if self.kept.iter().any(|(at, known)| self.store.offset("conformance", at) != *known) {
+            return Err(Error::fenced("another task has committed to what was revoked"));
+        }
         let fault = self.config.fault;
         let first = std::mem::take(&mut self.first);
         let mut flushed = match self.inner.flush().await {
