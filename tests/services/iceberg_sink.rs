@@ -10,8 +10,11 @@ use super::Server;
 use super::connect::{Connect, Jvm, Options, Settings};
 use super::daemon::Daemon;
 use super::iceberg_rest::IcebergRest;
+use super::java::classpath;
 use super::kafka::Kafka;
 use super::minio::Minio;
+
+const JARS: &str = "iceberg-sink";
 
 /// What the sink does.
 #[derive(Clone, Debug)]
@@ -39,16 +42,26 @@ pub struct IcebergSink {
 }
 
 impl IcebergSink {
+    /// Sees to it that Java and the jars are there.
+    ///
+    /// # Errors
+    /// When they are missing and cannot be installed.
+    pub fn install() -> Result<()> {
+        classpath(JARS).map(drop)
+    }
+
     /// A sink whose tasks run.
     ///
     /// # Errors
     /// When something is missing and cannot be installed, or a task fails, which says its trace.
     pub fn start(kafka: &Kafka, rest: &IcebergRest, minio: &Minio, options: &IcebergSinkOptions) -> Result<Self> {
         let worker = Options {
-            jars: "iceberg-sink".to_owned(),
+            jars: JARS.to_owned(),
             jvm: options.jvm.clone(),
             schemas: false,
-            worker: Vec::new(),
+            // A task looks for a commit to take part in only when its consumer comes back with something or for this. By default that
+            // is a minute: in a topic where nothing comes, a commit would time out twice before.
+            worker: vec![("offset.flush.interval.ms".to_owned(), "1000".to_owned())],
             name: options.name.clone(),
             connector: settings(rest, minio, options),
         };
@@ -124,8 +137,7 @@ mod tests {
             jvm: Jvm::Small(256),
             settings: Vec::new(),
         };
-        let producer: BaseProducer =
-            ClientConfig::new().set("bootstrap.servers", kafka.bootstrap()).create().unwrap();
+        let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", kafka.bootstrap()).create().unwrap();
         for id in 0..10 {
             let value = format!(r#"{{"id": {id}, "name": "n{id}"}}"#);
             producer.send(BaseRecord::<(), str>::to("numbers").payload(&value)).unwrap();

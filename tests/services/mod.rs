@@ -192,7 +192,8 @@ fn is_root() -> bool {
 }
 
 /// Status and body of the answer to a GET on a port of 127.0.0.1; `None` where none comes.
-fn get(port: u16, path: &str) -> Option<(u16, String)> {
+#[must_use]
+pub fn get(port: u16, path: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
     // To 1.0 nobody answers in chunks.
