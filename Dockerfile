@@ -19,6 +19,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
  && install -D -t /out/usr/bin target/release/philotes \
  && install -D -m 644 -t /out/usr/lib/philotes/plugins \
         target/release/libphilotes_postgres_buffer.so \
+        target/release/libphilotes_kafka.so \
         target/release/libphilotes_iceberg.so
 
 FROM debian:bookworm-slim

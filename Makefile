@@ -7,7 +7,7 @@ INSTALL := sh tests/services/debian.sh
 # Where cargo puts things; the tests and binaries find their neighbours there.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: quickstart build test chaos types evolution bench lint services-up services-down tools
+.PHONY: quickstart build test chaos types evolution kafka bench lint services-up services-down tools
 
 quickstart: tools
 	$(CARGO) build --release --quiet --workspace
@@ -46,6 +46,15 @@ evolution: build
 	$(INSTALL) initdb:postgresql ensurepip:python3-venv
 	PHILOTES_EVOLUTION="$(EVOLUTION)" $(CARGO) test --workspace --features failpoints --test end_to_end -- under_fire::
 
+# So many messages from Kafka into one table, and into a table for each of so many topics, with so many kills of the host.
+MESSAGES ?= 5000000
+TOPICS ?= 100
+KILLS ?= 20
+kafka: build
+	$(INSTALL) ensurepip:python3-venv javac:default-jdk-headless mvn:maven
+	PHILOTES_KAFKA="$(MESSAGES) $(TOPICS) $(KILLS)" $(CARGO) test --workspace --features failpoints --test end_to_end -- \
+	    --test-threads 1 kafka::exactly_once
+
 lint: tools
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --features failpoints -- -D warnings
@@ -61,6 +70,6 @@ services-up: build
 services-down:
 	@[ ! -x $(TARGET)/debug/services ] || $(TARGET)/debug/services down
 
-# The linker of .cargo/config.toml.
+# The linker of .cargo/config.toml, and what librdkafka and its OpenSSL are built with (pod2man stands for the whole of Perl).
 tools:
-	@$(INSTALL) clang:clang mold:mold gcc:gcc
+	@$(INSTALL) clang:clang mold:mold gcc:gcc g++:g++ make:make pod2man:perl

@@ -108,6 +108,10 @@ struct StreamProgress {
     committed_micros: i64,
     dead_letters: u64,
     last_commit: Option<DateTime<Utc>>,
+    /// As the source says it.
+    lag_records: Option<u64>,
+    /// Another task has it.
+    revoked: bool,
 }
 
 /// The last error of a task.
@@ -204,6 +208,8 @@ pub struct StreamSnapshot {
     pub uncommitted_rows: u64,
     /// How far the sink is behind the source's server; `None` where the source does not say.
     pub lag_seconds: Option<f64>,
+    /// How many records of it are not in the sink yet; `None` where the source does not count them, or another task reads it.
+    pub lag_records: Option<u64>,
     /// When the sink last committed rows of it.
     pub last_commit: Option<String>,
 }
@@ -392,6 +398,7 @@ impl TaskStatus {
             let mut inner = self.inner();
             inner.caught_up = false;
             let progress = inner.stream(at);
+            progress.revoked = false;
             progress.read_rows += rows;
             progress.uncommitted_rows += rows;
             progress.read_micros = progress.read_micros.max(newest_micros);
@@ -401,6 +408,21 @@ impl TaskStatus {
             .increment(rows);
         counter!("philotes_source_bytes_total", "connector" => self.connector.clone(), "stream" => stream)
             .increment(bytes);
+    }
+
+    /// The source says how many records of a partition are not in the sink yet. Names are as they are printed.
+    pub(crate) fn lag_records(&self, stream: &str, partition: &str, records: u64) {
+        let Ok(stream) = stream.parse() else { return };
+        let at = StreamPartition { stream, partition: partition.to_owned() };
+        self.inner().stream(&at).lag_records = Some(records);
+    }
+
+    /// Another task reads this partition from now on.
+    pub(crate) fn revoked(&self, at: &StreamPartition) {
+        let mut inner = self.inner();
+        let progress = inner.stream(at);
+        progress.revoked = true;
+        progress.lag_records = None;
     }
 
     pub(crate) fn caught_up(&self, caught_up: bool) {
@@ -488,6 +510,7 @@ impl TaskStatus {
                     dead_letters: progress.dead_letters,
                     uncommitted_rows: progress.uncommitted_rows,
                     lag_seconds: progress.lag(inner.caught_up, now),
+                    lag_records: progress.lag_records.filter(|_| !progress.revoked),
                     last_commit: progress.last_commit.map(print_time),
                 })
                 .collect(),
@@ -507,6 +530,9 @@ impl Inner {
 impl StreamProgress {
     /// How old the newest committed row is, or nothing where all there is is committed.
     fn lag(&self, caught_up: bool, now: DateTime<Utc>) -> Option<f64> {
+        if self.revoked {
+            return None;
+        }
         if caught_up && self.uncommitted_rows == 0 {
             return Some(0.0);
         }

@@ -106,7 +106,11 @@ impl Task {
     }
 
     fn services(&self) -> Services {
-        Services { span: self.span.clone(), connector: self.info.connector.clone() }
+        Services {
+            span: self.span.clone(),
+            connector: self.info.connector.clone(),
+            status: Some(Arc::clone(&self.status)),
+        }
     }
 }
 

@@ -488,6 +488,11 @@ impl SinkInstance for MemorySink {
         Ok(offsets)
     }
 
+    fn revoke(&mut self, _: &[StreamPartition]) -> Result<()> {
+        self.world.enter("sink.revoke")?;
+        Ok(())
+    }
+
     fn write(&mut self, batch: &ChangeBatch) -> Result<()> {
         self.world.enter("sink.write")?;
         cancelled(&self.cancel)?;

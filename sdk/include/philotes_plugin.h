@@ -341,6 +341,12 @@ typedef struct philotes_sink {
     /* What was not flushed is dropped. */
     uint32_t (*close)(void *instance, uint64_t timeout_ms, philotes_error *error);
     void (*destroy)(void *instance);
+    /* -- what follows is optional -- */
+    /*
+     * These partitions go to another task, and everything of them has been flushed: from now on others may write them beside this
+     * instance. Asked for again with `offsets` should they come back. Where NULL, the host closes and reopens the instance instead.
+     */
+    uint32_t (*revoke)(void *instance, const philotes_partition *const *at, uint32_t count, philotes_error *error);
 } philotes_sink;
 
 /* ---- The descriptor: static, all of it -------------------------------------------------------------------------- */

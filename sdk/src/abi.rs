@@ -347,6 +347,8 @@ pub struct SinkTable {
     pub close: Option<Close>,
     /// Frees.
     pub destroy: Option<Notify>,
+    /// Partitions that go to another task; optional.
+    pub revoke: Option<unsafe extern "C" fn(*mut c_void, *const *const Partition, u32, *mut ErrorText) -> u32>,
 }
 
 /// `philotes_argument`: one argument of an action.

@@ -89,6 +89,10 @@ pub fn glob(pattern: &str, text: &str) -> bool {
     pattern[p..].iter().all(|c| *c == '*')
 }
 
+/// The gauge in which a source says how many records of a partition are not in the sink yet, with the labels `stream` and
+/// `partition`, both as it announced them. The host shows it in /status as well.
+pub const LAG_RECORDS: &str = "philotes_lag_records";
+
 /// A kind of metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]

@@ -20,7 +20,8 @@ pub const POSITION: &str = "position";
 pub const KIND: &str = "kind";
 /// `message`: utf8: why it cannot be written. It names the column where it is about one, and quotes no value.
 pub const MESSAGE: &str = "message";
-/// `record`: utf8: the record as the source has it, best as JSON.
+/// `record`: utf8: the record as the source has it, best as JSON. Bytes that are no text stand there in base64, in members whose names
+/// end in `_base64`: a sink that has to leave columns out leaves these out whole.
 pub const RECORD: &str = "record";
 
 /// One record that cannot be written.

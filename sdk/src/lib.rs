@@ -184,7 +184,7 @@ mod stream;
 
 pub use action::{Action, ActionArgument, ActionOutput};
 pub use batch::{ChangeBatch, StreamDescription};
-pub use context::{Host, MetricKind, Route, TaskContext, TaskInfo, Tolerance, glob};
+pub use context::{Host, LAG_RECORDS, MetricKind, Route, TaskContext, TaskInfo, Tolerance, glob};
 pub use error::{Error, ErrorKind, Result};
 pub use sink::{Committed, Flushed, Plan, PlannedColumn, Sink};
 pub use source::{Poll, Source};

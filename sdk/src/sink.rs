@@ -86,6 +86,13 @@ pub trait Sink: Send + Sized + 'static {
     /// The durable offsets of these partitions, in their order; `None` where nothing is known of one.
     async fn offsets(&mut self, at: &[StreamPartition]) -> Result<Vec<Option<Offset>>>;
 
+    /// These partitions go to another task, and everything of them has been flushed: from now on others may write them beside
+    /// this instance. [`offsets`](Sink::offsets) is asked again should they come back.
+    async fn revoke(&mut self, at: &[StreamPartition]) -> Result<()> {
+        let _ = at;
+        Ok(())
+    }
+
     /// Takes a batch in. On an error the batch is as if it had never been given.
     async fn write(&mut self, batch: &ChangeBatch) -> Result<()>;
 

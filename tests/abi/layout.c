@@ -85,6 +85,7 @@ int main(void)
     FIELD(philotes_sink, cancel);
     FIELD(philotes_sink, close);
     FIELD(philotes_sink, destroy);
+    FIELD(philotes_sink, revoke);
     SIZE(philotes_argument);
     FIELD(philotes_argument, struct_size);
     FIELD(philotes_argument, flags);

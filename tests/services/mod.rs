@@ -14,6 +14,9 @@ pub mod minio;
 pub mod nessie;
 pub mod postgres;
 pub mod proxy;
+pub mod registry;
+mod scripted;
+pub mod tokens;
 
 use std::fs::File;
 use std::io::{Read, Write};

@@ -270,7 +270,7 @@ fn accept(shared: &Arc<Shared>) {
 
 /// Waits until the client has sent something that is enough, and gives it without taking it; `None` when the client is at its
 /// end, or everything is over.
-fn peek(
+pub(super) fn peek(
     client: &TcpStream,
     is_over: impl Fn() -> bool,
     is_enough: impl Fn(&[u8]) -> bool,
@@ -345,10 +345,10 @@ fn exchange(shared: &Shared, request: &Message, method: &str) -> io::Result<Mess
 
 /// A request or a reply as it stands on the wire.
 #[derive(Default)]
-struct Message {
-    bytes: Vec<u8>,
+pub(super) struct Message {
+    pub(super) bytes: Vec<u8>,
     /// The connection ends after it.
-    is_last: bool,
+    pub(super) is_last: bool,
 }
 
 /// Where a body ends.
@@ -359,7 +359,7 @@ enum Length {
 }
 
 impl Message {
-    fn request(mut client: &TcpStream) -> io::Result<Self> {
+    pub(super) fn request(mut client: &TcpStream) -> io::Result<Self> {
         let mut message = Self::default();
         let mut from = BufReader::new(client);
         let (head, length) = message.read_head(&mut from)?;

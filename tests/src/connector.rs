@@ -10,20 +10,26 @@ use crate::readers::{Catalog, Rest, Sqlite, Storage, Table};
 use crate::services::iceberg_rest::IcebergRest;
 use crate::services::minio::Minio;
 
-/// A connector from a PostgreSQL buffer into the embedded catalog or a REST catalog.
+/// A connector from a PostgreSQL buffer or Kafka into the embedded catalog or a REST catalog.
 #[derive(Debug)]
 pub struct Connector {
     dir: TempDir,
-    dsn: String,
+    from: Origin,
     catalog: Catalog,
     /// Whether the connector has keys of its own to the tables' storage.
     has_keys: bool,
     name: String,
-    source_id: String,
     source: Vec<String>,
     catalog_keys: Vec<String>,
     sink: Vec<String>,
     top: Vec<String>,
+}
+
+/// What it reads.
+#[derive(Clone, Debug)]
+enum Origin {
+    Buffer { dsn: String, source_id: String },
+    Kafka { bootstrap: String },
 }
 
 impl Connector {
@@ -32,14 +38,17 @@ impl Connector {
     /// # Errors
     /// When there is no room for its folder.
     pub fn new(dsn: &str) -> Result<Self> {
+        Self::from(Origin::Buffer { dsn: dsn.to_owned(), source_id: "shop".to_owned() })
+    }
+
+    fn from(from: Origin) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("philotes-").tempdir()?;
         Ok(Self {
             catalog: Catalog::Sqlite(Sqlite { file: dir.path().join("catalog.db"), storage: None }),
             dir,
             has_keys: true,
-            dsn: dsn.to_owned(),
+            from,
             name: "shop".to_owned(),
-            source_id: "shop".to_owned(),
             source: Vec::new(),
             catalog_keys: Vec::new(),
             sink: Vec::new(),
@@ -47,7 +56,23 @@ impl Connector {
         })
     }
 
+    /// A connector `shop` that commits often, from the topics that its source's lines name into `cdc.{stream}`.
+    ///
+    /// # Errors
+    /// When there is no room for its folder.
+    pub fn kafka(bootstrap: &str) -> Result<Self> {
+        Ok(Self::from(Origin::Kafka { bootstrap: bootstrap.to_owned() })?.sink("table: \"cdc.{stream}\""))
+    }
+
     /// The same into a REST catalog whose tables lie in MinIO.
+    ///
+    /// # Errors
+    /// When there is no room for its folder.
+    pub fn kafka_rest(bootstrap: &str, rest: &IcebergRest, minio: &Minio) -> Result<Self> {
+        Ok(Self { catalog: Catalog::Rest(Rest::new(rest, minio)), ..Self::kafka(bootstrap)? })
+    }
+
+    /// A connector from a buffer into a REST catalog whose tables lie in MinIO.
     ///
     /// # Errors
     /// When there is no room for its folder.
@@ -87,24 +112,35 @@ impl Connector {
         self
     }
 
-    /// Gives it the rows of another source id.
+    /// Gives it the rows of another source id of its buffer.
     #[must_use]
-    pub fn source_id(mut self, source_id: &str) -> Self {
-        self.source_id = source_id.to_owned();
+    pub fn source_id(mut self, wanted: &str) -> Self {
+        if let Origin::Buffer { source_id, .. } = &mut self.from {
+            wanted.clone_into(source_id);
+        }
         self
     }
 
-    /// Lets it read a buffer in another database; its tables stay.
+    /// Lets it read a buffer in another database, or from another broker; its tables stay.
     #[must_use]
-    pub fn reads_from(mut self, dsn: &str) -> Self {
-        self.dsn = dsn.to_owned();
+    pub fn reads_from(mut self, server: &str) -> Self {
+        match &mut self.from {
+            Origin::Buffer { dsn: old, .. } | Origin::Kafka { bootstrap: old } => server.clone_into(old),
+        }
         self
     }
 
-    /// Adds a line to the source: `acknowledge: delete`.
+    /// Adds a line to the source: `acknowledge: delete`, `topics: [orders]`.
     #[must_use]
     pub fn source(mut self, line: &str) -> Self {
         self.source.push(line.to_owned());
+        self
+    }
+
+    /// Takes the source's lines of a key away.
+    #[must_use]
+    pub fn source_without(mut self, key: &str) -> Self {
+        self.source.retain(|line| line.split(':').next() != Some(key));
         self
     }
 
@@ -142,13 +178,17 @@ impl Connector {
     #[must_use]
     pub fn yaml(&self) -> String {
         let lines = |lines: &[String]| lines.iter().map(|line| format!("  {line}\n")).collect::<String>();
+        let from = match &self.from {
+            Origin::Buffer { dsn, source_id } => {
+                format!("  plugin: postgres-buffer\n  dsn: \"{dsn}\"\n  source_id: {source_id}\n")
+            }
+            Origin::Kafka { bootstrap } => format!("  plugin: kafka\n  bootstrap_servers: \"{bootstrap}\"\n"),
+        };
         format!(
             "name: {}\n\
-             source:\n  plugin: postgres-buffer\n  dsn: \"{}\"\n  source_id: {}\n{}\
+             source:\n{from}{}\
              sink:\n  plugin: iceberg\n{}{}{}\n",
             self.name,
-            self.dsn,
-            self.source_id,
             lines(&self.source),
             self.catalog_yaml(),
             lines(&self.sink),

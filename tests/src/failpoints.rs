@@ -133,6 +133,38 @@ pub const FAILPOINTS: [Failpoint; 16] = [
     },
 ];
 
+/// Those of the Kafka source, in the order in which a partition passes them. The chaos of the buffer does not come here.
+pub const KAFKA_FAILPOINTS: [Failpoint; 4] = [
+    Failpoint {
+        name: "kafka.assigned",
+        place: "kafka: the group has assigned partitions, the host has not heard of them",
+        left: "what the owners before have left",
+        safe: "nothing was read of them",
+        at_start: true,
+    },
+    Failpoint {
+        name: "kafka.begun",
+        place: "kafka: partitions are begun behind the table's offsets, nothing is read of them",
+        left: "the same",
+        safe: "the same",
+        at_start: true,
+    },
+    Failpoint {
+        name: "kafka.proved",
+        place: "kafka: a batch is decoded, and its topic still the same; the host has not seen it",
+        left: "nothing",
+        safe: "the messages are read again, behind the table's offset",
+        at_start: false,
+    },
+    Failpoint {
+        name: "kafka.revoked",
+        place: "kafka: what was revoked is flushed, the group does not know",
+        left: "rows and their offsets in the table",
+        safe: "the next owner begins behind them, once the group has given this member up",
+        at_start: true,
+    },
+];
+
 /// The lines of the document between which the table stands.
 const BEGIN: &str = "<!-- failpoints: written by `chaos --write-docs` -->\n";
 const END: &str = "<!-- end of failpoints -->\n";
@@ -149,7 +181,7 @@ fn table() -> String {
     let mut table =
         "| failpoint | where | what is left if the process dies there | why nothing is lost or doubled |\n|---|---|---|---|\n"
             .to_owned();
-    for Failpoint { name, place, left, safe, .. } in &FAILPOINTS {
+    for Failpoint { name, place, left, safe, .. } in FAILPOINTS.iter().chain(&KAFKA_FAILPOINTS) {
         let _ = writeln!(table, "| `{name}` | {place} | {left} | {safe} |");
     }
     table
@@ -172,10 +204,11 @@ mod tests {
     #[test]
     fn the_list_is_what_the_code_has() {
         let mut found = BTreeSet::new();
-        for folder in ["host/src", "plugins/iceberg/src", "plugins/postgres-buffer/src"] {
+        for folder in ["host/src", "plugins/iceberg/src", "plugins/postgres-buffer/src", "plugins/kafka/src"] {
             find(&target::repository().join(folder), &mut found);
         }
-        assert_eq!(found, FAILPOINTS.iter().map(|point| point.name.to_owned()).collect());
+        let listed = FAILPOINTS.iter().chain(&KAFKA_FAILPOINTS).map(|point| point.name.to_owned());
+        assert_eq!(found, listed.collect());
     }
 
     fn find(folder: &Path, found: &mut BTreeSet<String>) {

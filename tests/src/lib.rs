@@ -10,6 +10,7 @@ pub mod equal;
 pub mod failpoints;
 pub mod host;
 pub mod interrupt;
+pub mod kafka;
 pub mod readers;
 pub mod replay;
 #[path = "../services/mod.rs"]

@@ -91,7 +91,7 @@ fn hold(
     let given = |argument: &&ActionArgument| argument.exclusive && arguments.get(&argument.name).is_some();
     let Some(argument) = action.arguments.iter().find(given) else { return Ok(None) };
     let source = &connector.source;
-    let services = Services { span: tracing::Span::none(), connector: connector.name.clone() };
+    let services = Services { span: tracing::Span::none(), connector: connector.name.clone(), status: None };
     let opened = source.connector.open_source(&source.config, &single_task(connector, Kind::Source), services);
     opened.map(Some).map_err(|error| {
         error.context(format!(

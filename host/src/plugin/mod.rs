@@ -13,6 +13,8 @@ use philotes_sdk::{
     StreamPartition, TaskInfo,
 };
 
+use crate::status::TaskStatus;
+
 mod library;
 mod registry;
 
@@ -84,6 +86,8 @@ pub trait SourceInstance: Send {
 pub trait SinkInstance: Send {
     /// See [`philotes_sdk::Sink::offsets`].
     fn offsets(&mut self, at: &[StreamPartition]) -> Result<Vec<Option<Offset>>>;
+    /// See [`philotes_sdk::Sink::revoke`].
+    fn revoke(&mut self, at: &[StreamPartition]) -> Result<()>;
     /// See [`philotes_sdk::Sink::write`].
     fn write(&mut self, batch: &ChangeBatch) -> Result<()>;
     /// See [`philotes_sdk::Sink::flush`].
@@ -109,4 +113,6 @@ pub struct Services {
     pub span: tracing::Span,
     /// The label `connector` of its metrics.
     pub connector: String,
+    /// Where what it says of its lag is shown; none for what belongs to no running task.
+    pub status: Option<Arc<TaskStatus>>,
 }

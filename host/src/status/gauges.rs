@@ -1,5 +1,6 @@
 //! The gauges that change although nothing happens, or that are a view of the whole status: recorded before a scrape.
 
+use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
 use chrono::DateTime;
@@ -28,11 +29,17 @@ fn record_connector(connector: &ConnectorSnapshot) {
         let labels = [("connector", connector.name.clone()), ("state", state.name().to_owned())];
         gauge!("philotes_connector_state", &labels).set(is);
     }
+    // A stream is as far behind as the last of its partitions.
+    let mut lags = BTreeMap::new();
     for stream in connector.tasks.iter().flat_map(|task| &task.streams) {
         if let Some(lag) = stream.lag_seconds {
-            let labels = [("connector", connector.name.clone()), ("stream", stream.stream.clone())];
-            gauge!("philotes_lag_seconds", &labels).set(lag);
+            let most: &mut f64 = lags.entry(&stream.stream).or_default();
+            *most = most.max(lag);
         }
+    }
+    for (stream, lag) in lags {
+        let labels = [("connector", connector.name.clone()), ("stream", stream.clone())];
+        gauge!("philotes_lag_seconds", &labels).set(lag);
     }
 }
 

@@ -176,7 +176,7 @@ impl Writer<'_> {
                 return Err(failed(Error::fenced(message)));
             }
         }
-        Ok(())
+        self.call("revoke", |sink| sink.revoke(partitions))
     }
 
     /// Flushes until nothing is left, or (where the sink may hold back rows) until a flush brings nothing more.

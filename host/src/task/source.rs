@@ -194,6 +194,7 @@ impl Reader<'_> {
         }
         for at in partitions {
             self.announced.remove(at);
+            self.task.status.revoked(at);
             self.left_out.remove(at);
         }
         Ok(())

@@ -98,6 +98,9 @@ impl Sink for LoadedSink {
     async fn offsets(&mut self, at: &[StreamPartition]) -> Result<Vec<Option<Offset>>> {
         block_in_place(|| self.0.get_mut().unwrap().offsets(at))
     }
+    async fn revoke(&mut self, at: &[StreamPartition]) -> Result<()> {
+        block_in_place(|| self.0.get_mut().unwrap().revoke(at))
+    }
     async fn write(&mut self, batch: &ChangeBatch) -> Result<()> {
         block_in_place(|| self.0.get_mut().unwrap().write(batch))
     }

@@ -59,7 +59,7 @@ fn in_rust() -> String {
         out,
         "philotes_sink",
         abi::SinkTable,
-        [struct_size, reserved, create, open, offsets, write, flush, buffered_bytes, cancel, close, destroy]
+        [struct_size, reserved, create, open, offsets, write, flush, buffered_bytes, cancel, close, destroy, revoke]
     );
     layout!(out, "philotes_argument", abi::Argument, [struct_size, flags, name, doc]);
     layout!(out, "philotes_action", abi::Action, [struct_size, argument_count, name, doc, arguments]);

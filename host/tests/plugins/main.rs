@@ -54,7 +54,7 @@ fn connector(library: &Path, kind: Kind) -> Arc<dyn Connector> {
 }
 
 fn services() -> Services {
-    Services { span: tracing::info_span!("task", connector = "shop"), connector: "shop".into() }
+    Services { span: tracing::info_span!("task", connector = "shop"), connector: "shop".into(), status: None }
 }
 
 fn task() -> TaskInfo {

@@ -45,6 +45,11 @@ impl Payload {
         Self { files, offsets, letters, stored: None, replayed, attempts: Vec::new() }
     }
 
+    /// Whether rows of this key are in it.
+    pub(crate) fn covers(&self, at: &StreamPartition) -> bool {
+        self.offsets.contains_key(at)
+    }
+
     /// The attempt that is part of the table, if one is.
     pub(crate) fn succeeded_in(&self, metadata: &TableMetadata, connector: &str) -> Result<Option<Attempt>> {
         for attempt in &self.attempts {

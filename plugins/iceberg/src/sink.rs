@@ -138,6 +138,15 @@ impl Sink for IcebergSink {
         Ok(at.iter().map(|at| offsets.get(at).cloned().flatten()).collect())
     }
 
+    async fn revoke(&mut self, at: &[StreamPartition]) -> Result<()> {
+        for at in at {
+            if let Some(table) = self.streams.get(&at.stream).and_then(|key| self.tables.get_mut(key)) {
+                table.revoke(at)?;
+            }
+        }
+        Ok(())
+    }
+
     async fn write(&mut self, batch: &ChangeBatch) -> Result<()> {
         let table = self.streams.get(&batch.at.stream).and_then(|key| self.tables.get_mut(key));
         let table = table.ok_or_else(|| Error::internal(format!("rows of {} before its announcement", batch.at)))?;

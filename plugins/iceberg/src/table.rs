@@ -174,6 +174,20 @@ impl Table {
         Ok(offsets)
     }
 
+    /// Lets go of a key that another task takes over: its token is no longer compared.
+    ///
+    /// # Errors
+    /// Fenced where rows of it are not committed: they must not be any more once the other task begins, and only all of it can be
+    /// dropped.
+    pub(crate) fn revoke(&mut self, at: &StreamPartition) -> Result<()> {
+        let frozen = self.payload.as_ref().is_some_and(|payload| payload.covers(at));
+        if frozen || self.offsets.contains_key(at) {
+            return Err(Error::fenced(format!("table {}: {at} goes to another task with rows under way", self.name)));
+        }
+        self.owned.remove(at);
+        Ok(())
+    }
+
     /// Loads the table as it is now and adopts it.
     ///
     /// # Errors

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use philotes_sdk::{Error, Result};
+use philotes_sdk::{Error, Result, glob};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::regex;
 
 /// The source's keys in a connector file.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -286,9 +288,6 @@ pub struct OauthbearerConfig {
     #[serde(default)]
     #[schemars(with = "String")]
     pub scope: Option<String>,
-    /// Extensions that go with the token to the broker (RFC 7628): {logicalCluster: lkc-1}.
-    #[serde(default)]
-    pub extensions: BTreeMap<String, String>,
     /// File of the certificate authorities of the token endpoint to trust, PEM; the system's where it is not given.
     #[serde(default)]
     #[schemars(with = "String")]
@@ -305,4 +304,194 @@ fn default_batch_wait() -> String {
 
 fn default_registry_timeout() -> String {
     "10s".to_owned()
+}
+
+/// What librdkafka is told by other keys or by what this source guarantees; each with what to use instead.
+const SETTLED: &[(&str, &str)] = &[
+    ("bootstrap.servers", "bootstrap_servers"),
+    ("metadata.broker.list", "bootstrap_servers"),
+    ("group.id", "group"),
+    ("auto.offset.reset", "auto_offset_reset"),
+    ("isolation.level", "isolation_level"),
+    ("security.protocol", "tls and sasl"),
+    ("enable.ssl.certificate.verification", "tls"),
+    ("ssl.ca.location", "tls_ca"),
+    ("ssl.certificate.location", "tls_certificate"),
+    ("ssl.key.location", "tls_key"),
+    ("ssl.key.password", "tls_key_password"),
+    ("sasl.mechanism", "sasl.mechanism"),
+    ("sasl.mechanisms", "sasl.mechanism"),
+    ("sasl.username", "sasl.username"),
+    ("sasl.password", "sasl.password"),
+    ("sasl.oauthbearer.config", "sasl"),
+    ("sasl.oauthbearer.method", "sasl"),
+    ("enable.auto.commit", "nothing: the table's commit decides"),
+    ("enable.auto.offset.store", "nothing: the table's commit decides"),
+    ("enable.partition.eof", "nothing: the source needs it"),
+    ("partition.assignment.strategy", "nothing: cooperative-sticky is what the source keeps its promises with"),
+    ("group.protocol", "nothing: cooperative-sticky is what the source keeps its promises with"),
+    ("queued.max.messages.kbytes", "max_memory"),
+    ("statistics.interval.ms", "nothing: /metrics and /status have the lag"),
+    ("plugin.library.paths", "nothing: the source loads no libraries"),
+];
+
+/// A configuration whose texts have been read.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) config: Config,
+    pub(crate) batch_wait: Duration,
+}
+
+impl Settings {
+    /// Reads the texts of a configuration.
+    pub(crate) fn new(config: Config) -> Result<Self> {
+        let faults = faults(&config);
+        if !faults.is_empty() {
+            return Err(Error::config(faults.join("; ")));
+        }
+        let batch_wait = duration(&config.batch_wait).unwrap_or_default();
+        Ok(Self { config, batch_wait })
+    }
+
+    /// The consumer group of a connector.
+    pub(crate) fn group(&self, connector: &str) -> String {
+        self.config.group.clone().unwrap_or_else(|| format!("philotes-{connector}"))
+    }
+
+    /// The format of a topic: by its name, else by the one pattern that fits.
+    ///
+    /// # Errors
+    /// Config where several patterns fit.
+    pub(crate) fn format(&self, topic: &str) -> Result<&FormatConfig> {
+        if let Some(format) = self.config.formats.get(topic) {
+            return Ok(format);
+        }
+        let mut fitting = self.config.formats.iter().filter(|(pattern, _)| glob(pattern, topic));
+        match (fitting.next(), fitting.next()) {
+            (None, _) => Ok(&self.config.format),
+            (Some((_, format)), None) => Ok(format),
+            (Some((one, _)), Some((other, _))) => Err(Error::config(format!(
+                "formats: topic {topic} fits {one:?} and {other:?}; allowed is one pattern, or the topic's own name"
+            ))),
+        }
+    }
+}
+
+/// What is wrong with a configuration: one message per fault, its key first.
+pub(crate) fn faults(config: &Config) -> Vec<String> {
+    let mut faults = Vec::new();
+    if config.bootstrap_servers.split(',').any(|server| server.trim().is_empty()) {
+        faults.push("bootstrap_servers: allowed are host:port, with commas between".to_owned());
+    }
+    match (&config.topics[..], &config.topics_regex) {
+        ([], None) => faults.push("topics: missing; allowed is a list of topics, or topics_regex".to_owned()),
+        ([_, ..], Some(_)) => faults.push("topics_regex: excludes topics; allowed is one of them".to_owned()),
+        (topics, None) => faults.extend(
+            topics.iter().filter(|topic| !is_topic(topic)).map(|topic| {
+                format!("topics: {topic:?} is no topic's name; allowed are 1 to 249 of letters, digits, '.', '_' and '-'")
+            }),
+        ),
+        ([], Some(regex)) if regex.is_empty() || regex == "^" => {
+            faults.push("topics_regex: empty; allowed is a regular expression such as shop\\..*".to_owned());
+        }
+        ([], Some(regex)) => faults.extend(regex::fault(regex).map(|reason| {
+            format!("topics_regex: {regex:?}: {reason}; allowed is a regular expression such as shop\\..*")
+        })),
+    }
+    if config.group.as_ref().is_some_and(String::is_empty) {
+        faults.push("group: empty; allowed is a name".to_owned());
+    }
+    let registered = |format: &FormatConfig| matches!(format, FormatConfig::Avro(_) | FormatConfig::JsonSchema(_));
+    if config.registry.is_none() && std::iter::once(&config.format).chain(config.formats.values()).any(registered) {
+        faults.push("registry: missing; the formats avro and json-schema want {url: http://host:8081}".to_owned());
+    }
+    if let Some(registry) = &config.registry {
+        faults.extend(registry.faults());
+    }
+    if config.tls == TlsMode::Disable {
+        let given = [
+            ("tls_ca", config.tls_ca.is_some()),
+            ("tls_certificate", config.tls_certificate.is_some()),
+            ("tls_key", config.tls_key.is_some()),
+            ("tls_key_password", config.tls_key_password.is_some()),
+        ];
+        faults.extend(given.iter().filter(|(_, given)| *given).map(|(key, _)| {
+            format!("{key}: is only used with tls: verify-full or require")
+        }));
+    }
+    if config.tls == TlsMode::Require && config.tls_ca.is_some() {
+        faults.push("tls_ca: is only used with tls: verify-full, which checks certificates".to_owned());
+    }
+    if config.tls_certificate.is_some() != config.tls_key.is_some() {
+        faults.push("tls_certificate: goes together with tls_key".to_owned());
+    }
+    if let Some(SaslConfig::Oauthbearer(oauth)) = &config.sasl
+        && !is_http(&oauth.token_url)
+    {
+        faults.push("sasl.token_url: allowed is a URL that begins with https:// or http://".to_owned());
+    }
+    if !(1..=1_048_576).contains(&config.batch_rows) {
+        faults.push(format!("batch_rows: {}; allowed: 1 to 1048576", config.batch_rows));
+    }
+    if duration(&config.batch_wait).is_none_or(|wait| wait > Duration::from_secs(60)) {
+        faults.push(format!("batch_wait: {:?}; allowed: 0ms to 1m, such as 100ms or 1s", config.batch_wait));
+    }
+    let mut columns = config.metadata_columns.clone();
+    columns.sort_by_key(|column| *column as u8);
+    if columns.windows(2).any(|pair| pair[0] == pair[1]) {
+        faults.push("metadata_columns: names one twice".to_owned());
+    }
+    for name in config.properties.keys() {
+        if let Some((_, instead)) = SETTLED.iter().find(|(settled, _)| settled == name) {
+            faults.push(format!("properties.{name}: is not set here; use {instead}"));
+        }
+    }
+    faults
+}
+
+impl RegistryConfig {
+    fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        if !is_http(&self.url) {
+            faults.push("registry.url: allowed is a URL that begins with https:// or http://".to_owned());
+        }
+        if self.username.is_some() != self.password.is_some() {
+            faults.push("registry.username: goes together with registry.password".to_owned());
+        }
+        if self.timeout().is_none_or(|timeout| !(Duration::from_millis(500)..=Duration::from_secs(300)).contains(&timeout)) {
+            faults.push(format!("registry.timeout: {:?}; allowed: 500ms to 5m", self.timeout));
+        }
+        faults
+    }
+
+    /// How long an answer may take.
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        duration(&self.timeout)
+    }
+}
+
+fn is_http(url: &str) -> bool {
+    ["http://", "https://"].iter().any(|scheme| url.len() > scheme.len() && url.starts_with(scheme))
+}
+
+fn is_topic(name: &str) -> bool {
+    (1..=249).contains(&name.len())
+        && name != "."
+        && name != ".."
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+}
+
+/// A duration as an operator writes it: a whole number and one of ms, s, m, h, d.
+fn duration(text: &str) -> Option<Duration> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let number: u64 = text[..digits].parse().ok()?;
+    let milliseconds = match text[digits..].trim_start() {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    number.checked_mul(milliseconds).map(Duration::from_millis)
 }

@@ -38,6 +38,7 @@ pub(super) fn table<P: Plugin, S: Sink>() -> SinkTable {
         cancel: Some(cancel::<S>),
         close: Some(close::<S>),
         destroy: Some(destroy::<S>),
+        revoke: Some(revoke::<S>),
     }
 }
 
@@ -80,6 +81,22 @@ unsafe extern "C" fn offsets<S: Sink>(
                 scope.host.emit(slot, offset.as_ref().map_or("", Offset::as_str));
             }
             Ok(())
+        })
+    }
+}
+
+unsafe extern "C" fn revoke<S: Sink>(
+    instance: *mut c_void,
+    at: *const *const Partition,
+    count: u32,
+    error: *mut ErrorText,
+) -> u32 {
+    // SAFETY: the host calls with an instance that `create` of this table made, and lends the rest.
+    unsafe {
+        SinkOf::<S>::call(instance, "revoke", error, |state, scope| {
+            let open = state.opened()?;
+            let at = read_partitions(at, count)?;
+            scope.runtime.block_on(open.sink.revoke(&at))
         })
     }
 }

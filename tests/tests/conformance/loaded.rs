@@ -23,43 +23,50 @@ pub(crate) fn connector(kind: Kind, name: &str) -> Result<Arc<dyn Connector>> {
 }
 
 fn services(context: &TaskContext) -> Services {
-    Services { span: tracing::Span::none(), connector: context.info().connector.clone() }
+    Services { span: tracing::Span::none(), connector: context.info().connector.clone(), status: None }
 }
 
-/// `postgres-buffer`, loaded.
-pub(crate) struct LoadedSource(Box<dyn SourceInstance>);
+/// A source of this name, loaded.
+macro_rules! loaded_source {
+    ($source:ident, $name:literal) => {
+        pub(crate) struct $source(Box<dyn SourceInstance>);
 
-#[async_trait]
-impl Source for LoadedSource {
-    const NAME: &'static str = "postgres-buffer";
-    const DOC: &'static str = "the loaded source";
-    type Config = Value;
+        #[async_trait]
+        impl Source for $source {
+            const NAME: &'static str = $name;
+            const DOC: &'static str = "the loaded source";
+            type Config = Value;
 
-    async fn open(config: Value, context: TaskContext) -> Result<Self> {
-        let connector = connector(Kind::Source, Self::NAME)?;
-        connector.open_source(&config.to_string(), context.info(), services(&context)).map(Self)
-    }
+            async fn open(config: Value, context: TaskContext) -> Result<Self> {
+                let connector = connector(Kind::Source, Self::NAME)?;
+                connector.open_source(&config.to_string(), context.info(), services(&context)).map(Self)
+            }
 
-    async fn poll(&mut self, timeout: Duration, max_bytes: usize) -> Result<Poll> {
-        self.0.poll(timeout, max_bytes)
-    }
+            async fn poll(&mut self, timeout: Duration, max_bytes: usize) -> Result<Poll> {
+                self.0.poll(timeout, max_bytes)
+            }
 
-    async fn resume(&mut self, at: &StreamPartition, offset: Option<&Offset>) -> Result<()> {
-        self.0.resume(at, offset)
-    }
+            async fn resume(&mut self, at: &StreamPartition, offset: Option<&Offset>) -> Result<()> {
+                self.0.resume(at, offset)
+            }
 
-    async fn commit(&mut self, offsets: &[StreamOffset]) -> Result<()> {
-        self.0.commit(offsets)
-    }
+            async fn commit(&mut self, offsets: &[StreamOffset]) -> Result<()> {
+                self.0.commit(offsets)
+            }
 
-    async fn close(self, timeout: Duration) -> Result<()> {
-        self.0.close(timeout)
-    }
+            async fn close(self, timeout: Duration) -> Result<()> {
+                self.0.close(timeout)
+            }
 
-    async fn streams(config: Value, context: TaskContext) -> Result<Vec<StreamDescription>> {
-        connector(Kind::Source, Self::NAME)?.streams(&config.to_string(), context.info())
-    }
+            async fn streams(config: Value, context: TaskContext) -> Result<Vec<StreamDescription>> {
+                connector(Kind::Source, Self::NAME)?.streams(&config.to_string(), context.info())
+            }
+        }
+    };
 }
+
+loaded_source!(LoadedSource, "postgres-buffer");
+loaded_source!(LoadedKafka, "kafka");
 
 /// `iceberg`, loaded.
 pub(crate) struct LoadedSink(Box<dyn SinkInstance>);
@@ -77,6 +84,10 @@ impl Sink for LoadedSink {
 
     async fn offsets(&mut self, at: &[StreamPartition]) -> Result<Vec<Option<Offset>>> {
         self.0.offsets(at)
+    }
+
+    async fn revoke(&mut self, at: &[StreamPartition]) -> Result<()> {
+        self.0.revoke(at)
     }
 
     async fn write(&mut self, batch: &ChangeBatch) -> Result<()> {

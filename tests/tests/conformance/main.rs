@@ -5,6 +5,7 @@
 //! cargo's target folder.
 
 mod buffer;
+mod kafka;
 mod lake;
 mod loaded;
 

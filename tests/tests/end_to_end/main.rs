@@ -1,4 +1,4 @@
-//! The real host between a real PostgreSQL and foreign readers.
+//! The real host between real sources and foreign readers.
 //!
 //! `make build` comes first: the host and the plugins are run as they lie in cargo's target folder.
 
@@ -13,6 +13,7 @@ mod evolution;
 mod exclusive;
 mod fenced;
 mod foreign;
+mod kafka;
 mod layout;
 mod letters;
 mod lineage;

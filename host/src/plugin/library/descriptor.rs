@@ -286,7 +286,7 @@ unsafe fn sink_table(connector: &str, table: *const SinkTable) -> Result<SinkTab
     }
     // SAFETY: not null, and the caller warrants the rest.
     let table = unsafe { SinkTable::read(table) };
-    at_least(&format!("the function table of {connector}"), table.struct_size, size_of::<SinkTable>())?;
+    at_least(&format!("the function table of {connector}"), table.struct_size, offset_of!(SinkTable, revoke))?;
     let missing = [
         ("create", table.create.is_none()),
         ("open", table.open.is_none()),

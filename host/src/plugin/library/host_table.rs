@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use arrow::ffi::FFI_ArrowSchema;
 use metrics::Label;
 use philotes_sdk::abi::{self, ABI_MAJOR, ABI_MINOR, CAPABILITIES, Sized32, Text, import_schema, read_partition};
-use philotes_sdk::{Error, Result, StreamDescription};
+use philotes_sdk::{Error, LAG_RECORDS, Result, StreamDescription};
 use tracing::Level;
 
 use crate::plugin::Services;
@@ -56,7 +56,7 @@ impl HostTable {
 
     /// For a call that belongs to no running instance.
     pub(super) fn for_call(connector: &str) -> Arc<Self> {
-        Self::new(Services { span: tracing::Span::current(), connector: connector.to_owned() })
+        Self::new(Services { span: tracing::Span::current(), connector: connector.to_owned(), status: None })
     }
 
     /// The table to lend; valid as long as this lives.
@@ -205,6 +205,12 @@ fn record(side: &HostTable, kind: u32, name: &str, value: f64, labels: &str) -> 
     if !labels.is_empty() {
         let labels: BTreeMap<String, String> =
             serde_json::from_str(labels).map_err(|e| format!("its labels are no JSON object of strings: {e}"))?;
+        if let (LAG_RECORDS, abi::METRIC_GAUGE, Some(status)) = (name, kind, &side.services.status)
+            && let (Some(stream), Some(partition)) = (labels.get("stream"), labels.get("partition"))
+        {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count; a negative one is none")]
+            status.lag_records(stream, partition, value.round() as u64);
+        }
         for (label, value) in labels {
             if !named(&label) || label == "connector" {
                 return Err(format!("it has a label {label:?}"));

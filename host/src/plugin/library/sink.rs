@@ -21,6 +21,7 @@ pub(super) struct SinkFunctions {
     write: unsafe extern "C" fn(*mut c_void, *mut Batch, *mut ErrorText) -> u32,
     flush: unsafe extern "C" fn(*mut c_void, *mut c_void, *mut ErrorText) -> u32,
     buffered_bytes: unsafe extern "C" fn(*mut c_void) -> u64,
+    revoke: Option<unsafe extern "C" fn(*mut c_void, *const *const abi::Partition, u32, *mut ErrorText) -> u32>,
 }
 
 impl SinkFunctions {
@@ -38,6 +39,7 @@ impl SinkFunctions {
             write: table.write?,
             flush: table.flush?,
             buffered_bytes: table.buffered_bytes?,
+            revoke: table.revoke,
         })
     }
 }
@@ -76,6 +78,16 @@ impl SinkInstance for ForeignSink {
             _ => Offset::new(item).map(Some).map_err(|e| Error::internal(format!("the offset of {at}: {e}"))),
         };
         items.into_iter().zip(at).map(offset).collect()
+    }
+
+    fn revoke(&mut self, at: &[StreamPartition]) -> Result<()> {
+        let Some(revoke) = self.functions.revoke else {
+            return Err(Error::fenced("partitions go to another task, and the sink lets go only of all it has"));
+        };
+        let (lent, mut error) = (LentPartitions::new(at.to_vec()), ErrorText::new());
+        // SAFETY: the only call into the instance; the partitions live through it.
+        let status = unsafe { revoke(self.instance.raw(), lent.as_ptr(), lent.count(), &raw mut error) };
+        error.result(status, "revoke")
     }
 
     fn write(&mut self, batch: &ChangeBatch) -> Result<()> {

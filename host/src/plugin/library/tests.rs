@@ -220,7 +220,7 @@ unsafe extern "C" fn buffered_bytes(_: *mut c_void) -> u64 {
 }
 
 fn services() -> Services {
-    Services { span: tracing::Span::none(), connector: "shop".into() }
+    Services { span: tracing::Span::none(), connector: "shop".into(), status: None }
 }
 
 fn source(mistake: &str) -> Result<ForeignSource> {
@@ -257,6 +257,7 @@ fn sink(mistake: &str) -> ForeignSink {
         cancel: Some(notify),
         close: Some(close),
         destroy: Some(destroy),
+        revoke: None,
     };
     let functions = SinkFunctions::new(&table).unwrap();
     ForeignSink::open(functions, mistake, &TaskInfo::default(), services()).unwrap()

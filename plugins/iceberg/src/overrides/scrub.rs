@@ -4,6 +4,9 @@
 /// What stands in place of a record in which no columns can be found.
 const WITHHELD: &str = "(withheld: it is no JSON, and the connector drops columns of this stream)";
 
+/// How the names of members end that hold bytes: see the sdk's `dead_letter::RECORD`.
+const BYTES: &str = "_base64";
+
 /// The record without members of these names.
 pub(crate) fn without(record: &str, columns: &[&str]) -> String {
     scrubbed(record, columns, 0).unwrap_or_else(|| WITHHELD.to_owned())
@@ -94,7 +97,12 @@ impl Scrubber<'_> {
                 return;
             }
             self.copy_to(self.at + 1);
+            let value = self.out.len();
             self.value(depth + 1);
+            if name.as_ref().is_some_and(|name| name.ends_with(BYTES)) {
+                self.out.truncate(value);
+                self.out.push_str(&serde_json::Value::from(WITHHELD).to_string());
+            }
             self.space();
             if name.is_some_and(|name| self.columns.contains(&name.as_str())) {
                 self.out.truncate(begin);
@@ -114,13 +122,19 @@ impl Scrubber<'_> {
         let end = self.string_end();
         let inner: Option<String> = serde_json::from_str(&self.text[self.at..end]).ok();
         let inner = inner.filter(|text| text.trim_start().starts_with(['{', '[']) && depth < MAX_DEPTH);
-        match inner.and_then(|inner| scrubbed(&inner, self.columns, depth + 1)) {
+        let Some(inner) = inner else { return self.copy_to(end) };
+        match scrubbed(&inner, self.columns, depth + 1) {
+            Some(inner) => self.put(&inner, end),
+            // JSON that is broken, of which nobody can say where the value ends.
+            None if self.columns.iter().any(|column| inner.contains(column)) => self.put(WITHHELD, end),
             None => self.copy_to(end),
-            Some(inner) => {
-                self.out.push_str(&serde_json::Value::String(inner).to_string());
-                self.at = end;
-            }
         }
+    }
+
+    /// Puts this text in the place of what ends here.
+    fn put(&mut self, text: &str, end: usize) {
+        self.out.push_str(&serde_json::Value::from(text).to_string());
+        self.at = end;
     }
 
     /// Where the text that begins here ends.

@@ -58,6 +58,11 @@ impl Sink for MemorySink {
         Ok(offsets)
     }
 
+    async fn revoke(&mut self, at: &[StreamPartition]) -> Result<()> {
+        at.iter().for_each(|at| drop(self.owned.remove(at)));
+        Ok(())
+    }
+
     async fn write(&mut self, batch: &ChangeBatch) -> Result<()> {
         if !self.owned.contains_key(&batch.at) {
             return Err(Error::internal(format!("rows of {} before its offset was asked for", batch.at)));

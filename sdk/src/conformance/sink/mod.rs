@@ -32,6 +32,8 @@ pub mod clause {
     pub const SCHEMAS: &str = "a column that is added lands, and is null where rows do not have it";
     /// See [`ErrorKind::Fenced`](crate::ErrorKind::Fenced).
     pub const FENCED: &str = "an instance whose partition another one has committed to is fenced, and doubles nothing";
+    /// See [`Sink::revoke`](crate::Sink::revoke).
+    pub const REVOKED: &str = "a partition that was revoked can be written by another instance beside this one, and come back";
     /// See [`Sink::buffered_bytes`](crate::Sink::buffered_bytes).
     pub const BUFFERED: &str = "buffered_bytes grows with what is written and ends with its flush";
     /// See [`Sink::write`](crate::Sink::write).
@@ -112,6 +114,7 @@ pub async fn check_sink<F: SinkFixture>(fixture: &mut F) -> Result<Unchecked, Vi
     outcomes.add("a restart with rows that were not flushed", restart(fixture).await);
     outcomes.add("a column is added", added_column(fixture).await);
     outcomes.add("a second instance commits for the same partition", second_instance(fixture).await);
+    outcomes.add("a partition goes to another instance and comes back", revoked(fixture).await);
     outcomes.add("memory is counted", buffered(fixture).await);
     outcomes.add("a batch that cannot be written", refused_batch(fixture).await);
     outcomes.add("the system is out of reach at a flush", outage(fixture).await);
@@ -295,6 +298,36 @@ async fn second_instance<F: SinkFixture>(fixture: &mut F) -> Check<Unchecked> {
     under(clause::FENCED, second.landed(fixture).await)?;
     first.crash();
     second.close().await?;
+    Ok(Vec::new())
+}
+
+async fn revoked<F: SinkFixture>(fixture: &mut F) -> Check<Unchecked> {
+    fixture.reset().await.fixture("reset")?;
+    let (goes, stays) = (partition(0, "0"), partition(0, "1"));
+    let mut first = open(fixture).await?;
+    first.announce(&[&goes, &stays]).await?;
+    first.write(&goes, &Rows::plain(0..5)).await?;
+    first.write(&stays, &Rows::plain(50..55)).await?;
+    first.flush(&[&goes, &stays]).await?;
+    first.revoke(&[&goes]).await?;
+
+    let mut second = open(fixture).await?.knowing(first.durable());
+    second.announce(&[&goes]).await?;
+    second.write(&goes, &Rows::plain(5..10)).await?;
+    second.flush(&[&goes]).await?;
+    first.write(&stays, &Rows::plain(55..60)).await?;
+    under(clause::REVOKED, first.flush(&[&stays]).await)?;
+
+    // And back, while the other goes on.
+    second.revoke(&[&goes]).await?;
+    first.learns(&goes, &second);
+    second.learns(&stays, &first);
+    under(clause::REVOKED, first.announce(&[&goes]).await)?;
+    first.write(&goes, &Rows::plain(10..15)).await?;
+    under(clause::REVOKED, first.flush(&[&goes]).await)?;
+    second.crash();
+    under(clause::REVOKED, first.landed(fixture).await)?;
+    first.close().await?;
     Ok(Vec::new())
 }
 

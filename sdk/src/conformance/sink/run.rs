@@ -95,6 +95,19 @@ impl<S: Sink> Run<S> {
         Ok(())
     }
 
+    /// These go to another instance.
+    pub(super) async fn revoke(&mut self, partitions: &[&StreamPartition]) -> Check {
+        let at: Vec<StreamPartition> = partitions.iter().map(|at| (*at).clone()).collect();
+        self.sink.revoke(&at).await.or_violation(clause::HEALTHY, "revoke")
+    }
+
+    /// What another instance has made durable of a partition.
+    pub(super) fn learns(&mut self, at: &StreamPartition, other: &Self) {
+        let durable = other.durable.partitions.get(at).cloned().unwrap_or_default();
+        self.durable.partitions.insert(at.clone(), durable);
+        self.durable.batches = self.durable.batches.max(other.durable.batches);
+    }
+
     /// A batch of these rows with an offset of its own.
     pub(super) fn next_batch(&mut self, at: &StreamPartition, rows: &Rows) -> Check<ChangeBatch> {
         self.durable.batches += 1;

@@ -40,6 +40,8 @@ pub mod clause {
     /// See [`Source::open`](crate::Source::open).
     pub const ONE_INSTANCE: &str =
         "a second instance waits (unavailable), or the first is fenced and changes nothing more";
+    /// See [`Poll::Revoke`](crate::Poll::Revoke).
+    pub const SHARED: &str = "instances that share partitions out deliver each row once: what is revoked goes on elsewhere, behind what was durable";
     /// See [`Source::resume`](crate::Source::resume).
     pub const REFUSED: &str =
         "resume refuses an offset that the source does not know, and none where rows were acknowledged";
@@ -67,6 +69,8 @@ const MAX_BYTES: usize = 1 << 20;
 pub trait SourceFixture: Send {
     /// The source.
     type Source: Source;
+    /// Several instances share the partitions out, instead of keeping one another out. Both streams then need partitions for two.
+    const SHARES: bool = false;
 
     /// Makes the system, or a part of it that [`config`](Self::config) names from now on, look as if the source had never
     /// seen it, without any row. Called once before each scenario, when no instance is open.
@@ -239,6 +243,9 @@ async fn second_instance<F: SourceFixture>(fixture: &mut F) -> Check<Unchecked> 
     let mut first = open::<F>(fixture).await?;
     first.expect(&fixture.stream(0), 0..10);
     first.drain().await?;
+    if F::SHARES {
+        return shared(fixture, first).await;
+    }
     match tokio::time::timeout(PATIENCE, F::Source::open(fixture.config(), context())).await {
         Err(_) => Err(violation(clause::ONE_INSTANCE, format!("the second instance's open took over {PATIENCE:?}"))),
         Ok(Ok(second)) => {
@@ -272,6 +279,51 @@ async fn second_instance<F: SourceFixture>(fixture: &mut F) -> Check<Unchecked> 
             Err(violation(clause::ONE_INSTANCE, format!("the second instance's open: {}", describe(&error))))
         }
     }
+}
+
+/// A second instance joins the first, and later the first leaves.
+async fn shared<F: SourceFixture>(fixture: &mut F, first: Run<F::Source>) -> Check<Unchecked> {
+    let (mut first, mut second) = (first.flushing_revoked(), open::<F>(fixture).await?.flushing_revoked());
+    let mut next = 10;
+    let deadline = Instant::now() + PATIENCE * 2;
+    // Rows keep coming until both have had some of their own.
+    while !(first.was_revoked() && second.has_delivered()) {
+        ensure(Instant::now() < deadline, clause::SHARED, || {
+            "the second instance got no partition, or nothing of it".to_owned()
+        })?;
+        put(fixture, 0, next..next + 14).await?;
+        put(fixture, 1, next..next + 14).await?;
+        for run in [&mut first, &mut second] {
+            run.expect(&fixture.stream(0), next..next + 14);
+            run.expect(&fixture.stream(1), next..next + 14);
+        }
+        next += 14;
+        for _ in 0..4 {
+            first.share(&mut second).await?;
+        }
+    }
+    while !first.complete_with(&second) && Instant::now() < deadline {
+        first.share(&mut second).await?;
+    }
+    ensure(first.complete_with(&second), clause::SHARED, || "not every row arrived".to_owned())?;
+    // What the first has delivered is durable when it leaves, and the second takes over the rest.
+    second.learn(&first.reached());
+    first.commit_all().await?;
+    first.close().await?;
+    put(fixture, 0, next..next + 14).await?;
+    put(fixture, 1, next..next + 14).await?;
+    let before = second.arrived();
+    for stream in 0..2 {
+        second.expect(&fixture.stream(stream), next..next + 14);
+    }
+    while second.arrived() < before + 28 {
+        ensure(Instant::now() < deadline, clause::SHARED, || {
+            "what the first instance had does not go on at the second".to_owned()
+        })?;
+        second.step().await?;
+    }
+    second.close().await?;
+    Ok(vec![clause::ONE_INSTANCE])
 }
 
 async fn refused<F: SourceFixture>(fixture: &mut F) -> Check<Unchecked> {

@@ -35,6 +35,9 @@ pub(super) struct Run<S> {
     expected: HashMap<(StreamName, i64), u32>,
     /// The number of the newest row per key.
     newest: HashMap<(StreamName, i64), i64>,
+    /// What is revoked is durable from then on, as where a host flushes it.
+    flushes_revoked: bool,
+    revoked: bool,
 }
 
 impl<S: Source> Run<S> {
@@ -49,7 +52,52 @@ impl<S: Source> Run<S> {
             delivered: Vec::new(),
             expected: HashMap::new(),
             newest: HashMap::new(),
+            flushes_revoked: false,
+            revoked: false,
         }
+    }
+
+    /// Flushes what is revoked, as the host does.
+    pub(super) fn flushing_revoked(mut self) -> Self {
+        self.flushes_revoked = true;
+        self
+    }
+
+    pub(super) fn was_revoked(&self) -> bool {
+        self.revoked
+    }
+
+    pub(super) fn has_delivered(&self) -> bool {
+        !self.delivered.is_empty()
+    }
+
+    /// How many rows have arrived.
+    pub(super) fn arrived(&self) -> usize {
+        self.expected.values().filter(|times| **times > 0).count()
+    }
+
+    /// The sink holds these offsets as well.
+    pub(super) fn learn(&mut self, durable: &[StreamOffset]) {
+        self.durable.extend(durable.iter().map(|durable| (durable.at.clone(), durable.offset.clone())));
+    }
+
+    /// A step of either, which share the partitions out; each learns what the other's flushes have made durable. No row arrives at
+    /// both.
+    pub(super) async fn share(&mut self, other: &mut Self) -> Check {
+        self.step().await?;
+        other.durable.extend(self.durable.clone());
+        other.step().await?;
+        self.durable.extend(other.durable.clone());
+        for (row, times) in &self.expected {
+            let both = *times + other.expected.get(row).copied().unwrap_or(0);
+            ensure(both <= 1, clause::SHARED, || format!("row {} of {} arrived at both instances", row.1, row.0))?;
+        }
+        Ok(())
+    }
+
+    /// Every row has arrived at one of the two.
+    pub(super) fn complete_with(&self, other: &Self) -> bool {
+        self.expected.iter().all(|(row, times)| *times + other.expected.get(row).copied().unwrap_or(0) > 0)
     }
 
     /// The sink holds these offsets.
@@ -201,7 +249,7 @@ impl<S: Source> Run<S> {
     }
 
     /// One poll and what follows from it; whether the source has caught up.
-    async fn step(&mut self) -> Check<bool> {
+    pub(super) async fn step(&mut self) -> Check<bool> {
         match self.poll(POLL).await? {
             Poll::Batch(batch) => self.batch(&batch).map(|()| false),
             Poll::Idle { caught_up } => Ok(caught_up),
@@ -218,6 +266,12 @@ impl<S: Source> Run<S> {
                 Ok(false)
             }
             Poll::Revoke(partitions) => {
+                self.revoked = true;
+                if self.flushes_revoked {
+                    let reached = self.reached();
+                    self.learn(&reached);
+                    self.commit(&reached).await?;
+                }
                 for at in partitions {
                     self.announced.remove(&at);
                 }

@@ -39,6 +39,7 @@ enum Fault {
     ReordersRows,
     CommitsThoughFenced,
     FencedAsUnknown,
+    KeepsRevoked,
     CountsNoBytes,
     CountsForEver,
     TakesSpoiltBatch,
@@ -65,6 +66,8 @@ struct Faulty {
     /// The first offset that each partition was given since the last flush.
     first: BTreeMap<StreamPartition, Offset>,
     last: BTreeMap<StreamPartition, Offset>,
+    /// Revoked, with the offset that was known then.
+    kept: Vec<(StreamPartition, Option<Offset>)>,
     bytes: usize,
 }
 
@@ -84,6 +87,7 @@ impl Sink for Faulty {
             announced: Vec::new(),
             first: BTreeMap::new(),
             last: BTreeMap::new(),
+            kept: Vec::new(),
             bytes: 0,
         })
     }
@@ -101,6 +105,14 @@ impl Sink for Faulty {
             _ => {}
         }
         Ok(offsets)
+    }
+
+    async fn revoke(&mut self, at: &[StreamPartition]) -> Result<()> {
+        self.announced.retain(|announced| !at.contains(announced));
+        if self.config.fault == Fault::KeepsRevoked {
+            self.kept.extend(at.iter().map(|at| (at.clone(), self.store.offset("conformance", at))));
+        }
+        self.inner.revoke(at).await
     }
 
     async fn write(&mut self, batch: &ChangeBatch) -> Result<()> {
@@ -147,6 +159,9 @@ impl Sink for Faulty {
     }
 
     async fn flush(&mut self) -> Result<Flushed> {
+        if self.kept.iter().any(|(at, known)| self.store.offset("conformance", at) != *known) {
+            return Err(Error::fenced("another task has committed to what was revoked"));
+        }
         let fault = self.config.fault;
         let first = std::mem::take(&mut self.first);
         let mut flushed = match self.inner.flush().await {
@@ -319,6 +334,7 @@ fn every_fault_is_named() {
         (Fault::ReordersRows, clause::ORDER),
         (Fault::CommitsThoughFenced, clause::FENCED),
         (Fault::FencedAsUnknown, clause::FENCED),
+        (Fault::KeepsRevoked, clause::REVOKED),
         (Fault::CountsNoBytes, clause::BUFFERED),
         (Fault::CountsForEver, clause::BUFFERED),
         (Fault::TakesSpoiltBatch, clause::AS_NEVER_GIVEN),

@@ -1,0 +1,115 @@
+//! Bearer tokens for SASL's OAUTHBEARER, by OAuth2's client credentials (RFC 6749, section 4.4).
+//!
+//! librdkafka asks for a token when the client starts and when most of the last one's life is over.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use philotes_sdk::{Error, Result};
+use rdkafka::client::OAuthToken;
+use reqwest::{Client, StatusCode};
+use serde::Deserialize;
+use tokio::runtime::Handle;
+
+use crate::config::OauthbearerConfig;
+use crate::http;
+
+/// How long the token endpoint may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a token is taken to live whose endpoint does not say it.
+const UNSAID: Duration = Duration::from_secs(300);
+/// What stands in a message of what a server says.
+const MOST_OF_A_MESSAGE: usize = 200;
+
+/// Fetches tokens.
+pub(crate) struct Tokens {
+    client: Client,
+    config: OauthbearerConfig,
+    runtime: Handle,
+}
+
+#[derive(Deserialize)]
+struct Granted {
+    access_token: String,
+    expires_in: Option<u64>,
+}
+
+#[derive(Default, Deserialize)]
+struct Claims {
+    sub: Option<String>,
+}
+
+impl Tokens {
+    /// To be called on the plugin's runtime.
+    pub(crate) fn new(config: &OauthbearerConfig) -> Result<Self> {
+        let client = http::client(PATIENCE, config.tls_ca.as_deref(), "sasl.tls_ca")?;
+        Ok(Self { client, config: config.clone(), runtime: Handle::current() })
+    }
+
+    /// A new token. Blocks the thread, which librdkafka calls back on.
+    pub(crate) fn fetch(&self) -> Result<OAuthToken> {
+        let (client, config) = (self.client.clone(), self.config.clone());
+        let (sender, receiver) = std::sync::mpsc::channel();
+        self.runtime.spawn(async move {
+            let _ = sender.send(grant(&client, &config).await);
+        });
+        receiver
+            .recv_timeout(PATIENCE * 2)
+            .unwrap_or_else(|_| Err(Error::unavailable("the token endpoint does not answer")))
+    }
+}
+
+async fn grant(client: &Client, config: &OauthbearerConfig) -> Result<OAuthToken> {
+    let mut form = vec![("grant_type", "client_credentials")];
+    form.extend(config.scope.as_deref().map(|scope| ("scope", scope)));
+    let lost = |error: reqwest::Error| {
+        Error::unavailable("sasl.token_url: no token could be fetched").with_source(error.without_url())
+    };
+    let asked = SystemTime::now();
+    let answer = client
+        .post(&config.token_url)
+        .basic_auth(&config.client_id, Some(&config.client_secret))
+        .form(&form)
+        .send()
+        .await
+        .map_err(lost)?;
+    let status = answer.status();
+    let body = answer.bytes().await.map_err(lost)?;
+    if !status.is_success() {
+        let said: String = String::from_utf8_lossy(&body).chars().take(MOST_OF_A_MESSAGE).collect();
+        let message = format!("sasl.token_url: the token endpoint answers {status}: {said}");
+        let refused = status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS;
+        return Err(if refused { Error::config(message) } else { Error::unavailable(message) });
+    }
+    let granted: Granted = serde_json::from_slice(&body)
+        .map_err(|_| Error::config("sasl.token_url: the answer is no token response of OAuth2"))?;
+    let life = granted.expires_in.map_or(UNSAID, Duration::from_secs);
+    let ends = (asked + life).duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(OAuthToken {
+        principal_name: subject(&granted.access_token).unwrap_or_else(|| config.client_id.clone()),
+        token: granted.access_token,
+        lifetime_ms: i64::try_from(ends.as_millis()).unwrap_or(i64::MAX),
+    })
+}
+
+/// Whose token it is, where it says so: RFC 7519's `sub`.
+fn subject(token: &str) -> Option<String> {
+    let claims = BASE64_URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
+    serde_json::from_slice::<Claims>(&claims).ok()?.sub.filter(|sub| !sub.is_empty() && !sub.contains('\0'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tokens_subject_is_read_where_there_is_one() {
+        // RFC 7519, section 3.1, with a sub.
+        let payload = BASE64_URL_SAFE_NO_PAD.encode(r#"{"iss":"joe","sub":"service"}"#);
+        assert_eq!(subject(&format!("e30.{payload}.x")).as_deref(), Some("service"));
+        for token in ["", "opaque", "a.b.c", "e30.e30.", "e30.!!.x"] {
+            assert_eq!(subject(token), None, "{token}");
+        }
+    }
+}

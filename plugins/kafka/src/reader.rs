@@ -1,0 +1,577 @@
+//! The thread that owns the group's protocol and the messages.
+//!
+//! It serves librdkafka's events whatever happens, so that the group never takes this member for dead while the sink is slow. While
+//! there is no room for more rows, messages wait in their queue, which is bounded, and librdkafka stops fetching.
+//!
+//! A partition's life: *assigned* by the group, *announced* to the host, *begun* at the offset that the host resumed it with; then
+//! read, until it is *revoked*: what was not handed over of it is dropped, the host flushes what it has, and only then is the
+//! group told that the next member may have it. A partition that was *lost* may have another owner already: that is fencing.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use philotes_sdk::{Error, ErrorKind, Result, StreamName, StreamPartition, TaskContext, failpoint};
+use rdkafka::consumer::{CommitMode, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::client::{self, Consumer, Rebalance, TopicPartition, failed};
+use crate::cluster;
+use crate::config::{MetadataColumn, Settings};
+use crate::decode::{Appended, TopicDecoder};
+use crate::handover::{Announced, Handover, Request, Start};
+use crate::native::{self, Arrived, Messages, TopicIds};
+use crate::offset::Lineage;
+use crate::partition::Partition;
+use crate::streams::stream_of;
+use crate::verify::Verify;
+
+/// How long the thread waits for messages, or for room, before it looks at everything else.
+const LOOK: Duration = Duration::from_millis(20);
+/// How many events are served at a time.
+const EVENTS: usize = 16;
+/// How often the group is told how far the table reaches, and the metrics how far it is behind.
+const TELL: Duration = Duration::from_secs(1);
+/// The smallest share of memory for rows.
+const LEAST_ROOM: usize = 2 << 20;
+
+/// A topic that is read.
+struct Topic {
+    decoder: TopicDecoder,
+    name: Arc<str>,
+}
+
+/// The reader of one instance.
+pub(crate) struct Reader {
+    context: TaskContext,
+    settings: Arc<Settings>,
+    cluster: String,
+    consumer: Arc<Consumer>,
+    handover: Arc<Handover>,
+    messages: Messages,
+    verify: Verify,
+    ids: TopicIds,
+    topics: HashMap<String, Topic>,
+    lineages: HashMap<String, Lineage>,
+    partitions: Vec<Partition>,
+    /// Assigned by the group, and not begun yet.
+    assigned: Option<Vec<TopicPartition>>,
+    /// Revoked by the group, and not flushed yet.
+    revoked: Option<Vec<TopicPartition>>,
+    /// The group has assigned something, though it may be nothing.
+    joined: bool,
+    room: usize,
+    wants_headers: bool,
+    told: Instant,
+    decoders: DecoderMaker,
+}
+
+/// Makes the decoder of a topic.
+pub(crate) type DecoderMaker = Box<dyn Fn(&str, StreamName) -> Result<TopicDecoder> + Send>;
+
+impl Reader {
+    pub(crate) fn new(
+        context: TaskContext,
+        settings: Arc<Settings>,
+        cluster: String,
+        consumer: Arc<Consumer>,
+        handover: Arc<Handover>,
+        decoders: DecoderMaker,
+    ) -> Result<Self> {
+        let max_memory = context.info().max_memory;
+        let rest = max_memory.saturating_sub(client::fetched_bytes(max_memory));
+        Ok(Self {
+            room: usize::try_from(rest).unwrap_or(usize::MAX).max(LEAST_ROOM),
+            wants_headers: settings.config.metadata_columns.contains(&MetadataColumn::Headers),
+            messages: Messages::new(&consumer)?,
+            verify: Verify::new(&consumer)?,
+            ids: TopicIds::new(&consumer)?,
+            context,
+            settings,
+            cluster,
+            consumer,
+            handover,
+            topics: HashMap::new(),
+            lineages: HashMap::new(),
+            partitions: Vec::new(),
+            assigned: None,
+            revoked: None,
+            joined: false,
+            told: Instant::now(),
+            decoders,
+        })
+    }
+
+    /// Reads until it is asked to stop, or fails; then leaves the group.
+    pub(crate) fn run(mut self) {
+        let _ends = Ends(Arc::clone(&self.handover));
+        let failed = self.read().map_err(|error| self.handover.fail(error)).is_err();
+        self.leave(failed);
+    }
+
+    fn read(&mut self) -> Result<()> {
+        loop {
+            for request in self.handover.requests(Duration::ZERO) {
+                if matches!(request, Request::Stop) {
+                    return Ok(());
+                }
+                self.serve(request)?;
+            }
+            self.serve_events()?;
+            self.serve_group()?;
+            self.hand_over(Duration::ZERO)?;
+            self.close_due()?;
+            if self.told.elapsed() >= TELL {
+                self.tell(CommitMode::Async);
+            }
+            self.handover.set_drained(self.drained());
+            if self.has_room()? {
+                let patience = if self.verify.is_empty() { LOOK } else { Duration::from_millis(2) };
+                let count = self.messages.take(patience);
+                self.take_in(count)?;
+            } else if !self.verify.is_empty() {
+                self.hand_over(LOOK)?;
+            } else {
+                // Waits for the host to take some, or to ask for something.
+                for request in self.handover.requests(LOOK) {
+                    if matches!(request, Request::Stop) {
+                        return Ok(());
+                    }
+                    self.serve(request)?;
+                }
+            }
+        }
+    }
+
+    /// Hands over what is proved by now.
+    fn hand_over(&mut self, patience: Duration) -> Result<()> {
+        for batch in self.verify.proved(&self.lineages, patience)? {
+            failpoint!("kafka.proved", |message| Error::unavailable(message));
+            self.handover.batch(batch);
+        }
+        Ok(())
+    }
+
+    /// Whether more messages may be decoded. Rows that are in no batch yet are closed where they are what takes the room.
+    fn has_room(&mut self) -> Result<bool> {
+        let (handed_over, _) = self.handover.sizes();
+        let open: usize = self.partitions.iter().map(Partition::bytes).sum();
+        let waiting = handed_over + self.verify.bytes();
+        if open > self.room / 2
+            && let Some(largest) = (0..self.partitions.len()).max_by_key(|index| self.partitions[*index].bytes())
+        {
+            self.close(largest)?;
+        }
+        Ok(waiting + open < self.room)
+    }
+
+    fn serve(&mut self, request: Request) -> Result<()> {
+        match request {
+            Request::Begin(starts) => self.begin(&starts),
+            Request::LetGo => self.let_go(),
+            Request::Durable(at, offset) => {
+                if let Some(partition) = self.partitions.iter_mut().find(|partition| partition.at == at) {
+                    partition.durable(offset);
+                }
+                Ok(())
+            }
+            Request::Stop => Ok(()),
+        }
+    }
+
+    /// Lets librdkafka call back, and looks at what has gone wrong.
+    fn serve_events(&mut self) -> Result<()> {
+        for _ in 0..EVENTS {
+            match self.consumer.poll(Duration::ZERO) {
+                None => break,
+                Some(Err(KafkaError::PartitionEOF(_))) => {}
+                Some(Ok(_)) => return Err(Error::internal("a message came out of the consumer's own queue")),
+                Some(Err(error)) => self.trouble(&error)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn trouble(&mut self, error: &KafkaError) -> Result<()> {
+        let said = self.consumer.context().take_trouble();
+        let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
+        let reason = said.map_or_else(|| error.to_string(), |(_, reason)| reason);
+        match code {
+            // librdkafka connects again by itself; what counts is whether anybody answers.
+            RDKafkaErrorCode::AllBrokersDown => cluster::answers(&self.consumer, self.any_topic())
+                .map_err(|_| Error::unavailable(format!("all brokers are down: {reason}"))),
+            RDKafkaErrorCode::PollExceeded => {
+                Err(Error::fenced(format!("the group has given this member up: {reason}")))
+            }
+            _ => {
+                let kind = client::kind(code);
+                if kind == ErrorKind::Unavailable && !is_final(code) {
+                    tracing::warn!(code = %code, "{reason}");
+                    return Ok(());
+                }
+                Err(Error::new(kind, reason))
+            }
+        }
+    }
+
+    /// A topic to ask the brokers about.
+    fn any_topic(&self) -> Option<&str> {
+        let read = self.partitions.first().map(|partition| &partition.name.0);
+        read.or(self.settings.config.topics.first()).map(String::as_str)
+    }
+
+    /// What the group has decided.
+    fn serve_group(&mut self) -> Result<()> {
+        while let Some(rebalance) = self.consumer.context().next_rebalance() {
+            match rebalance {
+                Rebalance::Assign(partitions) => self.assign(partitions)?,
+                Rebalance::Revoke { partitions, lost: true } => {
+                    let count = partitions.len();
+                    self.revoked = Some(partitions);
+                    return Err(Error::fenced(format!(
+                        "the group has given this member up, and {count} partitions may have other owners"
+                    )));
+                }
+                Rebalance::Revoke { partitions, lost: false } => self.revoke(partitions)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn assign(&mut self, partitions: Vec<TopicPartition>) -> Result<()> {
+        self.joined = true;
+        tracing::info!(partitions = partitions.len(), "the group has assigned partitions");
+        let route = &self.context.info().route;
+        let wanted: Vec<TopicPartition> =
+            partitions.iter().filter(|(topic, _)| stream_of(topic).is_ok_and(|stream| route.wants(&stream))).cloned().collect();
+        self.assigned = Some(partitions);
+        if wanted.is_empty() {
+            return self.begin(&[]);
+        }
+        let topics = wanted.iter().map(|(topic, _)| topic.as_str());
+        self.lineages.extend(cluster::lineages(&self.ids, &self.cluster, topics)?);
+        let known = cluster::know(&self.consumer, &self.lineages, &wanted)?;
+        failpoint!("kafka.assigned", |message| Error::unavailable(message));
+        let mut announced = Vec::with_capacity(known.len());
+        for partition in wanted {
+            let at = StreamPartition { stream: stream_of(&partition.0)?, partition: partition.1.to_string() };
+            let known = known.get(&partition).cloned();
+            let known = known.ok_or_else(|| Error::internal(format!("{at}: nothing is known of it")))?;
+            announced.push((at, Announced { partition, known }));
+        }
+        self.handover.announce(announced);
+        Ok(())
+    }
+
+    /// Begins what was assigned: what was resumed at its start, and nothing of what nobody wants.
+    fn begin(&mut self, starts: &[Start]) -> Result<()> {
+        let Some(assigned) = self.assigned.take() else { return Ok(()) };
+        let mut begun = Vec::with_capacity(assigned.len());
+        let mut paused = Vec::new();
+        for partition in assigned {
+            let at = StreamPartition { stream: stream_of(&partition.0)?, partition: partition.1.to_string() };
+            self.messages.gather(&partition.0, partition.1)?;
+            match starts.iter().find(|start| start.at == at) {
+                Some(start) => {
+                    if !self.topics.contains_key(&partition.0) {
+                        let decoder = (self.decoders)(&partition.0, at.stream.clone())?;
+                        self.topics.insert(partition.0.clone(), Topic { decoder, name: partition.0.as_str().into() });
+                    }
+                    self.partitions.push(Partition::new(partition.clone(), start));
+                    begun.push((partition, Offset::Offset(start.offset)));
+                }
+                None => {
+                    paused.push(partition.clone());
+                    begun.push((partition, Offset::End));
+                }
+            }
+        }
+        let list = cluster::list(begun.iter().map(|(partition, offset)| (partition, *offset)))?;
+        self.consumer.incremental_assign(&list).map_err(|error| failed("cannot begin partitions", error))?;
+        if !paused.is_empty() {
+            let list = cluster::list(paused.iter().map(|partition| (partition, Offset::Invalid)))?;
+            self.consumer.pause(&list).map_err(|error| failed("cannot pause partitions", error))?;
+        }
+        failpoint!("kafka.begun", |message| Error::unavailable(message));
+        Ok(())
+    }
+
+    fn revoke(&mut self, partitions: Vec<TopicPartition>) -> Result<()> {
+        tracing::info!(partitions = partitions.len(), "the group has revoked partitions");
+        let revoked: HashSet<&TopicPartition> = partitions.iter().collect();
+        let streams: Vec<StreamPartition> = self
+            .partitions
+            .iter()
+            .filter(|partition| revoked.contains(&partition.name))
+            .map(|partition| partition.at.clone())
+            .collect();
+        for partition in self.partitions.iter_mut().filter(|partition| revoked.contains(&partition.name)) {
+            // Read again by whoever comes next.
+            partition.stop();
+        }
+        self.verify.forget(&streams);
+        self.revoked = Some(partitions);
+        if streams.is_empty() || !self.handover.revoke(&streams) {
+            return self.let_go();
+        }
+        Ok(())
+    }
+
+    /// The host has flushed what was revoked: the next member may have it.
+    fn let_go(&mut self) -> Result<()> {
+        let Some(revoked) = self.revoked.take() else { return Ok(()) };
+        failpoint!("kafka.revoked", |message| Error::unavailable(message));
+        self.tell(CommitMode::Async);
+        self.partitions.retain(|partition| {
+            let goes = revoked.contains(&partition.name);
+            if goes {
+                gauge_lag(&self.context, partition, 0);
+            }
+            !goes
+        });
+        let list = cluster::list(revoked.iter().map(|partition| (partition, Offset::Invalid)))?;
+        self.consumer.incremental_unassign(&list).map_err(|error| failed("cannot let go of partitions", error))
+    }
+
+    /// Decodes what was taken out of the queue.
+    fn take_in(&mut self, count: usize) -> Result<()> {
+        let (mut last_key, mut current) = (None, None);
+        let now = Instant::now();
+        let (_, batch_bytes) = self.handover.sizes();
+        for at in 0..count {
+            let key = self.messages.key(at);
+            if last_key != Some(key) {
+                last_key = Some(key);
+                current = self.find(at, key);
+            }
+            let Some(index) = current else { continue };
+            match self.messages.get(at) {
+                Arrived::Message(_) => self.take_message(at, index, now)?,
+                Arrived::End { offset, .. } => {
+                    let partition = &mut self.partitions[index];
+                    partition.next = partition.next.max(offset);
+                    partition.at_end = true;
+                }
+                Arrived::Failed { topic, partition, code, reason } => {
+                    return Err(self.unreadable(topic, partition, code, &reason, index));
+                }
+            }
+            let partition = &self.partitions[index];
+            let full = batch_bytes > 0 && partition.bytes() >= batch_bytes;
+            if full || partition.rows() >= self.settings.config.batch_rows as usize {
+                self.close(index)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The partition of the message at this place; none where it was revoked.
+    fn find(&mut self, at: usize, key: native::PartitionKey) -> Option<usize> {
+        let known = self.partitions.iter().position(|partition| partition.key == Some(key));
+        let index = known.or_else(|| {
+            let (topic, number) = match self.messages.get(at) {
+                Arrived::Message(message) => (message.topic, message.partition),
+                Arrived::End { topic, partition, .. } | Arrived::Failed { topic, partition, .. } => (topic, partition),
+            };
+            self.partitions.iter().position(|partition| partition.name.0 == topic && partition.name.1 == number)
+        })?;
+        let partition = &mut self.partitions[index];
+        partition.key = Some(key);
+        partition.is_read().then_some(index)
+    }
+
+    fn take_message(&mut self, at: usize, index: usize, now: Instant) -> Result<()> {
+        let headers = if self.wants_headers { self.messages.headers(at) } else { Vec::new() };
+        let Arrived::Message(mut message) = self.messages.get(at) else { return Ok(()) };
+        message.headers = &headers;
+        let partition = &mut self.partitions[index];
+        if message.offset < partition.next {
+            return Ok(());
+        }
+        let topic = self.topics.get_mut(&partition.name.0);
+        let topic = topic.ok_or_else(|| Error::internal(format!("topic {} has no decoder", partition.name.0)))?;
+        let lineage = self.lineages.get(&partition.name.0);
+        let lineage = lineage.ok_or_else(|| Error::internal(format!("topic {} has no lineage", partition.name.0)))?;
+        // Rows and letters are never in one batch.
+        let mut closes = partition.letters.rows() > 0;
+        loop {
+            if closes && let Some(batch) = partition.close(&mut topic.decoder, lineage)? {
+                self.verify.push(Arc::clone(&topic.name), batch);
+            }
+            match topic.decoder.append(&mut partition.batch, &message) {
+                Ok(Appended::Rows | Appended::Skipped) => break,
+                Ok(Appended::CloseFirst) => closes = true,
+                Err(error) if error.kind() == ErrorKind::Data && self.context.info().tolerance.dead_letters() => {
+                    if partition.batch.rows() > 0
+                        && let Some(batch) = partition.close(&mut topic.decoder, lineage)?
+                    {
+                        self.verify.push(Arc::clone(&topic.name), batch);
+                    }
+                    let headers = self.messages.headers(at);
+                    partition.keep(&message, &headers, &error);
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        partition.took(&message, now);
+        Ok(())
+    }
+
+    fn unreadable(
+        &self,
+        topic: &str,
+        partition: i32,
+        code: RDKafkaErrorCode,
+        reason: &str,
+        index: usize,
+    ) -> Error {
+        let at = format!("{topic}/{partition}");
+        match code {
+            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
+                let name = &self.partitions[index].name;
+                let reach = |edge| {
+                    let edges = cluster::edges(&self.consumer, std::slice::from_ref(name), edge);
+                    edges.ok().and_then(|edges| edges.get(name).copied())
+                };
+                let (next, first, end) = (self.partitions[index].next, reach(Offset::Beginning), reach(Offset::End));
+                let print = |edge: Option<i64>| edge.map_or_else(|| "(unknown)".to_owned(), |edge| edge.to_string());
+                Error::config(format!(
+                    "{at}: the next message is at offset {next}, and the partition begins at {} and ends at {}: messages are gone by \
+                     retention, or it is another partition. Nothing was skipped; to accept it, say where to go on with the sink's action \
+                     `offsets`",
+                    print(first),
+                    print(end)
+                ))
+            }
+            RDKafkaErrorCode::UnknownTopicOrPartition
+            | RDKafkaErrorCode::UnknownTopic
+            | RDKafkaErrorCode::UnknownPartition => Error::unavailable(format!("{at} does not exist any more")),
+            code => Error::new(client::kind(code), format!("{at}: {reason}")),
+        }
+    }
+
+    fn close(&mut self, index: usize) -> Result<()> {
+        let partition = &mut self.partitions[index];
+        let topic = self.topics.get_mut(&partition.name.0);
+        if let (Some(topic), Some(lineage)) = (topic, self.lineages.get(&partition.name.0))
+            && let Some(batch) = partition.close(&mut topic.decoder, lineage)?
+        {
+            self.verify.push(Arc::clone(&topic.name), batch);
+        }
+        Ok(())
+    }
+
+    /// Closes what has waited for others long enough.
+    fn close_due(&mut self) -> Result<()> {
+        for index in 0..self.partitions.len() {
+            let opened = self.partitions[index].opened;
+            if opened.is_some_and(|opened| opened.elapsed() >= self.settings.batch_wait) {
+                self.close(index)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How far everything is handed over, if there is nothing else under way.
+    fn drained(&self) -> Option<Vec<(TopicPartition, i64)>> {
+        let settled = self.joined
+            && self.assigned.is_none()
+            && self.revoked.is_none()
+            && self.verify.is_empty()
+            && self.handover.is_empty()
+            && self.partitions.iter().all(|partition| partition.at_end && partition.rows() == 0);
+        settled.then(|| self.partitions.iter().map(|partition| (partition.name.clone(), partition.next)).collect())
+    }
+
+    /// Tells the group how far the table reaches, and the metrics how far it is behind.
+    fn tell(&mut self, mode: CommitMode) {
+        self.told = Instant::now();
+        let mut news = Vec::new();
+        for partition in &mut self.partitions {
+            if let Some(end) = native::known_end(&self.consumer, &partition.name.0, partition.name.1) {
+                gauge_lag(&self.context, partition, partition.lag(end));
+            }
+            let lineage = self.lineages.get(&partition.name.0);
+            if let Some((offset, mark)) = lineage.and_then(|lineage| partition.news(lineage)) {
+                news.push((partition.name.clone(), offset, mark));
+            }
+        }
+        let offsets = news.iter().map(|(partition, offset, mark)| (partition, *offset, mark));
+        if let Err(error) = cluster::commit(&self.consumer, offsets, mode) {
+            // For people's tools only: the next one makes up for it.
+            tracing::debug!(%error, "the group was not told how far the table reaches");
+        }
+    }
+
+    /// Answers what the group waits for, so that the client can be closed.
+    fn answer_group(&mut self) {
+        let mut unanswered = Vec::new();
+        unanswered.extend(self.assigned.take().map(Rebalance::Assign));
+        unanswered.extend(self.revoked.take().map(|partitions| Rebalance::Revoke { partitions, lost: false }));
+        unanswered.extend(std::iter::from_fn(|| self.consumer.context().next_rebalance()));
+        for rebalance in unanswered {
+            let answered = match rebalance {
+                Rebalance::Assign(_) => self.consumer.incremental_assign(&TopicPartitionList::new()),
+                Rebalance::Revoke { partitions, .. } => {
+                    let list = cluster::list(partitions.iter().map(|partition| (partition, Offset::Invalid)));
+                    self.consumer.incremental_unassign(&list.unwrap_or_default())
+                }
+            };
+            if let Err(error) = answered {
+                tracing::debug!(%error, "leaving the group");
+            }
+        }
+    }
+
+    /// Leaves the group. Where something has failed, the brokers may be what failed, and the group is not told anything more.
+    fn leave(mut self, failed: bool) {
+        let consumer = Arc::clone(&self.consumer);
+        for request in self.handover.requests(Duration::ZERO) {
+            if let Request::Durable(at, offset) = request
+                && let Some(partition) = self.partitions.iter_mut().find(|partition| partition.at == at)
+            {
+                partition.durable(offset);
+            }
+        }
+        if !failed {
+            self.tell(CommitMode::Sync);
+        }
+        consumer.context().close();
+        self.answer_group();
+        drop(self);
+        // The last owner leaves the group.
+        drop(consumer);
+    }
+}
+
+/// Lets the host know where the thread ends by a panic.
+struct Ends(Arc<Handover>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail(Error::internal("the reader's thread panicked"));
+        }
+    }
+}
+
+/// The gauge that the host shows beside the partition.
+fn gauge_lag(context: &TaskContext, partition: &Partition, lag: i64) {
+    #[expect(clippy::cast_precision_loss, reason = "a metric's value is a double in Prometheus as well")]
+    let lag = lag as f64;
+    let labels = [("stream", &*partition.at.stream.to_string()), ("partition", &*partition.at.partition)];
+    context.gauge(philotes_sdk::LAG_RECORDS, lag, &labels);
+}
+
+/// Errors that librdkafka does not get over by itself.
+fn is_final(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::UnknownTopicOrPartition
+            | RDKafkaErrorCode::UnknownTopic
+            | RDKafkaErrorCode::UnknownPartition
+            | RDKafkaErrorCode::Fatal
+    )
+}

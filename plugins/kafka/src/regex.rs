@@ -1,0 +1,88 @@
+//! POSIX's extended regular expressions, as librdkafka reads them: so that what `validate` and `plan` say of a pattern is what the
+//! group subscribes to. The C library's own, hence the unsafe code.
+
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString};
+use std::mem::MaybeUninit;
+
+use philotes_sdk::{Error, Result};
+
+/// A pattern that was compiled.
+struct Pattern(libc::regex_t);
+
+impl Pattern {
+    /// What is wrong with the pattern, in the C library's words.
+    fn new(pattern: &str) -> Result<Self, String> {
+        let text = CString::new(pattern).map_err(|_| "a zero byte".to_owned())?;
+        let mut compiled = MaybeUninit::<libc::regex_t>::zeroed();
+        // SAFETY: the text lives through the call, which fills the struct where it returns 0.
+        let code =
+            unsafe { libc::regcomp(compiled.as_mut_ptr(), text.as_ptr(), libc::REG_EXTENDED | libc::REG_NOSUB) };
+        if code == 0 {
+            // SAFETY: it was filled.
+            return Ok(Self(unsafe { compiled.assume_init() }));
+        }
+        let mut reason = [0; 128];
+        // SAFETY: the buffer has this length; the struct is zeroed or as the failed call left it.
+        unsafe { libc::regerror(code, compiled.as_ptr(), reason.as_mut_ptr(), reason.len()) };
+        // SAFETY: the buffer ends with a zero byte: the call cuts what is longer.
+        Err(unsafe { CStr::from_ptr(reason.as_ptr()) }.to_string_lossy().into_owned())
+    }
+
+    fn matches(&self, text: &str) -> bool {
+        let Ok(text) = CString::new(text) else { return false };
+        // SAFETY: the pattern was compiled, the text lives through the call, and no groups are asked for.
+        unsafe { libc::regexec(&raw const self.0, text.as_ptr(), 0, std::ptr::null_mut(), 0) == 0 }
+    }
+}
+
+impl Drop for Pattern {
+    fn drop(&mut self) {
+        // SAFETY: it was compiled, and is freed once.
+        unsafe { libc::regfree(&raw mut self.0) }
+    }
+}
+
+/// What the whole name of a topic is matched with; librdkafka takes what begins so for a pattern.
+pub(crate) fn whole(regex: &str) -> String {
+    format!("^({regex})$")
+}
+
+/// What is wrong with a regular expression.
+pub(crate) fn fault(regex: &str) -> Option<String> {
+    // Alone first: `)(` would be whole.
+    Pattern::new(regex).and_then(|_| Pattern::new(&whole(regex))).err()
+}
+
+/// The names that match as a whole, in their order by name.
+pub(crate) fn matching<'a>(regex: &str, names: impl Iterator<Item = &'a str>) -> Result<Vec<String>> {
+    let pattern =
+        Pattern::new(&whole(regex)).map_err(|reason| Error::config(format!("topics_regex: {regex:?}: {reason}")))?;
+    let mut matching: Vec<String> = names.filter(|name| pattern.matches(name)).map(str::to_owned).collect();
+    matching.sort();
+    Ok(matching)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_name_matches() {
+        let names = ["shop.b", "shop.a", "shop", "ashop.a", "shop.a.b"];
+        let found = |regex: &str| matching(regex, names.into_iter()).unwrap();
+        assert_eq!(found("shop\\.[ab]"), ["shop.a", "shop.b"]);
+        assert_eq!(found("shop|ashop\\..*"), ["ashop.a", "shop"]);
+        assert_eq!(found("^shop$"), ["shop"]);
+    }
+
+    #[test]
+    fn a_broken_pattern_is_told() {
+        for broken in ["(", "[a", "a)(b", "*"] {
+            let found = fault(broken);
+            assert!(found.is_some() || broken == "*", "{broken}");
+        }
+        assert_eq!(fault("shop\\..*"), None);
+    }
+}
