@@ -175,13 +175,14 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::kafka::Client;
     use crate::services::postgres;
-    use crate::{eventually, or_skip, topic};
+    use crate::{eventually, or_skip};
 
     const PATIENCE: Duration = Duration::from_secs(60);
 
     fn values(kafka: &Kafka, topic: &str) -> Vec<Value> {
-        let messages = topic::read(&kafka.bootstrap(), topic).unwrap_or_default();
+        let messages = Client::new(&kafka.bootstrap()).unwrap().read(topic).unwrap_or_default();
         messages.iter().filter_map(|message| serde_json::from_slice(message.value.as_deref()?).ok()).collect()
     }
 

@@ -112,10 +112,8 @@ impl Server for IcebergSink {
 
 #[cfg(test)]
 mod tests {
-    use rdkafka::ClientConfig;
-    use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-
     use super::*;
+    use crate::kafka::{Client, Record};
     use crate::readers::{Reader, Rest, Table};
     use crate::{eventually, or_skip};
 
@@ -137,12 +135,14 @@ mod tests {
             jvm: Jvm::Small(256),
             settings: Vec::new(),
         };
-        let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", kafka.bootstrap()).create().unwrap();
+        let client = Client::new(&kafka.bootstrap()).unwrap();
+        client.create_topic("numbers", 1).unwrap();
+        let producer = client.producer().unwrap();
         for id in 0..10 {
             let value = format!(r#"{{"id": {id}, "name": "n{id}"}}"#);
-            producer.send(BaseRecord::<(), str>::to("numbers").payload(&value)).unwrap();
+            producer.send("numbers", 0, &Record::of(value.as_bytes())).unwrap();
         }
-        producer.flush(PATIENCE).unwrap();
+        producer.flush().unwrap();
         let sink = IcebergSink::start(&kafka, &rest, &minio, &options).unwrap();
         let table = Table::rest(&Rest::new(&rest, &minio), "cdc.numbers");
         let arrived = eventually(PATIENCE, || {

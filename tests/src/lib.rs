@@ -20,7 +20,6 @@ pub mod source_table;
 pub mod sql;
 pub mod storm;
 pub mod target;
-pub mod topic;
 pub mod torture;
 
 use std::time::{Duration, Instant};

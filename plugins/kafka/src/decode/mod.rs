@@ -65,24 +65,41 @@ impl TopicDecoder {
         use arrow::array::*;
         use std::sync::Arc;
         let batch = std::mem::take(batch);
-        if batch.values.is_empty() { return Ok(None); }
+        if batch.values.is_empty() {
+            return Ok(None);
+        }
         let mut fields = vec![
             arrow::datatypes::Field::new("value", arrow::datatypes::DataType::Utf8, true),
             arrow::datatypes::Field::new("_kafka_partition", arrow::datatypes::DataType::Int32, true),
             arrow::datatypes::Field::new("_kafka_offset", arrow::datatypes::DataType::Int64, true),
         ];
         fields.extend(philotes_sdk::batch::reserved_fields());
-        let schema = arrow::datatypes::Schema::new_with_metadata(fields, [("philotes.stream".to_owned(), self.stream.to_string()), ("philotes.key".to_owned(), "[]".to_owned())].into());
+        let schema = arrow::datatypes::Schema::new_with_metadata(
+            fields,
+            [("philotes.stream".to_owned(), self.stream.to_string()), ("philotes.key".to_owned(), "[]".to_owned())]
+                .into(),
+        );
         let n = batch.values.len();
         let columns: Vec<ArrayRef> = vec![
             Arc::new(batch.values.into_iter().collect::<StringArray>()),
             Arc::new(batch.offsets.iter().map(|o| Some(o.0)).collect::<Int32Array>()),
             Arc::new(batch.offsets.iter().map(|o| Some(o.1)).collect::<Int64Array>()),
             Arc::new((0..n).map(|_| Some("INSERT")).collect::<StringArray>()),
-            Arc::new(batch.offsets.iter().map(|o| Some(o.2 * 1000)).collect::<TimestampMicrosecondArray>().with_timezone("+00:00")),
+            Arc::new(
+                batch
+                    .offsets
+                    .iter()
+                    .map(|o| Some(o.2 * 1000))
+                    .collect::<TimestampMicrosecondArray>()
+                    .with_timezone("+00:00"),
+            ),
             Arc::new(batch.offsets.iter().map(|o| Some(format!("{}@{}", o.0, o.1))).collect::<StringArray>()),
         ];
-        Ok(Some(Built { rows: RecordBatch::try_new(Arc::new(schema), columns).unwrap(), schema_id: 1, initial_load: false }))
+        Ok(Some(Built {
+            rows: RecordBatch::try_new(Arc::new(schema), columns).unwrap(),
+            schema_id: 1,
+            initial_load: false,
+        }))
     }
 }
 

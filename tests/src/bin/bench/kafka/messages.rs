@@ -1,15 +1,8 @@
 //! The topic and its messages: orders of seven members, 200 bytes each, none like another.
 
-use std::time::Duration;
-
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
+use philotes_tests::kafka::{Client, Record};
 use philotes_tests::services::kafka::Kafka;
-use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
-use tokio::runtime::Builder;
 
 pub(super) const TOPIC: &str = "orders";
 pub(super) const PARTITIONS: i32 = 8;
@@ -27,8 +20,6 @@ pub(super) const COLUMNS: [(&str, &str); 7] = [
     ("email", "string"),
     ("note", "string"),
 ];
-
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Writes the message of a number over the buffer.
 pub(super) fn write(id: u64, buffer: &mut String) -> Result<()> {
@@ -67,46 +58,22 @@ fn mixed(number: u64) -> u64 {
 
 /// Makes the topic and fills it with messages 0 to `messages`, partitions in turn.
 pub(super) fn fill(kafka: &Kafka, messages: u64) -> Result<()> {
-    let config = || {
-        let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", kafka.bootstrap());
-        config
-    };
-    let admin: AdminClient<DefaultClientContext> = config().create()?;
-    let topic = NewTopic::new(TOPIC, PARTITIONS, TopicReplication::Fixed(1));
-    let runtime = Builder::new_current_thread().build()?;
-    for result in runtime.block_on(admin.create_topics([&topic], &AdminOptions::new()))? {
-        result.map_err(|(topic, code)| anyhow::anyhow!("cannot make the topic {topic}: {code}"))?;
-    }
-    let producer: ThreadedProducer<DefaultProducerContext> =
-        config().set("compression.type", CODEC).set("linger.ms", "50").set("acks", "1").create()?;
+    let client = Client::new(&kafka.bootstrap())?;
+    client.create_topic(TOPIC, PARTITIONS)?;
+    let producer = client.producer_with(&[("compression.type", CODEC), ("linger.ms", "50")])?;
     let mut message = String::new();
     for id in 0..messages {
         write(id, &mut message)?;
-        send(&producer, i32::try_from(id % 8)?, &message)?;
+        producer.send(
+            TOPIC,
+            i32::try_from(id % u64::from(PARTITIONS.cast_unsigned()))?,
+            &Record::of(message.as_bytes()),
+        )?;
     }
-    producer.flush(PATIENCE).context("the messages do not arrive")?;
-    expect_filled(&producer, messages)
-}
-
-fn send(producer: &ThreadedProducer<DefaultProducerContext>, partition: i32, message: &str) -> Result<()> {
-    let mut record = BaseRecord::<(), str>::to(TOPIC).partition(partition).payload(message);
-    loop {
-        match producer.send(record) {
-            Ok(()) => return Ok(()),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), rejected)) => {
-                record = rejected;
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            Err((error, _)) => return Err(error.into()),
-        }
-    }
-}
-
-fn expect_filled(producer: &ThreadedProducer<DefaultProducerContext>, messages: u64) -> Result<()> {
+    producer.flush()?;
     let mut found = 0;
     for partition in 0..PARTITIONS {
-        let (begin, end) = producer.client().fetch_watermarks(TOPIC, partition, PATIENCE)?;
+        let (begin, end) = client.bounds(TOPIC, partition)?;
         found += (end - begin).cast_unsigned();
     }
     if found != messages {

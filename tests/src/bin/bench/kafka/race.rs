@@ -3,12 +3,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use philotes_tests::connector::Connector;
 use philotes_tests::host::Host;
 use philotes_tests::readers::{Reader, Rest, Table};
 use philotes_tests::services;
-use philotes_tests::services::iceberg_rest::IcebergRest;
 use philotes_tests::services::iceberg_sink::{IcebergSink, IcebergSinkOptions};
-use philotes_tests::services::minio::Minio;
 use serde_json::{Value, json};
 
 use super::messages::{COLUMNS, TOPIC};
@@ -45,47 +44,25 @@ impl Run {
 
 /// The host with the Kafka source.
 pub(super) fn host(bed: &Bed, messages: u64, interval: Duration) -> Result<Run> {
-    let dir = tempfile::tempdir()?;
-    let file = dir.path().join("orders.yaml");
-    std::fs::write(&file, yaml(bed, interval))?;
+    let columns = COLUMNS.map(|(name, kind)| format!("{name}: \"{kind}\"")).join(", ");
+    let connector = Connector::kafka_rest(&bed.kafka.bootstrap(), &bed.rest, &bed.minio)?
+        .source(&format!("topics: [{TOPIC}]"))
+        .source(&format!("format: {{type: json, columns: {{{columns}}}}}"))
+        .sink_without("table")
+        .sink("table: cdc.philotes")
+        .sink("partition_by: []")
+        // Only time is a reason to commit, as it is for the other.
+        .top(&format!("commit: {{interval: {}s, max_rows: 1000000000, max_bytes: 64GiB}}", interval.as_secs()));
     let started = Instant::now();
-    let mut host = Host::start_in(&[], &file, &dir.path().join("host.log"), &[])?;
+    let mut host = Host::start(&connector, &[])?;
     let pid = host.pid();
     let run = watch(bed, "cdc.philotes", messages, started, pid, || {
         if host.is_running()? { Ok(()) } else { bail!("the host has ended: {}", host.log_tail()) }
     })
-    .with_context(|| format!("the end of the host's log: {}", host.log_tail()))?;
+    .with_context(|| format!("the host's log ends with {}", host.log_tail()))?;
     host.terminate()?;
     expect_all(bed, "cdc.philotes", messages)?;
     Ok(run)
-}
-
-fn yaml(bed: &Bed, interval: Duration) -> String {
-    let columns = COLUMNS.map(|(name, kind)| format!("{name}: \"{kind}\"")).join(", ");
-    let Bed { kafka, rest, minio } = bed;
-    format!(
-        "name: bench\n\
-         source:\n\
-         \x20 plugin: kafka\n\
-         \x20 bootstrap_servers: \"{}\"\n\
-         \x20 topics: [{TOPIC}]\n\
-         \x20 format: {{type: json, columns: {{{columns}}}}}\n\
-         sink:\n\
-         \x20 plugin: iceberg\n\
-         \x20 catalog: {{type: rest, uri: \"{}\", warehouse: \"{}\"}}\n\
-         \x20 storage: {{endpoint: \"{}\", access_key: {}, secret_key: {}, region: {}, path_style: true}}\n\
-         \x20 table: cdc.philotes\n\
-         \x20 partition_by: []\n\
-         commit: {{interval: {}s, max_rows: 1000000000, max_bytes: 64GiB}}\n",
-        kafka.bootstrap(),
-        rest.uri(),
-        IcebergRest::WAREHOUSE,
-        minio.endpoint(),
-        minio.access_key(),
-        minio.secret_key(),
-        Minio::REGION,
-        interval.as_secs(),
-    )
 }
 
 /// The Iceberg project's Kafka Connect sink.
