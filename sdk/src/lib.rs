@@ -178,6 +178,8 @@ mod error;
 pub mod export;
 #[cfg(feature = "failpoints")]
 pub mod failpoints;
+#[cfg(feature = "json")]
+pub mod json;
 mod sink;
 mod source;
 mod stream;

@@ -7,6 +7,7 @@ use philotes_sdk::{Error, Result, glob};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::decode::parse_columns;
 use crate::regex;
 
 /// The source's keys in a connector file.
@@ -187,12 +188,22 @@ pub struct RowFormat {
 }
 
 /// Debezium's change events.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DebeziumFormat {
     /// The types of columns where events have no schema, as in the format json; what is not named is inferred.
     #[serde(default)]
     pub columns: BTreeMap<String, String>,
+    /// What stands for a value that PostgreSQL did not send, because it is large and did not change: Debezium's own
+    /// unavailable.value.placeholder.
+    #[serde(default = "default_unavailable_value")]
+    pub unavailable_value: String,
+}
+
+impl Default for DebeziumFormat {
+    fn default() -> Self {
+        Self { columns: BTreeMap::new(), unavailable_value: default_unavailable_value() }
+    }
 }
 
 /// Messages that name their schema in a registry.
@@ -302,6 +313,10 @@ fn default_batch_wait() -> String {
     "100ms".to_owned()
 }
 
+pub(crate) fn default_unavailable_value() -> String {
+    "__debezium_unavailable_value".to_owned()
+}
+
 fn default_registry_timeout() -> String {
     "10s".to_owned()
 }
@@ -403,6 +418,10 @@ pub(crate) fn faults(config: &Config) -> Vec<String> {
     if config.registry.is_none() && std::iter::once(&config.format).chain(config.formats.values()).any(registered) {
         faults.push("registry: missing; the formats avro and json-schema want {url: http://host:8081}".to_owned());
     }
+    faults.extend(config.format.faults("format"));
+    for (topics, format) in &config.formats {
+        faults.extend(format.faults(&format!("formats.{topics}")));
+    }
     if let Some(registry) = &config.registry {
         faults.extend(registry.faults());
     }
@@ -448,6 +467,19 @@ pub(crate) fn faults(config: &Config) -> Vec<String> {
         }
     }
     faults
+}
+
+impl FormatConfig {
+    /// What is wrong with the columns that are declared.
+    fn faults(&self, path: &str) -> Vec<String> {
+        let columns = match self {
+            Self::Json(json) => &json.columns,
+            Self::DebeziumJson(debezium) => &debezium.columns,
+            Self::ConnectJson(_) | Self::Avro(_) | Self::JsonSchema(_) | Self::Raw(_) => return Vec::new(),
+        };
+        let faults = parse_columns(columns).err().unwrap_or_default();
+        faults.into_iter().map(|(column, fault)| format!("{path}.columns.{column}: {fault}")).collect()
+    }
 }
 
 impl RegistryConfig {

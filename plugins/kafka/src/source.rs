@@ -238,6 +238,6 @@ fn decoders(settings: &Arc<Settings>) -> Result<DecoderMaker> {
     let settings = Arc::clone(settings);
     Ok(Box::new(move |topic, stream| {
         let format: &FormatConfig = settings.format(topic)?;
-        Ok(TopicDecoder::new(stream, format, &settings.config.metadata_columns))
+        TopicDecoder::new(stream, format, &settings.config.metadata_columns)
     }))
 }

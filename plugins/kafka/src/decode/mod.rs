@@ -1,21 +1,53 @@
 //! From messages to record batches: one decoder per topic, one open batch per partition.
 //!
 //! A decoder never guesses a value: what does not fit its column is a Data error that names topic, partition, offset, column and reason.
+//! A message that is refused leaves nothing behind in its batch, and the ones before and after it are rows.
+
+mod batch;
+mod column;
+mod connect;
+mod connect_schema;
+mod convert;
+mod debezium;
+mod debezium_event;
+mod debezium_key;
+mod envelope;
+mod fill;
+mod infer;
+mod json_rows;
+mod json_value;
+mod kafka_columns;
+mod kind;
+mod logical;
+mod md5;
+mod open_rows;
+mod raw;
+mod refusal;
+mod row_key;
+mod topic;
+mod type_language;
+mod unavailable;
+mod values;
 
 use arrow::array::RecordBatch;
-use philotes_sdk::{Result, StreamName};
+use philotes_sdk::{Error, Result, StreamName};
 
 use crate::config::{FormatConfig, MetadataColumn};
 use crate::message::Message;
+pub(crate) use batch::OpenBatch;
+pub(crate) use refusal::Refusal;
+use topic::Topic;
+pub(crate) use type_language::parse_columns;
 
 /// What became of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Appended {
-    /// It is one or more rows of the open batch.
+    /// It is a row of the open batch.
     Rows,
     /// It is no row, and is not meant to be: a tombstone after Debezium's DELETE, a heartbeat.
     Skipped,
-    /// Its rows have another schema than the open batch: close that, then append the message again.
+    /// Its row has another schema than the open batch, or is of the initial load and the others are not: close that, then append the
+    /// message again.
     CloseFirst,
 }
 
@@ -26,91 +58,87 @@ pub(crate) struct Built {
     pub(crate) rows: RecordBatch,
     /// Names the schema within the topic, from 1.
     pub(crate) schema_id: u64,
-    /// The rows are of an initial load: Debezium's snapshot.
+    /// The rows belong to an initial load: Debezium's snapshot.
     pub(crate) initial_load: bool,
 }
 
 /// Decodes the messages of one topic.
 pub(crate) struct TopicDecoder {
-    stream: StreamName,
+    topic: Topic,
+    format: Format,
 }
 
-/// The rows of one partition that are not in a batch yet.
-#[derive(Default)]
-pub(crate) struct OpenBatch {
-    values: Vec<Option<String>>,
-    offsets: Vec<(i32, i64, i64)>,
-    bytes: usize,
+/// What the messages of the topic are.
+enum Format {
+    Json(json_rows::JsonRows),
+    Connect(connect::ConnectRows),
+    Debezium(Box<debezium::DebeziumRows>),
+    Raw(raw::RawRows),
 }
 
 impl TopicDecoder {
-    pub(crate) fn new(stream: StreamName, format: &FormatConfig, metadata_columns: &[MetadataColumn]) -> Self {
-        let _ = (format, metadata_columns);
-        Self { stream }
+    /// # Errors
+    /// Config where the format's declared columns have no types.
+    pub(crate) fn new(stream: StreamName, format: &FormatConfig, metadata_columns: &[MetadataColumn]) -> Result<Self> {
+        let mut topic = Topic::new(stream, metadata_columns);
+        let format = match format {
+            FormatConfig::Json(json) => Format::Json(json_rows::JsonRows::new(&mut topic, json)?),
+            FormatConfig::ConnectJson(rows) => Format::Connect(connect::ConnectRows::new(&rows.key)),
+            FormatConfig::DebeziumJson(debezium) => {
+                Format::Debezium(Box::new(debezium::DebeziumRows::new(&mut topic, debezium)?))
+            }
+            FormatConfig::Raw(_) => Format::Raw(raw::RawRows::new(&mut topic)?),
+            FormatConfig::Avro(_) | FormatConfig::JsonSchema(_) => {
+                return Err(Error::internal("the format is decoded elsewhere"));
+            }
+        };
+        Ok(Self { topic, format })
     }
 
-    /// Appends the rows of a message. After an error the batch is as it was before.
+    /// Appends the row of a message. After an error the batch is as it was before.
     ///
     /// # Errors
     /// Data where the message makes no row; Unavailable where the registry is out of reach.
     pub(crate) fn append(&mut self, batch: &mut OpenBatch, message: &Message<'_>) -> Result<Appended> {
-        batch.values.push(message.value.map(|v| String::from_utf8_lossy(v).into_owned()));
-        batch.offsets.push((message.partition, message.offset, message.timestamp_millis.unwrap_or(0)));
-        batch.bytes += 300;
-        Ok(Appended::Rows)
+        let topic = &mut self.topic;
+        let appended = match &mut self.format {
+            Format::Json(rows) => rows.append(topic, batch, message),
+            Format::Connect(rows) => rows.append(topic, batch, message),
+            Format::Debezium(rows) => rows.append(topic, batch, message),
+            Format::Raw(rows) => rows.append(topic, batch, message),
+        };
+        appended.map_err(|refusal| {
+            batch.roll_back();
+            refused(message, refusal)
+        })
     }
 
     /// Closes the batch; `None` where it has no rows.
+    ///
+    /// # Errors
+    /// Internal where the rows are not as their schema says.
     pub(crate) fn close(&mut self, batch: &mut OpenBatch) -> Result<Option<Built>> {
-        use arrow::array::*;
-        use std::sync::Arc;
-        let batch = std::mem::take(batch);
-        if batch.values.is_empty() {
-            return Ok(None);
-        }
-        let mut fields = vec![
-            arrow::datatypes::Field::new("value", arrow::datatypes::DataType::Utf8, true),
-            arrow::datatypes::Field::new("_kafka_partition", arrow::datatypes::DataType::Int32, true),
-            arrow::datatypes::Field::new("_kafka_offset", arrow::datatypes::DataType::Int64, true),
-        ];
-        fields.extend(philotes_sdk::batch::reserved_fields());
-        let schema = arrow::datatypes::Schema::new_with_metadata(
-            fields,
-            [("philotes.stream".to_owned(), self.stream.to_string()), ("philotes.key".to_owned(), "[]".to_owned())]
-                .into(),
-        );
-        let n = batch.values.len();
-        let columns: Vec<ArrayRef> = vec![
-            Arc::new(batch.values.into_iter().collect::<StringArray>()),
-            Arc::new(batch.offsets.iter().map(|o| Some(o.0)).collect::<Int32Array>()),
-            Arc::new(batch.offsets.iter().map(|o| Some(o.1)).collect::<Int64Array>()),
-            Arc::new((0..n).map(|_| Some("INSERT")).collect::<StringArray>()),
-            Arc::new(
-                batch
-                    .offsets
-                    .iter()
-                    .map(|o| Some(o.2 * 1000))
-                    .collect::<TimestampMicrosecondArray>()
-                    .with_timezone("+00:00"),
-            ),
-            Arc::new(batch.offsets.iter().map(|o| Some(format!("{}@{}", o.0, o.1))).collect::<StringArray>()),
-        ];
-        Ok(Some(Built {
-            rows: RecordBatch::try_new(Arc::new(schema), columns).unwrap(),
-            schema_id: 1,
-            initial_load: false,
-        }))
+        self.topic.close(batch)
     }
 }
 
-impl OpenBatch {
-    /// How many rows it has.
-    pub(crate) fn rows(&self) -> usize {
-        self.values.len()
-    }
-
-    /// Roughly how much memory they take.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
-    }
+fn refused(message: &Message<'_>, refusal: Refusal) -> Error {
+    let column = refusal.column.map_or_else(String::new, |column| format!(", column {column}"));
+    Error::data(format!(
+        "topic {}, partition {}, offset {}{column}: {}",
+        message.topic, message.partition, message.offset, refusal.reason
+    ))
 }
+
+/// The text of bytes.
+fn utf8(bytes: &[u8]) -> Result<&str, Refusal> {
+    std::str::from_utf8(bytes).map_err(|_| Refusal::new("not UTF-8"))
+}
+
+/// When a message says that it was made, in microseconds.
+fn message_micros(message: &Message<'_>) -> Option<i64> {
+    message.timestamp_millis.and_then(|millis| millis.checked_mul(1_000))
+}
+
+#[cfg(test)]
+mod tests;

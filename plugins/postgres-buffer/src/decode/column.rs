@@ -11,10 +11,10 @@ use arrow::array::{
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field, Fields};
 use philotes_sdk::batch::{META_COLUMN_NUMBER, META_COMMENT, META_INFERRED, META_SOURCE_TYPE, UTC};
+use philotes_sdk::json::time::{self, Zone};
+use philotes_sdk::json::{Entry, Scanner, Value, scalar, token};
 
-use super::json::{Entry, Scanner, Value};
-use super::time::Zone;
-use super::{ColumnType, Refusal, infer, scalar, time};
+use super::{ColumnType, Refusal, bytea, infer};
 
 /// What is known of a column beside its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,21 +133,6 @@ impl Column {
         }
         Ok(())
     }
-}
-
-/// A name as a key of JSON, quotes and colon and all, as PostgreSQL prints it.
-fn token(name: &str) -> Vec<u8> {
-    let mut token = String::with_capacity(name.len() + 3);
-    token.push('"');
-    for c in name.chars() {
-        match c {
-            '"' => token.push_str("\\\""),
-            '\\' => token.push_str("\\\\"),
-            c => token.push(c),
-        }
-    }
-    token.push_str("\":");
-    token.into_bytes()
 }
 
 /// The values of a column, by type.
@@ -326,7 +311,7 @@ impl Values {
             Self::Uuid(builder) => {
                 builder.append_value(scalar::uuid(&text_of(value)?)?).map_err(|_| Refusal::new("not a uuid"))?;
             }
-            Self::Bytea(builder) => builder.append_value(scalar::bytea(&text_of(value)?)?),
+            Self::Bytea(builder) => builder.append_value(bytea::bytea(&text_of(value)?)?),
             Self::List { offsets, valid, elements, .. } => {
                 append_list(elements, value)?;
                 let end = i32::try_from(elements.len())

@@ -4,8 +4,9 @@
 //! decimals of 38 digits with as many places as were seen; what fits none of these is text. Objects and arrays are JSON. Texts
 //! stay text: nothing in one is taken for a time. A column becomes wider when a row needs it.
 
-use super::json::Value;
-use super::{ColumnType, scalar};
+use philotes_sdk::json::{Value, scalar};
+
+use super::ColumnType;
 
 /// Digits of an inferred decimal.
 const PRECISION: u8 = 38;

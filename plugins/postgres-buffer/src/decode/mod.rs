@@ -3,13 +3,11 @@
 //! Types come from the row's own `metadata.columns`, else from the source's catalog, else they are inferred. A decoder never
 //! guesses a value: what does not fit its column is a Data error that names stream, buffer id, column and reason.
 
+mod bytea;
 mod column;
 mod column_type;
 mod description;
 mod infer;
-pub(crate) mod json;
-mod scalar;
-mod time;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -20,6 +18,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{Schema, SchemaRef};
 use philotes_sdk::batch::{META_KEY, META_RELATION, META_STREAM, UTC, reserved_fields, unchanged_field};
+use philotes_sdk::json::{Entry, Fault, Scanner, Value};
 use philotes_sdk::{Error, Result, StreamName};
 
 use crate::copy::Row;
@@ -27,7 +26,6 @@ use crate::ranges::{self, Range};
 use column::{Column, Description};
 pub(crate) use column_type::{ColumnType, ToldColumn};
 pub(crate) use description::{Override, Overrides};
-use json::{Entry, Scanner, Value};
 
 /// Why a value was not taken. It says nothing of the value itself.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,6 +42,12 @@ impl Refusal {
     fn of(mut self, column: &str) -> Self {
         self.column.get_or_insert_with(|| column.to_owned());
         self
+    }
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Self {
+        Self::new(fault.reason())
     }
 }
 

@@ -1,21 +1,22 @@
 //! Dates, times and timestamps out of the texts that PostgreSQL makes of them in JSON. Never a wrong value; what does not fit is
 //! refused. The calendar is reckoned here because chrono's ends at the year 262142, long before PostgreSQL's.
 
-use super::Refusal;
+use super::Fault;
 
 const MICROS_PER_DAY: i64 = 86_400_000_000;
 
 /// What stands for PostgreSQL's infinities, which Iceberg has not: the values at the far ends, so that they sort as they must.
 /// No finite value is read as one of them. DuckDB takes them for its own infinities.
-const INFINITE_MICROS: i64 = i64::MAX;
-const INFINITE_DAYS: i32 = i32::MAX;
+pub const INFINITE_MICROS: i64 = i64::MAX;
+/// The same for days.
+pub const INFINITE_DAYS: i32 = i32::MAX;
 
 /// Reads a text from left to right.
 struct Reader<'a>(&'a [u8]);
 
-const BAD_DATE: Refusal = Refusal::new("not a date or time");
-const TOO_FAR: Refusal =
-    Refusal::new("beyond what 64 bits of microseconds since 1970 hold; `columns` can have it read as text");
+const BAD_DATE: Fault = Fault::new("not a date or time");
+const TOO_FAR: Fault =
+    Fault::new("beyond what 64 bits of microseconds since 1970 hold; `columns` can have it read as text");
 
 /// A date or time without the era behind it, and whether that was BC.
 fn without_era(text: &str) -> (&str, bool) {
@@ -36,7 +37,7 @@ fn infinite(text: &str) -> Option<i8> {
 
 impl Reader<'_> {
     /// As many digits as there are, from one to nine.
-    fn number(&mut self) -> Result<(i64, usize), Refusal> {
+    fn number(&mut self) -> Result<(i64, usize), Fault> {
         let count = self.0.iter().take_while(|byte| byte.is_ascii_digit()).count();
         if !(1..=9).contains(&count) {
             return Err(BAD_DATE);
@@ -47,7 +48,7 @@ impl Reader<'_> {
     }
 
     /// Exactly two digits; no caller lets a third one follow.
-    fn two(&mut self, max: i64) -> Result<i64, Refusal> {
+    fn two(&mut self, max: i64) -> Result<i64, Fault> {
         let Some(([tens @ b'0'..=b'9', ones @ b'0'..=b'9'], rest)) = self.0.split_first_chunk() else {
             return Err(BAD_DATE);
         };
@@ -64,18 +65,27 @@ impl Reader<'_> {
         found
     }
 
-    fn expect(&mut self, wanted: u8) -> Result<(), Refusal> {
+    fn expect(&mut self, wanted: u8) -> Result<(), Fault> {
         if self.take(wanted) { Ok(()) } else { Err(BAD_DATE) }
     }
 
     /// Days since 1970, in the Gregorian calendar however far back, as PostgreSQL counts.
-    fn date(&mut self, before_christ: bool) -> Result<i64, Refusal> {
+    fn date(&mut self, before_christ: bool) -> Result<i64, Fault> {
+        // With a sign as ISO 8601 and Java print years that have more than four digits or are before 1: -0043 is 44 BC.
+        let minus = !before_christ && self.take(b'-');
+        if !minus && !before_christ {
+            self.take(b'+');
+        }
         let (year, digits) = self.number()?;
         // No year is 0; the one before 1 is 1 BC.
         if digits < 4 || year == 0 {
             return Err(BAD_DATE);
         }
-        let year = if before_christ { 1 - year } else { year };
+        let year = match (before_christ, minus) {
+            (true, _) => 1 - year,
+            (_, true) => -year,
+            _ => year,
+        };
         self.expect(b'-')?;
         let month = self.two(12)?;
         self.expect(b'-')?;
@@ -97,7 +107,7 @@ impl Reader<'_> {
     }
 
     /// Microseconds since midnight.
-    fn time(&mut self) -> Result<i64, Refusal> {
+    fn time(&mut self) -> Result<i64, Fault> {
         let hour = self.two(23)?;
         self.expect(b':')?;
         let minute = self.two(59)?;
@@ -110,7 +120,7 @@ impl Reader<'_> {
                 micros += match digits {
                     0..=6 => fraction * 10_i64.pow(6 - digits),
                     _ if fraction % 10_i64.pow(digits - 6) == 0 => fraction / 10_i64.pow(digits - 6),
-                    _ => return Err(Refusal::new("finer than microseconds")),
+                    _ => return Err(Fault::new("finer than microseconds")),
                 };
             }
         }
@@ -118,7 +128,7 @@ impl Reader<'_> {
     }
 
     /// Seconds east of UTC, where a zone is given.
-    fn zone(&mut self) -> Result<Option<i64>, Refusal> {
+    fn zone(&mut self) -> Result<Option<i64>, Fault> {
         if self.take(b'Z') {
             return Ok(Some(0));
         }
@@ -129,7 +139,7 @@ impl Reader<'_> {
         };
         self.0 = &self.0[1..];
         let mut seconds = self.two(15)? * 3600;
-        if self.take(b':') {
+        if self.take(b':') || !self.0.is_empty() {
             seconds += self.two(59)? * 60;
             if self.take(b':') {
                 seconds += self.two(59)?;
@@ -138,13 +148,16 @@ impl Reader<'_> {
         Ok(Some(sign * seconds))
     }
 
-    fn end(&self) -> Result<(), Refusal> {
+    fn end(&self) -> Result<(), Fault> {
         if self.0.is_empty() { Ok(()) } else { Err(BAD_DATE) }
     }
 }
 
 /// Days since 1970.
-pub(crate) fn date(text: &str) -> Result<i32, Refusal> {
+///
+/// # Errors
+/// Where the text is none, or is too far away.
+pub fn date(text: &str) -> Result<i32, Fault> {
     if let Some(sign) = infinite(text) {
         return Ok(INFINITE_DAYS * i32::from(sign));
     }
@@ -156,9 +169,12 @@ pub(crate) fn date(text: &str) -> Result<i32, Refusal> {
 }
 
 /// Microseconds since midnight.
-pub(crate) fn time(text: &str) -> Result<i64, Refusal> {
+///
+/// # Errors
+/// Where the text is none, or finer than that.
+pub fn time(text: &str) -> Result<i64, Fault> {
     if text.starts_with("24:") {
-        return Err(Refusal::new("24:00 is no time of Iceberg's; `columns` can have it read as text"));
+        return Err(Fault::new("24:00 is no time of Iceberg's; `columns` can have it read as text"));
     }
     let mut reader = Reader(text.as_bytes());
     let micros = reader.time()?;
@@ -168,7 +184,7 @@ pub(crate) fn time(text: &str) -> Result<i64, Refusal> {
 
 /// What a timestamp's text says of a time zone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Zone {
+pub enum Zone {
     /// Nothing: it is what the clock on the wall says.
     Without,
     /// Which one.
@@ -178,7 +194,10 @@ pub(crate) enum Zone {
 }
 
 /// Microseconds since 1970: in UTC where there is a zone, else as the clock on the wall says.
-pub(crate) fn timestamp(text: &str, zone: Zone) -> Result<i64, Refusal> {
+///
+/// # Errors
+/// Where the text is none, is finer than that or too far away, or has a zone against what is said.
+pub fn timestamp(text: &str, zone: Zone) -> Result<i64, Fault> {
     if let Some(sign) = infinite(text) {
         return Ok(INFINITE_MICROS * i64::from(sign));
     }
@@ -195,10 +214,10 @@ pub(crate) fn timestamp(text: &str, zone: Zone) -> Result<i64, Refusal> {
         (Some(seconds), Zone::With) => seconds,
         (None, Zone::Without | Zone::Utc) => 0,
         (None, Zone::With) => {
-            return Err(Refusal::new("a timestamp without a time zone in a column with one"));
+            return Err(Fault::new("a timestamp without a time zone in a column with one"));
         }
         (Some(_), Zone::Without | Zone::Utc) => {
-            return Err(Refusal::new("a timestamp with a time zone in a column without one"));
+            return Err(Fault::new("a timestamp with a time zone in a column without one"));
         }
     };
     let micros = days.checked_mul(MICROS_PER_DAY).and_then(|micros| micros.checked_add(time - east * 1_000_000));
@@ -207,7 +226,8 @@ pub(crate) fn timestamp(text: &str, zone: Zone) -> Result<i64, Refusal> {
 
 /// A timestamp as PostgreSQL prints it as text, from the form that it has in JSON: a space for the T, and no minutes of a zone where
 /// they are none.
-pub(crate) fn timestamp_text(json: &str) -> String {
+#[must_use]
+pub fn timestamp_text(json: &str) -> String {
     let (text, before_christ) = without_era(json);
     let zoned = text.len() > 6 && matches!(text.as_bytes()[text.len() - 6], b'+' | b'-') && text.contains('T');
     let text = if zoned { text.strip_suffix(":00").unwrap_or(text) } else { text };
@@ -230,6 +250,8 @@ mod tests {
             ("9999-12-31T23:59:59+00:00", 253_402_300_799),
             ("2024-07-01 12:00:00+05:30", 1_719_815_400),
             ("2024-07-01T12:00:00-07", 1_719_860_400),
+            ("2024-07-01T12:00:00-0700", 1_719_860_400),
+            ("+12345-06-07T08:09:10Z", 327_416_976_550),
             ("1883-11-18T12:03:58-04:56:02", -2_717_650_800),
             ("12345-06-07T08:09:10+00:00", 327_416_976_550),
         ] {
@@ -271,6 +293,7 @@ mod tests {
             assert_eq!(timestamp(text, Zone::Without), Err(TOO_FAR), "{text}");
         }
         assert_eq!(date("9999999-01-01"), Err(TOO_FAR));
+        assert_eq!(date("-0043-03-15"), date("0044-03-15 BC"));
     }
 
     #[test]
@@ -286,6 +309,10 @@ mod tests {
             "2024-01-01",
             "Infinity",
             "infinity BC",
+            "-0000-01-01T00:00:00Z",
+            "+2024-01-01T00:00:00Z BC",
+            "2024-01-01T00:00:00+1",
+            "2024-01-01T00:00:00+01000",
         ] {
             assert!(timestamp(text, Zone::With).is_err(), "{text}");
         }

@@ -1,17 +1,23 @@
-//! Values out of their texts: digits, uuids, bytes. Never a wrong value; what does not fit is refused.
+//! Values out of their texts: digits and uuids. Never a wrong value; what does not fit is refused.
 
-use super::Refusal;
+use super::Fault;
 
 /// A whole number.
-pub(crate) fn integer(text: &str) -> Result<i64, Refusal> {
-    text.parse().map_err(|_| Refusal::new("not a whole number that the type holds"))
+///
+/// # Errors
+/// Where the text is none, or more than the type holds.
+pub fn integer(text: &str) -> Result<i64, Fault> {
+    text.parse().map_err(|_| Fault::new("not a whole number that the type holds"))
 }
 
 /// The unscaled value of a decimal, straight from its digits.
-pub(crate) fn decimal(text: &str, precision: u8, scale: i8) -> Result<i128, Refusal> {
-    const TOO_LONG: Refusal = Refusal::new("more digits than the type holds");
-    const NO_NUMBER: Refusal =
-        Refusal::new("not a finite number, which a decimal cannot hold; `columns` can have it read as text");
+///
+/// # Errors
+/// Where the text is none, or more than the type holds.
+pub fn decimal(text: &str, precision: u8, scale: i8) -> Result<i128, Fault> {
+    const TOO_LONG: Fault = Fault::new("more digits than the type holds");
+    const NO_NUMBER: Fault =
+        Fault::new("not a finite number, which a decimal cannot hold; `columns` can have it read as text");
     if let Some(unscaled) = short_decimal(text.as_bytes(), precision, scale) {
         return Ok(unscaled.into());
     }
@@ -44,7 +50,7 @@ pub(crate) fn decimal(text: &str, precision: u8, scale: i8) -> Result<i128, Refu
     let places = i64::try_from(fraction.len()).map_err(|_| TOO_LONG)?;
     let up = zeros - places + i64::from(exponent) + i64::from(scale);
     if unscaled != 0 && up < 0 {
-        return Err(Refusal::new("more digits after the point than the type holds"));
+        return Err(Fault::new("more digits after the point than the type holds"));
     }
     let unscaled = shift(unscaled, up).ok_or(TOO_LONG)?;
     if unscaled >= 10_i128.pow(u32::from(precision.min(38))) {
@@ -101,18 +107,24 @@ fn shift(value: i128, by: i64) -> Option<i128> {
 }
 
 /// A double, or a real where `single`; PostgreSQL's own NaN and infinities are values, an overflow is not.
-pub(crate) fn float(text: &str, single: bool) -> Result<f64, Refusal> {
+///
+/// # Errors
+/// Where the text is none, or more than the type holds.
+pub fn float(text: &str, single: bool) -> Result<f64, Fault> {
     let value = if single { text.parse::<f32>().map(f64::from) } else { text.parse::<f64>() };
-    let value = value.map_err(|_| Refusal::new("not a number"))?;
+    let value = value.map_err(|_| Fault::new("not a number"))?;
     if value.is_infinite() && text.bytes().any(|byte| byte.is_ascii_digit()) {
-        return Err(Refusal::new("beyond what the type holds"));
+        return Err(Fault::new("beyond what the type holds"));
     }
     Ok(value)
 }
 
 /// The sixteen bytes of a uuid.
-pub(crate) fn uuid(text: &str) -> Result<[u8; 16], Refusal> {
-    const BAD: Refusal = Refusal::new("not a uuid");
+///
+/// # Errors
+/// Where the text is none, or more than the type holds.
+pub fn uuid(text: &str) -> Result<[u8; 16], Fault> {
+    const BAD: Fault = Fault::new("not a uuid");
     let mut bytes = [0; 16];
     let mut digits = text.bytes().filter(|byte| *byte != b'-');
     for byte in &mut bytes {
@@ -120,38 +132,6 @@ pub(crate) fn uuid(text: &str) -> Result<[u8; 16], Refusal> {
         *byte = hex(high).ok_or(BAD)? << 4 | hex(low).ok_or(BAD)?;
     }
     if digits.next().is_some() { Err(BAD) } else { Ok(bytes) }
-}
-
-/// The bytes of a bytea as either of PostgreSQL's output formats prints them: hexadecimal behind `\x`, or escaped.
-pub(crate) fn bytea(text: &str) -> Result<Vec<u8>, Refusal> {
-    const BAD: Refusal = Refusal::new("not a bytea, neither in hexadecimal nor in escape form");
-    let Some(digits) = text.strip_prefix("\\x") else { return unescaped(text).ok_or(BAD) };
-    let (pairs, []) = digits.as_bytes().as_chunks::<2>() else { return Err(BAD) };
-    pairs.iter().map(|[high, low]| Some(hex(*high)? << 4 | hex(*low)?)).collect::<Option<_>>().ok_or(BAD)
-}
-
-/// Printable ASCII stands for itself, a backslash for itself where it is doubled, everything else as three octal digits
-/// behind one. A text that begins with `\x` is never one of these.
-fn unescaped(text: &str) -> Option<Vec<u8>> {
-    let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
-    loop {
-        rest = match rest {
-            [] => return Some(bytes),
-            [b'\\', b'\\', rest @ ..] => {
-                bytes.push(b'\\');
-                rest
-            }
-            [b'\\', high @ b'0'..=b'3', middle @ b'0'..=b'7', low @ b'0'..=b'7', rest @ ..] => {
-                bytes.push((high - b'0') << 6 | (middle - b'0') << 3 | (low - b'0'));
-                rest
-            }
-            [byte @ b' '..=b'~', rest @ ..] if *byte != b'\\' => {
-                bytes.push(*byte);
-                rest
-            }
-            _ => return None,
-        }
-    }
 }
 
 fn hex(digit: u8) -> Option<u8> {
@@ -207,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn floats_integers_uuids_and_bytes() {
+    fn floats_integers_and_uuids() {
         assert!(float("NaN", false).unwrap().is_nan());
         assert_eq!(float("-Infinity", true).unwrap(), f64::NEG_INFINITY);
         assert!(float("1e309", false).is_err() && float("1e39", true).is_err() && float("x", false).is_err());
@@ -215,11 +195,5 @@ mod tests {
         assert!(integer("9223372036854775808").is_err() && integer("1.0").is_err());
         assert_eq!(uuid("00010203-0405-0607-0809-0a0b0c0d0e0F").unwrap()[15], 15);
         assert!(uuid("00010203").is_err() && uuid("zz010203-0405-0607-0809-0a0b0c0d0e0f").is_err());
-        assert_eq!(bytea("\\x00ff").unwrap(), [0, 255]);
-        assert_eq!(bytea(r"a\\\000\377 ~").unwrap(), b"a\\\x00\xff ~");
-        assert_eq!(bytea("").unwrap(), b"");
-        for text in ["\\x0", "\\xzz", "\\", "\\9", "\\40", "\\400", "ä", "\n"] {
-            assert!(bytea(text).is_err(), "{text}");
-        }
     }
 }
