@@ -401,9 +401,11 @@ pub(crate) fn faults(config: &Config) -> Vec<String> {
     match (&config.topics[..], &config.topics_regex) {
         ([], None) => faults.push("topics: missing; allowed is a list of topics, or topics_regex".to_owned()),
         ([_, ..], Some(_)) => faults.push("topics_regex: excludes topics; allowed is one of them".to_owned()),
-        (topics, None) => faults.extend(topics.iter().filter(|topic| !is_topic(topic)).map(|topic| {
-            format!("topics: {topic:?} is no topic's name; allowed are 1 to 249 of letters, digits, '.', '_' and '-'")
-        })),
+        (topics, None) => faults.extend(
+            topics.iter().filter(|topic| !is_topic(topic)).map(|topic| {
+                format!("topics: {topic:?} is no topic's name; allowed are 1 to 249 of letters, digits, '.', '_' and '-'")
+            }),
+        ),
         ([], Some(regex)) if regex.is_empty() || regex == "^" => {
             faults.push("topics_regex: empty; allowed is a regular expression such as shop\\..*".to_owned());
         }
@@ -432,12 +434,9 @@ pub(crate) fn faults(config: &Config) -> Vec<String> {
             ("tls_key", config.tls_key.is_some()),
             ("tls_key_password", config.tls_key_password.is_some()),
         ];
-        faults.extend(
-            given
-                .iter()
-                .filter(|(_, given)| *given)
-                .map(|(key, _)| format!("{key}: is only used with tls: verify-full or require")),
-        );
+        faults.extend(given.iter().filter(|(_, given)| *given).map(|(key, _)| {
+            format!("{key}: is only used with tls: verify-full or require")
+        }));
     }
     if config.tls == TlsMode::Require && config.tls_ca.is_some() {
         faults.push("tls_ca: is only used with tls: verify-full, which checks certificates".to_owned());
@@ -491,10 +490,7 @@ impl RegistryConfig {
         if self.username.is_some() != self.password.is_some() {
             faults.push("registry.username: goes together with registry.password".to_owned());
         }
-        if self
-            .timeout()
-            .is_none_or(|timeout| !(Duration::from_millis(500)..=Duration::from_secs(300)).contains(&timeout))
-        {
+        if self.timeout().is_none_or(|timeout| !(Duration::from_millis(500)..=Duration::from_secs(300)).contains(&timeout)) {
             faults.push(format!("registry.timeout: {:?}; allowed: 500ms to 5m", self.timeout));
         }
         faults

@@ -19,8 +19,8 @@ use crate::handover::{Announced, Handover, Request, Said, Start};
 use crate::native::TopicIds;
 use crate::offset::TableOffset;
 use crate::reader::{DecoderMaker, Reader};
-use crate::regex;
 use crate::streams::{self, stream_of};
+use crate::regex;
 
 /// Delivers the messages of topics, one stream per topic.
 pub struct KafkaSource {
@@ -77,7 +77,13 @@ impl Source for KafkaSource {
             blocking(move || open(&settings, &context)).await?
         };
         let (handover, consumer, reader) = opened;
-        Ok(Self { settings, handover, consumer: Some(consumer), reader: Some(reader), unanswered: None })
+        Ok(Self {
+            settings,
+            handover,
+            consumer: Some(consumer),
+            reader: Some(reader),
+            unanswered: None,
+        })
     }
 
     async fn poll(&mut self, timeout: Duration, max_bytes: usize) -> Result<Poll> {
@@ -152,8 +158,9 @@ impl KafkaSource {
             Err(_) if table.is_some() => {
                 let lineages = [(partition.0.clone(), known.lineage.clone())].into();
                 let known = cluster::know(consumer, &lineages, std::slice::from_ref(partition))?;
-                let known: &Known =
-                    known.get(partition).ok_or_else(|| Error::internal(format!("{at}: nothing is known of it")))?;
+                let known: &Known = known
+                    .get(partition)
+                    .ok_or_else(|| Error::internal(format!("{at}: nothing is known of it")))?;
                 begin(at, known, table, reset)?
             }
             begun => begun?,
