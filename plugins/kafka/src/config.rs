@@ -207,7 +207,7 @@ impl Default for DebeziumFormat {
 }
 
 /// Messages that name their schema in a registry.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RegisteredFormat {
     /// What the rows are wrapped in: nothing, or Debezium's change events.
@@ -217,6 +217,16 @@ pub struct RegisteredFormat {
     /// message's key names.
     #[serde(default)]
     pub key: Vec<String>,
+    /// What stands in Debezium's change events for a value that PostgreSQL did not send, because it is large and did not change:
+    /// Debezium's own unavailable.value.placeholder.
+    #[serde(default = "default_unavailable_value")]
+    pub unavailable_value: String,
+}
+
+impl Default for RegisteredFormat {
+    fn default() -> Self {
+        Self { envelope: Envelope::default(), key: Vec::new(), unavailable_value: default_unavailable_value() }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -105,32 +105,22 @@ impl Messages {
     }
 
     /// Takes out what is there; where there is nothing, waits for the first message. Frees what was taken before.
+    ///
+    /// One by one: librdkafka's function for batches takes the end of a partition for a message, and goes on behind the
+    /// next one after a rebalance.
     pub(crate) fn take(&mut self, patience: Duration) -> usize {
         self.free();
-        let mut count = self.fill(Duration::ZERO, Self::AT_ONCE);
-        if count == 0 && !patience.is_zero() {
-            count = self.fill(patience, 1);
+        let mut patience = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
+        while self.taken.len() < Self::AT_ONCE {
+            // SAFETY: the queue lives.
+            let message = unsafe { sys::rd_kafka_consume_queue(self.queue.pointer.as_ptr(), patience) };
+            if message.is_null() {
+                break;
+            }
+            self.taken.push(message);
+            patience = 0;
         }
-        count
-    }
-
-    fn fill(&mut self, patience: Duration, most: usize) -> usize {
-        let milliseconds = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
-        let room = self.taken.spare_capacity_mut();
-        let most = most.min(room.len());
-        // SAFETY: there is room for so many pointers; the queue lives.
-        let count = unsafe {
-            sys::rd_kafka_consume_batch_queue(
-                self.queue.pointer.as_ptr(),
-                milliseconds,
-                room.as_mut_ptr().cast::<*mut sys::rd_kafka_message_t>(),
-                most,
-            )
-        };
-        let count = usize::try_from(count).unwrap_or(0).min(most);
-        // SAFETY: librdkafka has written so many.
-        unsafe { self.taken.set_len(self.taken.len() + count) };
-        count
+        self.taken.len()
     }
 
     /// Which partition the message at this place is of.

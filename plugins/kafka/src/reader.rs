@@ -204,6 +204,7 @@ impl Reader {
             RDKafkaErrorCode::PollExceeded => {
                 Err(Error::fenced(format!("the group has given this member up: {reason}")))
             }
+            code if client::is_about_getting_in(code) => Err(Error::unavailable(reason)),
             _ => {
                 let kind = client::kind(code);
                 if kind == ErrorKind::Unavailable && !is_final(code) {
@@ -434,7 +435,7 @@ impl Reader {
                 let (next, first, end) = (self.partitions[index].next, reach(Offset::Beginning), reach(Offset::End));
                 let print = |edge: Option<i64>| edge.map_or_else(|| "(unknown)".to_owned(), |edge| edge.to_string());
                 Error::config(format!(
-                    "{at}: the next message is at offset {next}, and the partition begins at {} and ends at {}: messages are gone by \
+                    "{at}: {reason}. The next message is at offset {next}, and the partition begins at {} and ends at {}: messages are gone by \
                      retention, or it is another partition. Nothing was skipped; to accept it, say where to go on with the sink's action \
                      `offsets`",
                     print(first),

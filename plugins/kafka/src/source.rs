@@ -8,6 +8,7 @@ use philotes_sdk::{
     Error, Offset, Poll, Result, Source, StreamDescription, StreamOffset, StreamPartition, TaskContext,
 };
 use rdkafka::consumer::Consumer as _;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use crate::begin::{Begin, Known, begin};
@@ -20,6 +21,7 @@ use crate::native::TopicIds;
 use crate::offset::TableOffset;
 use crate::reader::{DecoderMaker, Reader};
 use crate::regex;
+use crate::registry::Registry;
 use crate::streams::{self, stream_of};
 
 /// Delivers the messages of topics, one stream per topic.
@@ -53,7 +55,7 @@ impl Source for KafkaSource {
         let settings = Arc::new(Settings::new(config)?);
         let check = move || {
             let decoders = decoders(&settings)?;
-            let consumer = client::observer(&settings, context.info())?;
+            let consumer = client::connect(&settings, context.info())?;
             let cluster = client::cluster_id(&consumer)?;
             for topic in &settings.config.topics {
                 let ids = TopicIds::new(&consumer)?;
@@ -201,7 +203,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 /// Joins the group and starts the reader.
 #[expect(clippy::type_complexity, reason = "used once")]
 fn open(settings: &Arc<Settings>, context: &TaskContext) -> Result<(Arc<Handover>, Arc<Consumer>, JoinHandle<()>)> {
-    let consumer = client::member(settings, context.info())?;
+    let consumer = client::connect(settings, context.info())?;
     let cluster = client::cluster_id(&consumer)?;
     let config = &settings.config;
     let route = &context.info().route;
@@ -236,8 +238,10 @@ fn open(settings: &Arc<Settings>, context: &TaskContext) -> Result<(Arc<Handover
 /// What makes the decoders of a source's topics.
 fn decoders(settings: &Arc<Settings>) -> Result<DecoderMaker> {
     let settings = Arc::clone(settings);
+    let registry = settings.config.registry.as_ref().map(|registry| Registry::new(registry, Handle::current()));
+    let registry = registry.transpose()?.map(Arc::new);
     Ok(Box::new(move |topic, stream| {
         let format: &FormatConfig = settings.format(topic)?;
-        TopicDecoder::new(stream, format, &settings.config.metadata_columns)
+        TopicDecoder::new(stream, format, &settings.config.metadata_columns, registry.as_ref())
     }))
 }

@@ -82,6 +82,18 @@ impl DebeziumKey {
         }
     }
 
+    /// The names, where the message's key has a schema in a registry. As after [`read`](Self::read), [`learn`](Self::learn) has to follow.
+    pub(super) fn told<'n>(&mut self, names: impl Iterator<Item = &'n str> + Clone) -> Arc<[String]> {
+        if names.clone().eq(self.known.names.iter().map(String::as_str)) {
+            self.new = None;
+            return self.last();
+        }
+        let new = Known::new(names.map(str::to_owned).collect(), "");
+        let names = Arc::clone(&new.names);
+        self.new = Some(new);
+        names
+    }
+
     /// Whether an object's members are those of the last message, which they are most often.
     fn has_known_names(&self, payload: &str) -> Result<bool, Refusal> {
         let mut scanner = Scanner::enter(payload, b'{').map_err(|_| NO_KEY)?;

@@ -44,9 +44,9 @@ impl Unavailable {
         &self.text
     }
 
-    /// The uuid that stands for it in an array of uuids.
-    pub(crate) fn uuid_bytes(&self) -> [u8; 16] {
-        uuid_bytes(&self.text)
+    /// The uuid that stands for it in an array of uuids, in text.
+    pub(crate) fn uuid(&self) -> String {
+        uuid(&self.text)
     }
 
     /// Whether a value of a column of this kind stands for one that was not sent.
