@@ -91,9 +91,8 @@ impl Messages {
     pub(crate) fn gather(&self, topic: &str, partition: i32) -> Result<()> {
         let name = CString::new(topic).map_err(|_| Error::internal("a topic's name with a zero byte"))?;
         // SAFETY: the client lives, and the name through the call.
-        let of_partition = unsafe {
-            sys::rd_kafka_queue_get_partition(native_client(&self.queue.consumer), name.as_ptr(), partition)
-        };
+        let of_partition =
+            unsafe { sys::rd_kafka_queue_get_partition(native_client(&self.queue.consumer), name.as_ptr(), partition) };
         if of_partition.is_null() {
             return Err(Error::internal(format!("librdkafka has no queue for {topic}/{partition}")));
         }
@@ -267,10 +266,8 @@ impl TopicIds {
         let patience = i32::try_from(Self::PATIENCE.as_millis()).unwrap_or(i32::MAX);
         // SAFETY: client and queue live; the names live through the call, which copies them; options and collection are freed here.
         unsafe {
-            let options = sys::rd_kafka_AdminOptions_new(
-                client,
-                sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
-            );
+            let options =
+                sys::rd_kafka_AdminOptions_new(client, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
             let _ = sys::rd_kafka_AdminOptions_set_request_timeout(options, patience, ptr::null_mut(), 0);
             let collection = sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
             sys::rd_kafka_DescribeTopics(client, collection, options, self.queue.pointer.as_ptr());
@@ -340,6 +337,5 @@ unsafe fn id(id: *const sys::rd_kafka_Uuid_t) -> Option<String> {
     let text = unsafe { if id.is_null() { "" } else { text(sys::rd_kafka_Uuid_base64str(id)) } };
     // The zero id, in any spelling: none was given.
     // Kafka's tools print the alphabet that is safe in URLs.
-    (!text.trim_matches(['A', '=']).is_empty())
-        .then(|| text.trim_end_matches('=').replace('+', "-").replace('/', "_"))
+    (!text.trim_matches(['A', '=']).is_empty()).then(|| text.trim_end_matches('=').replace('+', "-").replace('/', "_"))
 }

@@ -243,8 +243,11 @@ impl Reader {
         self.joined = true;
         tracing::info!(partitions = partitions.len(), "the group has assigned partitions");
         let route = &self.context.info().route;
-        let wanted: Vec<TopicPartition> =
-            partitions.iter().filter(|(topic, _)| stream_of(topic).is_ok_and(|stream| route.wants(&stream))).cloned().collect();
+        let wanted: Vec<TopicPartition> = partitions
+            .iter()
+            .filter(|(topic, _)| stream_of(topic).is_ok_and(|stream| route.wants(&stream)))
+            .cloned()
+            .collect();
         self.assigned = Some(partitions);
         if wanted.is_empty() {
             return self.begin(&[]);
@@ -419,14 +422,7 @@ impl Reader {
         Ok(())
     }
 
-    fn unreadable(
-        &self,
-        topic: &str,
-        partition: i32,
-        code: RDKafkaErrorCode,
-        reason: &str,
-        index: usize,
-    ) -> Error {
+    fn unreadable(&self, topic: &str, partition: i32, code: RDKafkaErrorCode, reason: &str, index: usize) -> Error {
         let at = format!("{topic}/{partition}");
         match code {
             RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {

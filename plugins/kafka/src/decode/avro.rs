@@ -229,6 +229,9 @@ impl AvroRows {
                 check_key(batch)?;
             }
         }
+        if event.operation != Operation::Truncate {
+            self.debezium_key.learn();
+        }
         let Event { operation, micros, lsn, .. } = *event;
         let bytes = event.after.or(event.before).map_or(0, |record| record.0.len());
         topic.end_row(batch, message, &Change { operation, micros, lsn, bytes })?;

@@ -111,6 +111,9 @@ impl DebeziumRows {
         if layout.is_none() {
             self.open.learn(topic, batch);
         }
+        if event.operation != Operation::Truncate {
+            self.key.learn();
+        }
         let (operation, micros, lsn) = (event.operation, event.micros, event.lsn);
         let bytes = event.after.or(event.before).map_or(0, str::len);
         topic.end_row(batch, message, &Change { operation, micros, lsn, bytes })?;

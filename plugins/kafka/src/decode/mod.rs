@@ -21,7 +21,6 @@ mod json_value;
 mod kafka_columns;
 mod kind;
 mod logical;
-mod md5;
 mod open_rows;
 mod raw;
 mod refusal;
