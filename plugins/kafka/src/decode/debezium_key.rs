@@ -70,18 +70,23 @@ impl DebeziumKey {
         Ok(MessageKey { names, payload: Some(payload) })
     }
 
-    /// The same of the names that the schema of a message's key has in a registry.
-    pub(super) fn told<'n>(&mut self, names: impl Iterator<Item = &'n str> + Clone) -> Arc<[String]> {
-        let known = names.clone().eq(self.known.names.iter().map(String::as_str));
-        self.new = if known { None } else { Some(Known::new(names.map(str::to_owned).collect(), "")) };
-        self.new.as_ref().map_or_else(|| self.last(), |new| Arc::clone(&new.names))
-    }
-
     /// What the key said is known from now on.
     pub(super) fn learn(&mut self) {
         if let Some(new) = self.new.take() {
             self.known = new;
         }
+    }
+
+    /// The names, where the message's key has a schema in a registry. As after [`read`](Self::read), [`learn`](Self::learn) has to follow.
+    pub(super) fn told<'n>(&mut self, names: impl Iterator<Item = &'n str> + Clone) -> Arc<[String]> {
+        if names.clone().eq(self.known.names.iter().map(String::as_str)) {
+            self.new = None;
+            return self.last();
+        }
+        let new = Known::new(names.map(str::to_owned).collect(), "");
+        let names = Arc::clone(&new.names);
+        self.new = Some(new);
+        names
     }
 
     /// Whether an object's members are those of the last message, which they are most often.
