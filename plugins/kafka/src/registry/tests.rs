@@ -213,3 +213,19 @@ fn configurations_that_name_no_registry() {
     std::fs::write(&file, "nothing").unwrap();
     refused(RegistryConfig { tls_ca: Some(path), ..server.config() }, "no certificates");
 }
+
+#[test]
+fn the_newest_schema_of_a_subject() {
+    let server = Scripted::start();
+    let (orders, others) = ("/subjects/orders-value/versions/latest", "/subjects/a%2Fb/versions/latest");
+    server.tell(orders, ok(&json!({"subject": "orders-value", "version": 3, "id": 12, "schema": "x"})));
+    server.tell(others, error(404, 40401, "Subject not found."));
+    let registry = server.client();
+    assert_eq!(registry.newest("orders-value").unwrap(), Some(12));
+    for _ in 0..5 {
+        assert_eq!(registry.newest("a/b").unwrap(), None);
+    }
+    assert_eq!(server.asked().len(), 2);
+    server.tell(orders, error(503, 503, "later"));
+    assert_eq!(registry.newest("orders-value").unwrap_err().kind(), ErrorKind::Unavailable);
+}
