@@ -218,7 +218,10 @@ struct Level {
 }
 
 /// The registry's address, which every request and message begins with.
-fn server(url: &str) -> Result<Url> {
+///
+/// # Errors
+/// Config where it is none that could be asked, or where messages would tell a secret with it.
+pub(crate) fn server(url: &str) -> Result<Url> {
     let allowed = "expected http://host:port or https://host:port, and a path where it has one";
     let parsed =
         Url::parse(url).map_err(|e| Error::config(format!("registry.url: not a URL; {allowed}")).with_source(e))?;

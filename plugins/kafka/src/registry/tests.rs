@@ -229,3 +229,23 @@ fn the_newest_schema_of_a_subject() {
     server.tell(orders, error(503, 503, "later"));
     assert_eq!(registry.newest("orders-value").unwrap_err().kind(), ErrorKind::Unavailable);
 }
+
+#[test]
+fn configurations_that_say_what_nobody_reads() {
+    let faults = |format: serde_json::Value, url: &str| {
+        let config = json!({"bootstrap_servers": "h:1", "topics": ["t"], "format": format, "registry": {"url": url}});
+        crate::config::faults(&serde_json::from_value(config).unwrap())
+    };
+    let url = "https://registry.example.com/apis/ccompat/v7/";
+    assert_eq!(faults(json!({"type": "avro", "envelope": "debezium", "unavailable_value": "x"}), url), [""; 0]);
+    assert_eq!(faults(json!({"type": "json-schema", "key": ["id"]}), url), [""; 0]);
+    for (format, url, words) in [
+        (json!({"type": "avro", "envelope": "debezium", "key": ["id"]}), url, "format.key: is only used without"),
+        (json!({"type": "json-schema", "unavailable_value": "x"}), url, "format.unavailable_value: is only used with"),
+        (json!({"type": "avro"}), "http://u:s3cr3t@h", "registry.url: holds a user or a password"),
+        (json!({"type": "avro"}), "registry", "registry.url: not a URL"),
+    ] {
+        let found = faults(format, url);
+        assert!(matches!(&*found, [fault] if fault.contains(words) && !fault.contains("s3cr3t")), "{found:?}");
+    }
+}
