@@ -5,20 +5,21 @@ use philotes_tests::host::Host;
 use philotes_tests::kafka::Record;
 
 use super::broker::Broker;
-use super::{Produced, SOON, assert_once, filled, message, of_group, produce};
-use crate::wait_for_rows;
+use super::{Produced, SOON, assert_once, filled, message, of_group, produce, wait_for};
 
 #[test]
 fn new_partitions_are_picked_up() {
     let Some((broker, client)) = Broker::shared() else { return };
     let topic = "growing";
-    let (producer, connector) = filled(&client, broker.bootstrap(), topic, 100, 1);
+    let (_, connector) = filled(&client, broker.bootstrap(), topic, 100, 1);
     let connector = connector.source(SOON);
     let table = connector.table("cdc.growing");
     let host = Host::start(&connector, &[]).unwrap();
-    wait_for_rows(&table, 100);
+    wait_for(&host, &table, 100);
     let mut expected = Produced::in_turn(0..100, 1);
     client.add_partitions(topic, 3).unwrap();
+    // The old one does not know them yet.
+    let producer = client.producer().unwrap();
     for partition in 1..3 {
         for offset in 0..10 {
             let id = i64::from(partition) * 1000 + offset;
@@ -27,7 +28,7 @@ fn new_partitions_are_picked_up() {
         }
     }
     producer.flush().unwrap();
-    wait_for_rows(&table, 120);
+    wait_for(&host, &table, 120);
     host.terminate().unwrap();
     assert_once(&table, &expected);
 }
@@ -46,12 +47,12 @@ fn new_topics_are_picked_up() {
         .source("topics_regex: \"new_[0-9]\"")
         .source(SOON);
     let host = Host::start(&connector, &[]).unwrap();
-    wait_for_rows(&connector.table("cdc.new_1"), 100);
+    wait_for(&host, &connector.table("cdc.new_1"), 100);
     client.create_topic("new_2", 2).unwrap();
     client.create_topic("new_23", 1).unwrap();
     produce(&producer, "new_2", 0..100, 2);
     produce(&producer, "new_23", 0..100, 1);
-    wait_for_rows(&connector.table("cdc.new_2"), 100);
+    wait_for(&host, &connector.table("cdc.new_2"), 100);
     host.terminate().unwrap();
     assert_once(&connector.table("cdc.new_2"), &Produced::in_turn(0..100, 2));
     for other in ["cdc.renew_1", "cdc.new_23"] {

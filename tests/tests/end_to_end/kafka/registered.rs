@@ -13,8 +13,8 @@ use philotes_tests::services::registry::Registry;
 use serde_json::{Value, json};
 
 use super::broker::Broker;
-use super::connector;
-use crate::{PATIENCE, wait_for_rows};
+use super::{connector, wait_for};
+use crate::PATIENCE;
 
 fn reading(bootstrap: &str, topic: &str, format: &str, url: &str) -> Connector {
     connector(bootstrap, topic).source(format).source(&format!("registry: {{url: \"{url}\"}}"))
@@ -144,13 +144,13 @@ fn schemas_evolve_in_mid_stream() {
     let connector = reading(broker.bootstrap(), topic, "format: {type: avro}", &registry.url());
     let table = connector.table("cdc.avro_evolves");
     let host = Host::start(&connector, &[]).unwrap();
-    wait_for_rows(&table, 1);
+    wait_for(&host, &table, 1);
     writes(&schema(&[("a", text()), ("b", text())]), &[json!({"id": 2, "a": "y", "b": "new"})]).unwrap();
-    wait_for_rows(&table, 2);
+    wait_for(&host, &table, 2);
     writes(&schema(&[("b", text())]), &[json!({"id": 3, "b": "z"})]).unwrap();
     // An old writer is still there.
     writes(&schema(&[("a", text())]), &[json!({"id": 4, "a": "w"})]).unwrap();
-    wait_for_rows(&table, 4);
+    wait_for(&host, &table, 4);
     host.terminate().unwrap();
     let expected = [
         json!({"id": "1", "a": "x", "b": null}),
@@ -182,7 +182,7 @@ fn the_registry_goes_away_and_comes_back() {
     let connector = reading(broker.bootstrap(), topic, "format: {type: avro}", &url);
     let table = connector.table("cdc.avro_waits");
     let mut host = Host::start(&connector, &[]).unwrap();
-    wait_for_rows(&table, 1);
+    wait_for(&host, &table, 1);
     proxy.set(Rule::new(Fault::Refuse)).unwrap();
     writes("two", 2).unwrap();
     let said = host.wait_for_log(&["unavailable", "registry"], PATIENCE).unwrap();
@@ -190,13 +190,13 @@ fn the_registry_goes_away_and_comes_back() {
     std::thread::sleep(Duration::from_secs(10));
     assert!(host.is_running().unwrap(), "{}", host.log_tail());
     proxy.clear().unwrap();
-    wait_for_rows(&table, 2);
+    wait_for(&host, &table, 2);
     registry.register("avro_waits-value", "AVRO", &schema("three").to_string());
     registry.fail(Some(503));
     client.producer().unwrap().send_one(topic, b"\0\0\0\0\x03\x06").unwrap();
     host.wait_for_log(&["unavailable", "503"], PATIENCE).unwrap();
     registry.fail(None);
-    wait_for_rows(&table, 3);
+    wait_for(&host, &table, 3);
     host.terminate().unwrap();
     assert_cells(&table, &["id"], &[json!({"id": "1"}), json!({"id": "2"}), json!({"id": "3"})]);
 }
