@@ -136,7 +136,6 @@ impl Daemon {
         self.server.as_mut().is_some_and(Process::is_alive)
     }
 
-    #[cfg(test)]
     pub(super) fn pid(&self) -> Option<u32> {
         self.server.as_ref().map(|server| server.pid)
     }

@@ -43,6 +43,13 @@ pub(super) fn java_21(classpath: &str, megabytes: u32) -> Result<Command> {
     Ok(small(java.trim(), classpath, megabytes))
 }
 
+/// Debian's Java with flags of the caller's own, for what is measured rather than tested.
+pub(super) fn java_as(classpath: &str, flags: &[String]) -> Command {
+    let mut command = Command::new("java");
+    command.args(flags).args(["-cp", classpath]);
+    command
+}
+
 /// Small and quick to start: several tests run one each, on few cores.
 fn small(java: &str, classpath: &str, megabytes: u32) -> Command {
     let mut command = Command::new(java);

@@ -2,8 +2,11 @@
 //!
 //! What is not here: anything that knows Philotes. A service knows how to install, start, stop, kill and reach itself.
 
+pub mod connect;
 mod daemon;
+pub mod debezium;
 pub mod iceberg_rest;
+pub mod iceberg_sink;
 pub(crate) mod java;
 pub mod kafka;
 pub mod loans;
@@ -189,6 +192,19 @@ pub fn logs_dir() -> Result<PathBuf> {
 
 fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
+}
+
+/// Status and body of the answer to a GET on a port of 127.0.0.1; `None` where none comes.
+#[must_use]
+pub fn get(port: u16, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+    // To 1.0 nobody answers in chunks.
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
 }
 
 /// The status of the answer to a GET on a port of 127.0.0.1; `None` where none comes.

@@ -1,4 +1,4 @@
-//! A private PostgreSQL: data and Unix socket in a temporary folder with a short path, no TCP port.
+//! A private PostgreSQL: data and Unix socket in a temporary folder with a short path, and no TCP port unless one is wanted.
 //!
 //! PostgreSQL refuses to run as root: there it runs as the user `postgres` of Debian's package.
 
@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::daemon::{Daemon, as_user, through_setpriv};
+use super::daemon::{Daemon, as_user, free_port, through_setpriv};
 use super::{Folder, Life, Server, install, is_root, run};
 use crate::sql::Session;
 
@@ -21,11 +21,14 @@ pub struct Options {
     pub fsync: bool,
     /// How long it lives.
     pub life: Life,
+    /// It writes a log that can be decoded (`wal_level=logical`), and listens on a TCP port of 127.0.0.1 as well: who decodes it is
+    /// often a Java program, which knows no Unix sockets.
+    pub logical: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { fsync: true, life: Life::Tied }
+        Self { fsync: true, life: Life::Tied, logical: false }
     }
 }
 
@@ -36,6 +39,7 @@ pub struct Postgres {
     daemon: Daemon,
     dir: Folder,
     fsync: bool,
+    port: Option<u16>,
 }
 
 impl Postgres {
@@ -47,7 +51,8 @@ impl Postgres {
         install(&["initdb:postgresql"])?;
         // INT ends sessions too; TERM would wait for them.
         let daemon = Daemon::new("postgres", options.life)?.run_by(USER).stopped_by("INT");
-        let mut postgres = Self { daemon, dir: Folder::new("ph")?, fsync: options.fsync };
+        let port = options.logical.then(free_port).transpose()?;
+        let mut postgres = Self { daemon, dir: Folder::new("ph")?, fsync: options.fsync, port };
         postgres.init()?;
         postgres.restart()?;
         Ok(postgres)
@@ -70,7 +75,15 @@ impl Postgres {
     /// How to connect, as `key=value` words.
     #[must_use]
     pub fn dsn(&self) -> String {
-        format!("host={} user=postgres dbname=postgres", self.dir.0.display())
+        // The socket's name holds the port.
+        let port = self.port.map(|port| format!(" port={port}")).unwrap_or_default();
+        format!("host={}{port} user=postgres dbname=postgres", self.dir.0.display())
+    }
+
+    /// The port of 127.0.0.1 that it listens on, where it was started for that.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        self.port
     }
 
     /// A session.
@@ -119,10 +132,16 @@ impl Server for Postgres {
             .arg(self.data())
             .arg("-k")
             .arg(&self.dir.0)
-            .args(["-c", "listen_addresses=", "-c", "max_connections=60", "-c", "timezone=UTC"])
+            .args(["-c", "max_connections=60", "-c", "timezone=UTC"])
             .args(["-c", &format!("fsync={fsync}"), "-c", &format!("full_page_writes={fsync}")])
             .args(["-c", "max_wal_size=4GB", "-c", "shared_buffers=256MB"])
             .current_dir(&self.dir.0);
+        match self.port {
+            None => command.args(["-c", "listen_addresses="]),
+            Some(port) => {
+                command.args(["-c", "wal_level=logical", "-c", "listen_addresses=127.0.0.1", "-p", &port.to_string()])
+            }
+        };
         let dsn = self.dsn();
         self.daemon.start(&command, || Session::connect(&dsn).is_ok())
     }

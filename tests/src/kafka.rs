@@ -4,6 +4,7 @@
 
 mod confluent;
 mod producer;
+mod reader;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +22,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::eventually;
 pub use confluent::Confluent;
 pub use producer::{Producer, Record};
+pub use reader::Stored;
 
 /// How long the broker may take for anything.
 const PATIENCE: Duration = Duration::from_secs(30);

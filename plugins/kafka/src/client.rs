@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use philotes_sdk::{Error, ErrorKind, Result, TaskInfo};
+use rdkafka::TopicPartitionList;
 use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::types::{RDKafka, RDKafkaRespErr};
-use rdkafka::TopicPartitionList;
 
 use crate::config::{IsolationLevel, PasswordConfig, SaslConfig, Settings, TlsMode};
 use crate::oauth::Tokens;
@@ -54,12 +54,7 @@ pub(crate) struct Context {
 
 impl Context {
     fn new(tokens: Option<Tokens>) -> Self {
-        Self {
-            rebalances: Mutex::default(),
-            closing: AtomicBool::new(false),
-            trouble: Mutex::default(),
-            tokens,
-        }
+        Self { rebalances: Mutex::default(), closing: AtomicBool::new(false), trouble: Mutex::default(), tokens }
     }
 
     /// What the group has decided since the last call.
@@ -103,14 +98,14 @@ impl ClientContext for Context {
         }
     }
 
-    fn generate_oauth_token(
-        &self,
-        _: Option<&str>,
-    ) -> std::result::Result<OAuthToken, Box<dyn std::error::Error>> {
+    fn generate_oauth_token(&self, _: Option<&str>) -> std::result::Result<OAuthToken, Box<dyn std::error::Error>> {
         let Some(tokens) = &self.tokens else { return Err("the connector has no sasl.mechanism: oauthbearer".into()) };
-        tokens.fetch().inspect_err(|error| {
-            *lock(&self.trouble) = Some((RDKafkaErrorCode::Authentication, error.to_string()));
-        }).map_err(Into::into)
+        tokens
+            .fetch()
+            .inspect_err(|error| {
+                *lock(&self.trouble) = Some((RDKafkaErrorCode::Authentication, error.to_string()));
+            })
+            .map_err(Into::into)
     }
 }
 

@@ -10,10 +10,13 @@
 //!   into S3
 //! - `--fan-out N`: N streams of wide rows with large values under several limits of memory, and the host's peak RSS beside
 //!   each; `--fan-out N rest`: through a REST catalog into S3; `LIMITS` are the limits in MiB (64 128 256)
+//! - `--kafka`: a topic of `MESSAGES` messages (5,000,000) into a table, beside the Iceberg project's own Kafka Connect sink;
+//!   `--kafka philotes` and `--kafka connect`: one of them alone
 //! - `--cold-start`: from the start of the process to a commit on an existing table
 
 mod buffer;
 mod fan_out;
+mod kafka;
 mod measured;
 mod roofline;
 
@@ -28,6 +31,7 @@ use philotes_tests::services::minio::Minio;
 use philotes_tests::services::postgres::{Options, Postgres};
 
 use buffer::Wanted;
+use kafka::Who;
 use measured::Measured;
 
 fn main() -> ExitCode {
@@ -59,9 +63,20 @@ fn run(arguments: &[String]) -> Result<()> {
             let rest = IcebergRest::start(&minio)?;
             fan_out::run(&server()?, number(n)?, &limits()?, |dsn| Connector::rest(dsn, &rest, &minio))
         }
+        [option] if option == "--kafka" => kafka::run(messages()?, Who::Both),
+        [option, who] if option == "--kafka" && who == "philotes" => kafka::run(messages()?, Who::Philotes),
+        [option, who] if option == "--kafka" && who == "connect" => kafka::run(messages()?, Who::Connect),
         [option] if option == "--cold-start" => cold_start(),
-        _ => bail!("bench [--processed N | --backlog N | --commits N [rest] | --fan-out N [rest] | --cold-start]"),
+        _ => bail!(
+            "bench [--processed N | --backlog N | --commits N [rest] | --fan-out N [rest] | --kafka [philotes | connect] | --cold-start]"
+        ),
     }
+}
+
+/// How many messages a topic has.
+fn messages() -> Result<u64> {
+    let messages = std::env::var("MESSAGES").unwrap_or_else(|_| "5000000".to_owned());
+    messages.parse().context("MESSAGES is a number of messages")
 }
 
 /// The limits of memory, in MiB.

@@ -58,7 +58,15 @@ pub(crate) fn cpu_seconds(pid: u32) -> Option<f64> {
     Some((ticks(11)? + ticks(12)?) / TICKS_PER_SECOND)
 }
 
-fn peak_rss_kib(pid: u32) -> Option<u64> {
+/// The same with that of its children that have ended.
+pub(crate) fn cpu_seconds_of_all(pid: u32) -> Option<f64> {
+    let fields = stat_fields(pid)?;
+    let ticks = |index: usize| fields[index].parse::<f64>().ok();
+    Some((ticks(11)? + ticks(12)? + ticks(13)? + ticks(14)?) / TICKS_PER_SECOND)
+}
+
+/// The most memory that a process has had, in KiB.
+pub(crate) fn peak_rss_kib(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.trim().parse().ok())
 }
