@@ -204,6 +204,7 @@ impl Reader {
             RDKafkaErrorCode::PollExceeded => {
                 Err(Error::fenced(format!("the group has given this member up: {reason}")))
             }
+            code if client::is_about_getting_in(code) => Err(Error::unavailable(reason)),
             _ => {
                 let kind = client::kind(code);
                 if kind == ErrorKind::Unavailable && !is_final(code) {

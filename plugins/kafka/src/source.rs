@@ -55,7 +55,7 @@ impl Source for KafkaSource {
         let settings = Arc::new(Settings::new(config)?);
         let check = move || {
             let decoders = decoders(&settings)?;
-            let consumer = client::observer(&settings, context.info())?;
+            let consumer = client::connect(&settings, context.info())?;
             let cluster = client::cluster_id(&consumer)?;
             for topic in &settings.config.topics {
                 let ids = TopicIds::new(&consumer)?;
@@ -203,7 +203,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 /// Joins the group and starts the reader.
 #[expect(clippy::type_complexity, reason = "used once")]
 fn open(settings: &Arc<Settings>, context: &TaskContext) -> Result<(Arc<Handover>, Arc<Consumer>, JoinHandle<()>)> {
-    let consumer = client::member(settings, context.info())?;
+    let consumer = client::connect(settings, context.info())?;
     let cluster = client::cluster_id(&consumer)?;
     let config = &settings.config;
     let route = &context.info().route;

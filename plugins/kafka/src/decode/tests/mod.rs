@@ -29,7 +29,7 @@ impl Feed {
     }
 
     fn with(format: &FormatConfig, columns: &[MetadataColumn]) -> Self {
-        let decoder = TopicDecoder::new(StreamName::new(["shop.orders"]).unwrap(), format, columns).unwrap();
+        let decoder = TopicDecoder::new(StreamName::new(["shop.orders"]).unwrap(), format, columns, None).unwrap();
         Self { decoder, batches: [OpenBatch::default(), OpenBatch::default()], partition: 0, offset: 6 }
     }
 
