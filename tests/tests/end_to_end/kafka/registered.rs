@@ -64,6 +64,12 @@ fn every_type() -> (Value, Vec<Value>) {
         ("color", json!({"type": "enum", "name": "color", "symbols": ["RED", "GREEN"]})),
         ("list", json!({"type": "array", "items": "long"})),
         ("nested", address),
+        // A name that was told before.
+        ("places", json!({"type": "array", "items": "address"})),
+        ("labels", json!({"type": "map", "values": nullable(json!("long"))})),
+        ("holes", json!({"type": "array", "items": nullable(json!("string"))})),
+        // Several types that are not null are a struct with a member for each.
+        ("either", json!(["null", "long", "string"])),
         ("price", decimal(json!({"type": "bytes"}))),
         ("exact", decimal(json!({"type": "fixed", "name": "nine", "size": 9}))),
         ("id_of", logical("string", "uuid")),
@@ -82,6 +88,8 @@ fn every_type() -> (Value, Vec<Value>) {
         "flag": true, "small": -2_147_483_648_i64, "large": i64::MAX, "single": 1.5, "double": 0.1,
         "text": "Grüße, 世界", "binary": {"$bytes": "00ff10"}, "fixed": {"$bytes": "deadbeef"}, "color": "GREEN",
         "list": [1, -1, 4_611_686_018_427_387_904_i64], "nested": {"street": "Hauptstraße", "number": 7},
+        "places": [{"street": "a", "number": null}, {"street": "b", "number": 1}], "labels": {"a": 1, "b": null},
+        "holes": ["x", null], "either": 5,
         "price": {"$decimal": "-1234567890.1234"}, "exact": {"$decimal": "0.0001"},
         "id_of": {"$uuid": "123e4567-e89b-12d3-a456-426614174000"},
         "day": {"$date": "2024-02-29"}, "millis_of_day": {"$time": "23:59:59.999"},
@@ -95,6 +103,7 @@ fn every_type() -> (Value, Vec<Value>) {
         "flag": false, "small": 0, "large": i64::MIN, "single": {"$float": "-inf"}, "double": {"$float": "nan"},
         "text": "", "binary": {"$bytes": ""}, "fixed": {"$bytes": "00000000"}, "color": "RED",
         "list": [], "nested": {"street": "", "number": null},
+        "places": [], "labels": {}, "holes": [], "either": "five",
         "price": {"$decimal": "9999999999999999.9999"}, "exact": {"$decimal": "-99999999999999.9999"},
         "id_of": {"$uuid": "00000000-0000-0000-0000-000000000000"},
         "day": {"$date": "1969-12-31"}, "millis_of_day": {"$time": "00:00:00"}, "micros_of_day": {"$time": "00:00:00"},
@@ -114,7 +123,9 @@ fn every_avro_type_is_what_python_put_in() {
     let registry = Registry::start_for("me", "registry-secret").unwrap();
     let (schema, values) = every_type();
     let avro = Confluent::avro(broker.bootstrap(), &registry, topic, &schema).by("me", "registry-secret");
-    let Some(cells) = produced(avro.produce(&values)) else { return };
+    let Some(mut cells) = produced(avro.produce(&values)) else { return };
+    cells[0]["either"] = json!({"long": "5", "string": null});
+    cells[1]["either"] = json!({"long": null, "string": "five"});
     let connector = connector(broker.bootstrap(), topic)
         .source("format: {type: avro}")
         .source(&format!("registry: {{url: \"{}\", username: me, password: registry-secret}}", registry.url()));
