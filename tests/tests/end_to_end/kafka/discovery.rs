@@ -59,3 +59,52 @@ fn new_topics_are_picked_up() {
         assert!(!connector.table(other).exists().unwrap(), "{other}");
     }
 }
+
+/// A topic that is deleted leaves the others of a pattern alone.
+#[test]
+fn a_topic_that_goes_is_let_go() {
+    let Some((broker, client)) = Broker::shared() else { return };
+    for topic in ["leaves_1", "leaves_2"] {
+        client.create_topic(topic, 1).unwrap();
+        produce(&client.producer().unwrap(), topic, 0..100, 1);
+    }
+    let connector = of_group(Connector::kafka(broker.bootstrap()).unwrap(), "leaves")
+        .source("topics_regex: \"leaves_.*\"")
+        .source(SOON);
+    let mut host = Host::start(&connector, &[]).unwrap();
+    for topic in ["leaves_1", "leaves_2"] {
+        wait_for(&host, &connector.table(&format!("cdc.{topic}")), 100);
+    }
+    client.delete_topic("leaves_1").unwrap();
+    let table = connector.table("cdc.leaves_2");
+    let producer = client.producer().unwrap();
+    for part in 1..5 {
+        produce(&producer, "leaves_2", part * 100..(part + 1) * 100, 1);
+        std::thread::sleep(std::time::Duration::from_secs(1));
+    }
+    wait_for(&host, &table, 500);
+    assert!(host.is_running().unwrap(), "{}", host.log_tail());
+    host.terminate().unwrap();
+    assert_once(&table, &Produced::in_turn(0..500, 1));
+    assert_once(&connector.table("cdc.leaves_1"), &Produced::in_turn(0..100, 1));
+}
+
+/// What the route leaves out is not read, and what it renames is.
+#[test]
+fn the_route_chooses_among_topics() {
+    let Some((broker, client)) = Broker::shared() else { return };
+    for topic in ["routed.a", "routed.b", "routed.c"] {
+        client.create_topic(topic, 2).unwrap();
+        produce(&client.producer().unwrap(), topic, 0..100, 2);
+    }
+    let connector = of_group(Connector::kafka(broker.bootstrap()).unwrap(), "routed")
+        .source("topics_regex: \"routed\\\\..*\"")
+        .top("route: {exclude: [routed.b], rename: {routed.c: other.z}}");
+    Host::until_idle(&connector).unwrap();
+    for table in ["cdc.routed_a", "cdc.other_z"] {
+        assert_once(&connector.table(table), &Produced::in_turn(0..100, 2));
+    }
+    for table in ["cdc.routed_b", "cdc.routed_c"] {
+        assert!(!connector.table(table).exists().unwrap(), "{table}");
+    }
+}

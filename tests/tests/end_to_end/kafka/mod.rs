@@ -14,6 +14,7 @@ mod recreated;
 mod registered;
 mod retention;
 mod security;
+mod sizes;
 mod starts;
 mod strikes;
 mod transactions;

@@ -251,3 +251,31 @@ fn json_schema_is_what_python_put_in() {
     Host::until_idle(&connector).unwrap();
     assert_cells(&connector.table("cdc.json_schema"), &["id", "price", "paid", "who", "tags", "at"], &cells);
 }
+
+/// A message without a value deletes the row that its Avro key names.
+#[test]
+fn avro_tombstones_are_deletes() {
+    let Some((broker, client)) = Broker::shared() else { return };
+    let topic = "avro_tombs";
+    client.create_topic(topic, 1).unwrap();
+    let registry = Registry::start().unwrap();
+    let record = |name: &str, fields: Value| json!({"type": "record", "name": name, "fields": fields});
+    let id = json!({"name": "id", "type": "long"});
+    let avro =
+        Confluent::avro(broker.bootstrap(), &registry, topic, &record("r", json!([id, {"name": "v", "type": "long"}])))
+            .keyed(&record("k", json!([id])));
+    let messages = [
+        json!({"key": {"id": 1}, "value": {"id": 1, "v": 10}}),
+        json!({"key": {"id": 2}, "value": {"id": 2, "v": 20}}),
+        json!({"key": {"id": 1}, "value": null}),
+    ];
+    let Some(_) = produced(avro.produce_keyed(&messages)) else { return };
+    let connector = reading(broker.bootstrap(), topic, "format: {type: avro, key: [id]}", &registry.url());
+    Host::until_idle(&connector).unwrap();
+    let expected = [
+        json!({"_cdc_operation": "INSERT", "id": "1", "v": "10"}),
+        json!({"_cdc_operation": "INSERT", "id": "2", "v": "20"}),
+        json!({"_cdc_operation": "DELETE", "id": "1", "v": null}),
+    ];
+    assert_cells(&connector.table("cdc.avro_tombs"), &["_cdc_operation", "id", "v"], &expected);
+}
