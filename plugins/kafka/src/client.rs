@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use philotes_sdk::{Error, ErrorKind, Result, TaskInfo};
+use rdkafka::TopicPartitionList;
 use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::types::{RDKafka, RDKafkaRespErr};
-use rdkafka::TopicPartitionList;
 
 use crate::config::{IsolationLevel, PasswordConfig, SaslConfig, Settings, TlsMode};
 use crate::oauth::Tokens;
@@ -54,12 +54,7 @@ pub(crate) struct Context {
 
 impl Context {
     fn new(tokens: Option<Tokens>) -> Self {
-        Self {
-            rebalances: Mutex::default(),
-            closing: AtomicBool::new(false),
-            trouble: Mutex::default(),
-            tokens,
-        }
+        Self { rebalances: Mutex::default(), closing: AtomicBool::new(false), trouble: Mutex::default(), tokens }
     }
 
     /// What the group has decided since the last call.
@@ -98,19 +93,26 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        if let Some(code) = error.rdkafka_error_code().filter(|code| *code != RDKafkaErrorCode::PartitionEOF) {
-            *lock(&self.trouble) = Some((code, reason.to_owned()));
+        let Some(code) = error.rdkafka_error_code().filter(|code| *code != RDKafkaErrorCode::PartitionEOF) else {
+            return;
+        };
+        // The broker's refusal of a certificate comes as a broken connection.
+        let code = if reason.contains("SSL") && reason.contains("alert") { RDKafkaErrorCode::SSL } else { code };
+        let mut trouble = lock(&self.trouble);
+        // That all brokers are down follows from not being let in.
+        if !trouble.as_ref().is_some_and(|(code, _)| shuts_out(*code)) {
+            *trouble = Some((code, reason.to_owned()));
         }
     }
 
-    fn generate_oauth_token(
-        &self,
-        _: Option<&str>,
-    ) -> std::result::Result<OAuthToken, Box<dyn std::error::Error>> {
+    fn generate_oauth_token(&self, _: Option<&str>) -> std::result::Result<OAuthToken, Box<dyn std::error::Error>> {
         let Some(tokens) = &self.tokens else { return Err("the connector has no sasl.mechanism: oauthbearer".into()) };
-        tokens.fetch().inspect_err(|error| {
-            *lock(&self.trouble) = Some((RDKafkaErrorCode::Authentication, error.to_string()));
-        }).map_err(Into::into)
+        tokens
+            .fetch()
+            .inspect_err(|error| {
+                *lock(&self.trouble) = Some((RDKafkaErrorCode::Authentication, error.to_string()));
+            })
+            .map_err(Into::into)
     }
 }
 
@@ -144,23 +146,14 @@ pub(crate) fn fetched_bytes(max_memory: u64) -> u64 {
     (max_memory / 2).clamp(2 << 20, 1 << 30)
 }
 
-/// A client that belongs to no group.
-pub(crate) fn observer(settings: &Settings, info: &TaskInfo) -> Result<Arc<Consumer>> {
-    connect(configure(settings, info)?.remove("group.id"), settings)
-}
-
-/// A member of the group, which has not subscribed yet.
-pub(crate) fn member(settings: &Settings, info: &TaskInfo) -> Result<Arc<Consumer>> {
-    let mut config = configure(settings, info)?;
-    connect(config.set("group.id", settings.group(&info.connector)), settings)
-}
-
-fn connect(config: &ClientConfig, settings: &Settings) -> Result<Arc<Consumer>> {
+/// A client that names the connector's group, and has not joined it yet; it need not.
+pub(crate) fn connect(settings: &Settings, info: &TaskInfo) -> Result<Arc<Consumer>> {
+    let config = configure(settings, info)?;
     let tokens = match &settings.config.sasl {
         Some(SaslConfig::Oauthbearer(oauth)) => Some(Tokens::new(oauth)?),
         _ => None,
     };
-    let consumer = Consumer::from_config_and_context(config, Context::new(tokens)).map_err(|error| match error {
+    let consumer = Consumer::from_config_and_context(&config, Context::new(tokens)).map_err(|error| match error {
         KafkaError::ClientConfig(_, reason, name, _) => Error::config(format!("properties.{name}: {reason}")),
         KafkaError::ClientCreation(reason) => Error::config(format!("librdkafka refuses its configuration: {reason}")),
         error => Error::config("librdkafka refuses its configuration").with_source(error),
@@ -178,6 +171,7 @@ fn configure(settings: &Settings, info: &TaskInfo) -> Result<ClientConfig> {
     }
     set.extend(config.properties.iter().map(|(name, value)| (name.as_str(), value.clone())));
     set.insert("bootstrap.servers", config.bootstrap_servers.clone());
+    set.insert("group.id", settings.group(&info.connector));
     set.insert("client.id", format!("philotes-{}-{}", info.connector, info.task));
     // What no offset leads to is an error and never a jump; where to begin is decided when a partition is resumed.
     set.insert("auto.offset.reset", "error".to_owned());
@@ -293,6 +287,19 @@ fn shuts_out(code: RDKafkaErrorCode) -> bool {
             | Code::TopicAuthorizationFailed
             | Code::GroupAuthorizationFailed
             | Code::ClusterAuthorizationFailed
+    )
+}
+
+/// Codes of a client that is not let in, which may have been let in before: opened again, it hears whether it still is.
+pub(crate) fn is_about_getting_in(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::Authentication
+            | Code::SaslAuthenticationFailed
+            | Code::UnsupportedSASLMechanism
+            | Code::IllegalSASLState
+            | Code::SSL
     )
 }
 

@@ -73,7 +73,10 @@ pub(crate) fn know(
                 .and_then(|(offset, metadata)| Some((offset, GroupMark::read(&metadata, &lineage)?)));
             let edge = |edges: &HashMap<TopicPartition, i64>| {
                 edges.get(partition).copied().ok_or_else(|| {
-                    Error::unavailable(format!("{}/{}: the brokers do not say how far it reaches", partition.0, partition.1))
+                    Error::unavailable(format!(
+                        "{}/{}: the brokers do not say how far it reaches",
+                        partition.0, partition.1
+                    ))
                 })
             };
             Ok((partition.clone(), Known { first: edge(&first)?, end: edge(&end)?, committed, lineage }))
@@ -96,9 +99,9 @@ pub(crate) fn edges(
     let answered = consumer.offsets_for_times(asked, REQUEST).map_err(|error| failed(doing, error))?;
     let mut edges = HashMap::with_capacity(partitions.len());
     for element in answered.elements() {
-        element.error().map_err(|error| {
-            failed(doing, error).context(format!("{}/{}", element.topic(), element.partition()))
-        })?;
+        element
+            .error()
+            .map_err(|error| failed(doing, error).context(format!("{}/{}", element.topic(), element.partition())))?;
         if let Offset::Offset(offset) = element.offset() {
             edges.insert((element.topic().to_owned(), element.partition()), offset);
         }
@@ -164,9 +167,7 @@ pub(crate) fn commit<'a>(
 }
 
 /// A list for librdkafka.
-pub(crate) fn list<'a>(
-    partitions: impl Iterator<Item = (&'a TopicPartition, Offset)>,
-) -> Result<TopicPartitionList> {
+pub(crate) fn list<'a>(partitions: impl Iterator<Item = (&'a TopicPartition, Offset)>) -> Result<TopicPartitionList> {
     let mut list = TopicPartitionList::new();
     for ((topic, partition), offset) in partitions {
         list.add_partition_offset(topic, *partition, offset)

@@ -207,7 +207,7 @@ impl Default for DebeziumFormat {
 }
 
 /// Messages that name their schema in a registry.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RegisteredFormat {
     /// What the rows are wrapped in: nothing, or Debezium's change events.
@@ -217,6 +217,16 @@ pub struct RegisteredFormat {
     /// message's key names.
     #[serde(default)]
     pub key: Vec<String>,
+    /// What stands in Debezium's change events for a value that PostgreSQL did not send, because it is large and did not change:
+    /// Debezium's own unavailable.value.placeholder.
+    #[serde(default = "default_unavailable_value")]
+    pub unavailable_value: String,
+}
+
+impl Default for RegisteredFormat {
+    fn default() -> Self {
+        Self { envelope: Envelope::default(), key: Vec::new(), unavailable_value: default_unavailable_value() }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -401,11 +411,9 @@ pub(crate) fn faults(config: &Config) -> Vec<String> {
     match (&config.topics[..], &config.topics_regex) {
         ([], None) => faults.push("topics: missing; allowed is a list of topics, or topics_regex".to_owned()),
         ([_, ..], Some(_)) => faults.push("topics_regex: excludes topics; allowed is one of them".to_owned()),
-        (topics, None) => faults.extend(
-            topics.iter().filter(|topic| !is_topic(topic)).map(|topic| {
-                format!("topics: {topic:?} is no topic's name; allowed are 1 to 249 of letters, digits, '.', '_' and '-'")
-            }),
-        ),
+        (topics, None) => faults.extend(topics.iter().filter(|topic| !is_topic(topic)).map(|topic| {
+            format!("topics: {topic:?} is no topic's name; allowed are 1 to 249 of letters, digits, '.', '_' and '-'")
+        })),
         ([], Some(regex)) if regex.is_empty() || regex == "^" => {
             faults.push("topics_regex: empty; allowed is a regular expression such as shop\\..*".to_owned());
         }
@@ -434,9 +442,12 @@ pub(crate) fn faults(config: &Config) -> Vec<String> {
             ("tls_key", config.tls_key.is_some()),
             ("tls_key_password", config.tls_key_password.is_some()),
         ];
-        faults.extend(given.iter().filter(|(_, given)| *given).map(|(key, _)| {
-            format!("{key}: is only used with tls: verify-full or require")
-        }));
+        faults.extend(
+            given
+                .iter()
+                .filter(|(_, given)| *given)
+                .map(|(key, _)| format!("{key}: is only used with tls: verify-full or require")),
+        );
     }
     if config.tls == TlsMode::Require && config.tls_ca.is_some() {
         faults.push("tls_ca: is only used with tls: verify-full, which checks certificates".to_owned());
@@ -490,7 +501,10 @@ impl RegistryConfig {
         if self.username.is_some() != self.password.is_some() {
             faults.push("registry.username: goes together with registry.password".to_owned());
         }
-        if self.timeout().is_none_or(|timeout| !(Duration::from_millis(500)..=Duration::from_secs(300)).contains(&timeout)) {
+        if self
+            .timeout()
+            .is_none_or(|timeout| !(Duration::from_millis(500)..=Duration::from_secs(300)).contains(&timeout))
+        {
             faults.push(format!("registry.timeout: {:?}; allowed: 500ms to 5m", self.timeout));
         }
         faults

@@ -21,6 +21,9 @@ pub(crate) fn client(patience: Duration, ca: Option<&str>, key: &str) -> Result<
         let pem = std::fs::read(file).map_err(|e| Error::config(fault("cannot be read")).with_source(e))?;
         let authorities = Certificate::from_pem_bundle(&pem)
             .map_err(|e| Error::config(fault("holds no certificates in PEM")).with_source(e))?;
+        if authorities.is_empty() {
+            return Err(Error::config(fault("holds no certificates in PEM")));
+        }
         builder = builder.tls_certs_only(authorities);
     }
     builder.build().map_err(|e| Error::config("the HTTP client cannot be set up").with_source(e))

@@ -24,6 +24,7 @@ mod offset;
 mod partition;
 mod reader;
 mod regex;
+mod registry;
 mod source;
 mod streams;
 mod verify;

@@ -91,9 +91,8 @@ impl Messages {
     pub(crate) fn gather(&self, topic: &str, partition: i32) -> Result<()> {
         let name = CString::new(topic).map_err(|_| Error::internal("a topic's name with a zero byte"))?;
         // SAFETY: the client lives, and the name through the call.
-        let of_partition = unsafe {
-            sys::rd_kafka_queue_get_partition(native_client(&self.queue.consumer), name.as_ptr(), partition)
-        };
+        let of_partition =
+            unsafe { sys::rd_kafka_queue_get_partition(native_client(&self.queue.consumer), name.as_ptr(), partition) };
         if of_partition.is_null() {
             return Err(Error::internal(format!("librdkafka has no queue for {topic}/{partition}")));
         }
@@ -106,32 +105,22 @@ impl Messages {
     }
 
     /// Takes out what is there; where there is nothing, waits for the first message. Frees what was taken before.
+    ///
+    /// One by one: librdkafka's function for batches takes the end of a partition for a message, and goes on behind the
+    /// next one after a rebalance.
     pub(crate) fn take(&mut self, patience: Duration) -> usize {
         self.free();
-        let mut count = self.fill(Duration::ZERO, Self::AT_ONCE);
-        if count == 0 && !patience.is_zero() {
-            count = self.fill(patience, 1);
+        let mut patience = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
+        while self.taken.len() < Self::AT_ONCE {
+            // SAFETY: the queue lives.
+            let message = unsafe { sys::rd_kafka_consume_queue(self.queue.pointer.as_ptr(), patience) };
+            if message.is_null() {
+                break;
+            }
+            self.taken.push(message);
+            patience = 0;
         }
-        count
-    }
-
-    fn fill(&mut self, patience: Duration, most: usize) -> usize {
-        let milliseconds = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
-        let room = self.taken.spare_capacity_mut();
-        let most = most.min(room.len());
-        // SAFETY: there is room for so many pointers; the queue lives.
-        let count = unsafe {
-            sys::rd_kafka_consume_batch_queue(
-                self.queue.pointer.as_ptr(),
-                milliseconds,
-                room.as_mut_ptr().cast::<*mut sys::rd_kafka_message_t>(),
-                most,
-            )
-        };
-        let count = usize::try_from(count).unwrap_or(0).min(most);
-        // SAFETY: librdkafka has written so many.
-        unsafe { self.taken.set_len(self.taken.len() + count) };
-        count
+        self.taken.len()
     }
 
     /// Which partition the message at this place is of.
@@ -277,10 +266,8 @@ impl TopicIds {
         let patience = i32::try_from(Self::PATIENCE.as_millis()).unwrap_or(i32::MAX);
         // SAFETY: client and queue live; the names live through the call, which copies them; options and collection are freed here.
         unsafe {
-            let options = sys::rd_kafka_AdminOptions_new(
-                client,
-                sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
-            );
+            let options =
+                sys::rd_kafka_AdminOptions_new(client, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
             let _ = sys::rd_kafka_AdminOptions_set_request_timeout(options, patience, ptr::null_mut(), 0);
             let collection = sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
             sys::rd_kafka_DescribeTopics(client, collection, options, self.queue.pointer.as_ptr());
@@ -350,6 +337,5 @@ unsafe fn id(id: *const sys::rd_kafka_Uuid_t) -> Option<String> {
     let text = unsafe { if id.is_null() { "" } else { text(sys::rd_kafka_Uuid_base64str(id)) } };
     // The zero id, in any spelling: none was given.
     // Kafka's tools print the alphabet that is safe in URLs.
-    (!text.trim_matches(['A', '=']).is_empty())
-        .then(|| text.trim_end_matches('=').replace('+', "-").replace('/', "_"))
+    (!text.trim_matches(['A', '=']).is_empty()).then(|| text.trim_end_matches('=').replace('+', "-").replace('/', "_"))
 }

@@ -80,7 +80,8 @@ mod tests {
         let offset = TableOffset { lineage: lineage("t"), offset: 7 };
         assert_eq!(offset.write().unwrap().as_str(), r#"{"cluster":"c","topic_id":"t","offset":7}"#);
         assert_eq!(TableOffset::read(&offset.write().unwrap()).unwrap(), offset);
-        for foreign in ["1", "{}", r#"{"cluster":"c","topic_id":"t"}"#, r#"{"cluster":"c","topic_id":"t","offset":-1}"#] {
+        for foreign in ["1", "{}", r#"{"cluster":"c","topic_id":"t"}"#, r#"{"cluster":"c","topic_id":"t","offset":-1}"#]
+        {
             let error = TableOffset::read(&Offset::new(foreign).unwrap()).unwrap_err();
             assert_eq!(error.kind(), philotes_sdk::ErrorKind::Config, "{foreign}");
         }

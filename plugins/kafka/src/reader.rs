@@ -204,6 +204,7 @@ impl Reader {
             RDKafkaErrorCode::PollExceeded => {
                 Err(Error::fenced(format!("the group has given this member up: {reason}")))
             }
+            code if client::is_about_getting_in(code) => Err(Error::unavailable(reason)),
             _ => {
                 let kind = client::kind(code);
                 if kind == ErrorKind::Unavailable && !is_final(code) {
@@ -243,8 +244,11 @@ impl Reader {
         self.joined = true;
         tracing::info!(partitions = partitions.len(), "the group has assigned partitions");
         let route = &self.context.info().route;
-        let wanted: Vec<TopicPartition> =
-            partitions.iter().filter(|(topic, _)| stream_of(topic).is_ok_and(|stream| route.wants(&stream))).cloned().collect();
+        let wanted: Vec<TopicPartition> = partitions
+            .iter()
+            .filter(|(topic, _)| stream_of(topic).is_ok_and(|stream| route.wants(&stream)))
+            .cloned()
+            .collect();
         self.assigned = Some(partitions);
         if wanted.is_empty() {
             return self.begin(&[]);
@@ -419,14 +423,7 @@ impl Reader {
         Ok(())
     }
 
-    fn unreadable(
-        &self,
-        topic: &str,
-        partition: i32,
-        code: RDKafkaErrorCode,
-        reason: &str,
-        index: usize,
-    ) -> Error {
+    fn unreadable(&self, topic: &str, partition: i32, code: RDKafkaErrorCode, reason: &str, index: usize) -> Error {
         let at = format!("{topic}/{partition}");
         match code {
             RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
@@ -438,7 +435,7 @@ impl Reader {
                 let (next, first, end) = (self.partitions[index].next, reach(Offset::Beginning), reach(Offset::End));
                 let print = |edge: Option<i64>| edge.map_or_else(|| "(unknown)".to_owned(), |edge| edge.to_string());
                 Error::config(format!(
-                    "{at}: the next message is at offset {next}, and the partition begins at {} and ends at {}: messages are gone by \
+                    "{at}: {reason}. The next message is at offset {next}, and the partition begins at {} and ends at {}: messages are gone by \
                      retention, or it is another partition. Nothing was skipped; to accept it, say where to go on with the sink's action \
                      `offsets`",
                     print(first),

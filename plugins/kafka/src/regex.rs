@@ -17,8 +17,7 @@ impl Pattern {
         let text = CString::new(pattern).map_err(|_| "a zero byte".to_owned())?;
         let mut compiled = MaybeUninit::<libc::regex_t>::zeroed();
         // SAFETY: the text lives through the call, which fills the struct where it returns 0.
-        let code =
-            unsafe { libc::regcomp(compiled.as_mut_ptr(), text.as_ptr(), libc::REG_EXTENDED | libc::REG_NOSUB) };
+        let code = unsafe { libc::regcomp(compiled.as_mut_ptr(), text.as_ptr(), libc::REG_EXTENDED | libc::REG_NOSUB) };
         if code == 0 {
             // SAFETY: it was filled.
             return Ok(Self(unsafe { compiled.assume_init() }));

@@ -8,6 +8,7 @@ use philotes_sdk::{
     Error, Offset, Poll, Result, Source, StreamDescription, StreamOffset, StreamPartition, TaskContext,
 };
 use rdkafka::consumer::Consumer as _;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use crate::begin::{Begin, Known, begin};
@@ -19,8 +20,9 @@ use crate::handover::{Announced, Handover, Request, Said, Start};
 use crate::native::TopicIds;
 use crate::offset::TableOffset;
 use crate::reader::{DecoderMaker, Reader};
-use crate::streams::{self, stream_of};
 use crate::regex;
+use crate::registry::Registry;
+use crate::streams::{self, stream_of};
 
 /// Delivers the messages of topics, one stream per topic.
 pub struct KafkaSource {
@@ -53,7 +55,7 @@ impl Source for KafkaSource {
         let settings = Arc::new(Settings::new(config)?);
         let check = move || {
             let decoders = decoders(&settings)?;
-            let consumer = client::observer(&settings, context.info())?;
+            let consumer = client::connect(&settings, context.info())?;
             let cluster = client::cluster_id(&consumer)?;
             for topic in &settings.config.topics {
                 let ids = TopicIds::new(&consumer)?;
@@ -77,13 +79,7 @@ impl Source for KafkaSource {
             blocking(move || open(&settings, &context)).await?
         };
         let (handover, consumer, reader) = opened;
-        Ok(Self {
-            settings,
-            handover,
-            consumer: Some(consumer),
-            reader: Some(reader),
-            unanswered: None,
-        })
+        Ok(Self { settings, handover, consumer: Some(consumer), reader: Some(reader), unanswered: None })
     }
 
     async fn poll(&mut self, timeout: Duration, max_bytes: usize) -> Result<Poll> {
@@ -158,9 +154,8 @@ impl KafkaSource {
             Err(_) if table.is_some() => {
                 let lineages = [(partition.0.clone(), known.lineage.clone())].into();
                 let known = cluster::know(consumer, &lineages, std::slice::from_ref(partition))?;
-                let known: &Known = known
-                    .get(partition)
-                    .ok_or_else(|| Error::internal(format!("{at}: nothing is known of it")))?;
+                let known: &Known =
+                    known.get(partition).ok_or_else(|| Error::internal(format!("{at}: nothing is known of it")))?;
                 begin(at, known, table, reset)?
             }
             begun => begun?,
@@ -208,7 +203,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 /// Joins the group and starts the reader.
 #[expect(clippy::type_complexity, reason = "used once")]
 fn open(settings: &Arc<Settings>, context: &TaskContext) -> Result<(Arc<Handover>, Arc<Consumer>, JoinHandle<()>)> {
-    let consumer = client::member(settings, context.info())?;
+    let consumer = client::connect(settings, context.info())?;
     let cluster = client::cluster_id(&consumer)?;
     let config = &settings.config;
     let route = &context.info().route;
@@ -243,8 +238,10 @@ fn open(settings: &Arc<Settings>, context: &TaskContext) -> Result<(Arc<Handover
 /// What makes the decoders of a source's topics.
 fn decoders(settings: &Arc<Settings>) -> Result<DecoderMaker> {
     let settings = Arc::clone(settings);
+    let registry = settings.config.registry.as_ref().map(|registry| Registry::new(registry, Handle::current()));
+    let registry = registry.transpose()?.map(Arc::new);
     Ok(Box::new(move |topic, stream| {
         let format: &FormatConfig = settings.format(topic)?;
-        TopicDecoder::new(stream, format, &settings.config.metadata_columns)
+        TopicDecoder::new(stream, format, &settings.config.metadata_columns, registry.as_ref())
     }))
 }

@@ -34,7 +34,7 @@ pub(crate) fn sample(
     context: &TaskContext,
     decoders: &DecoderMaker,
 ) -> Result<Vec<StreamDescription>> {
-    let consumer = client::observer(settings, context.info())?;
+    let consumer = client::connect(settings, context.info())?;
     let cluster = client::cluster_id(&consumer)?;
     let route = &context.info().route;
     let names = topics(&consumer, settings)?;

@@ -208,7 +208,11 @@ fn record(side: &HostTable, kind: u32, name: &str, value: f64, labels: &str) -> 
         if let (LAG_RECORDS, abi::METRIC_GAUGE, Some(status)) = (name, kind, &side.services.status)
             && let (Some(stream), Some(partition)) = (labels.get("stream"), labels.get("partition"))
         {
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count; a negative one is none")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a count; a negative one is none"
+            )]
             status.lag_records(stream, partition, value.round() as u64);
         }
         for (label, value) in labels {

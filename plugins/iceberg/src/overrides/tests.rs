@@ -372,7 +372,8 @@ fn records_lose_what_is_dropped_and_nothing_else() {
     assert_eq!(without(r#"{"s\u0073n":1}"#, &["ssn"]), "{}");
     assert_eq!(without(r#"{"a":{},"b":[]}"#, &["ssn"]), r#"{"a":{},"b":[]}"#);
     // A message of Kafka whose value is broken or no text.
-    let record = r#"{"value": "{\"ssn\": \"2\", ", "key_base64": "c3Nu", "headers": [{"value_base64": null}], "b": "{x"}"#;
+    let record =
+        r#"{"value": "{\"ssn\": \"2\", ", "key_base64": "c3Nu", "headers": [{"value_base64": null}], "b": "{x"}"#;
     let scrubbed: serde_json::Value = serde_json::from_str(&without(record, &["ssn"])).unwrap();
     for withheld in [&scrubbed["value"], &scrubbed["key_base64"], &scrubbed["headers"][0]["value_base64"]] {
         assert!(withheld.as_str().unwrap().contains("withheld"), "{scrubbed}");

@@ -64,22 +64,55 @@ impl DebeziumRows {
             _ => self.key.read(message)?,
         };
         let layout = match &schema {
-            SchemaText::Null => None,
+            SchemaText::Null => {
+                self.open.set_key(topic, &key.names);
+                None
+            }
             schema => Some(self.known.get(schema, &key.names, |text| layout(topic, text, &key.names))?),
         };
+        self.append_change(topic, batch, message, &event, key.payload, layout)
+    }
+
+    /// The same of an event whose schema is in a registry; `layout` is asked for the one that its rows have with the key columns.
+    pub(super) fn append_registered(
+        &mut self,
+        topic: &mut Topic,
+        batch: &mut OpenBatch,
+        message: &Message<'_>,
+        (payload, key): (&str, Option<&[u8]>),
+        layout: impl FnOnce(&mut Topic, &Arc<[String]>) -> Result<Arc<Layout>, Refusal>,
+    ) -> Result<Appended, Refusal> {
+        let Event::Change(event) = debezium_event::read(payload)? else { return Ok(Appended::Skipped) };
+        let key = match event.operation {
+            Operation::Truncate => MessageKey { names: self.key.last(), payload: None },
+            _ => self.key.read(&Message { key, ..*message })?,
+        };
+        let layout = layout(topic, &key.names)?;
+        self.append_change(topic, batch, message, &event, key.payload, Some(layout))
+    }
+
+    fn append_change(
+        &mut self,
+        topic: &mut Topic,
+        batch: &mut OpenBatch,
+        message: &Message<'_>,
+        event: &debezium_event::Change<'_>,
+        key: Option<&str>,
+        layout: Option<Arc<Layout>>,
+    ) -> Result<Appended, Refusal> {
         let ready = match &layout {
             Some(layout) => topic.begin(batch, layout, event.initial_load),
-            None => {
-                self.open.set_key(topic, &key.names);
-                self.open.begin(topic, batch, event.initial_load)?
-            }
+            None => self.open.begin(topic, batch, event.initial_load)?,
         };
         if !ready {
             return Ok(Appended::CloseFirst);
         }
-        self.fill_row(topic, batch, &event, key.payload)?;
+        self.fill_row(topic, batch, event, key)?;
         if layout.is_none() {
             self.open.learn(topic, batch);
+        }
+        if event.operation != Operation::Truncate {
+            self.key.learn();
         }
         let (operation, micros, lsn) = (event.operation, event.micros, event.lsn);
         let bytes = event.after.or(event.before).map_or(0, str::len);

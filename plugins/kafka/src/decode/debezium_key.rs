@@ -21,6 +21,13 @@ pub(super) struct MessageKey<'a> {
 /// What the keys have said so far.
 #[derive(Default)]
 pub(super) struct DebeziumKey {
+    known: Known,
+    /// What the key of the message says that is being decoded, where it is something else.
+    new: Option<Known>,
+}
+
+#[derive(Default)]
+struct Known {
     names: Arc<[String]>,
     /// The names as keys of JSON.
     tokens: Vec<Vec<u8>>,
@@ -31,16 +38,18 @@ pub(super) struct DebeziumKey {
 impl DebeziumKey {
     /// The key columns as the last message had them.
     pub(super) fn last(&self) -> Arc<[String]> {
-        Arc::clone(&self.names)
+        Arc::clone(&self.known.names)
     }
 
+    /// Reads a message's key. [`learn`](Self::learn) has to follow once the message is a row.
     pub(super) fn read<'a>(&mut self, message: &Message<'a>) -> Result<MessageKey<'a>, Refusal> {
+        self.new = None;
         let text = utf8(message.key.unwrap_or(b"null"))?;
-        let unwrapped = unwrap(text, &self.schema)?;
+        let unwrapped = unwrap(text, &self.known.schema)?;
         let (schema, payload) = unwrapped.map_or((SchemaText::Null, text), |found| (found.schema, found.payload));
         if payload == "null" {
             // A table without a key never has one.
-            if !self.names.is_empty() {
+            if !self.known.names.is_empty() {
                 return Err(Refusal::new("the message's key is null, and rows before had one"));
             }
             return Ok(MessageKey { names: self.last(), payload: None });
@@ -52,49 +61,66 @@ impl DebeziumKey {
                 if names.is_empty() {
                     return Err(Refusal::new("the schema of the message's key is no struct of key columns"));
                 }
-                self.set(names);
-                schema.clone_into(&mut self.schema);
+                self.new = Some(Known::new(names, schema));
             }
-            SchemaText::Null => self.read_names(payload)?,
+            SchemaText::Null if self.has_known_names(payload)? => {}
+            SchemaText::Null => self.new = Some(Known::new(names(payload)?, "")),
         }
-        Ok(MessageKey { names: self.last(), payload: Some(payload) })
+        let names = self.new.as_ref().map_or_else(|| self.last(), |new| Arc::clone(&new.names));
+        Ok(MessageKey { names, payload: Some(payload) })
     }
 
-    /// Takes the names of an object's members, which are those of the last message, most often.
-    fn read_names(&mut self, payload: &str) -> Result<(), Refusal> {
+    /// What the key said is known from now on.
+    pub(super) fn learn(&mut self) {
+        if let Some(new) = self.new.take() {
+            self.known = new;
+        }
+    }
+
+    /// The names, where the message's key has a schema in a registry. As after [`read`](Self::read), [`learn`](Self::learn) has to follow.
+    pub(super) fn told<'n>(&mut self, names: impl Iterator<Item = &'n str> + Clone) -> Arc<[String]> {
+        if names.clone().eq(self.known.names.iter().map(String::as_str)) {
+            self.new = None;
+            return self.last();
+        }
+        let new = Known::new(names.map(str::to_owned).collect(), "");
+        let names = Arc::clone(&new.names);
+        self.new = Some(new);
+        names
+    }
+
+    /// Whether an object's members are those of the last message, which they are most often.
+    fn has_known_names(&self, payload: &str) -> Result<bool, Refusal> {
         let mut scanner = Scanner::enter(payload, b'{').map_err(|_| NO_KEY)?;
-        let mut known = 0;
-        while let Some(entry) = scanner.entry(self.tokens.get(known).map_or(&[][..], |token| token))? {
-            if entry != Entry::Expected {
-                return self.read_other_names(payload);
+        for token in &self.known.tokens {
+            if scanner.entry(token)? != Some(Entry::Expected) {
+                return Ok(false);
             }
             scanner.value()?;
-            known += 1;
+        }
+        if self.known.tokens.is_empty() || scanner.entry(b"")?.is_some() {
+            return Ok(false);
         }
         scanner.end()?;
-        if known == self.tokens.len() && known > 0 { Ok(()) } else { self.read_other_names(payload) }
+        Ok(true)
     }
+}
 
-    fn read_other_names(&mut self, payload: &str) -> Result<(), Refusal> {
-        let mut scanner = Scanner::enter(payload, b'{')?;
-        let mut names = Vec::new();
-        while let Some(Entry::Other(name)) = scanner.entry(b"")? {
-            names.push(name.into_owned());
-            scanner.value()?;
-        }
-        scanner.end()?;
-        if names.is_empty() {
-            return Err(NO_KEY);
-        }
-        self.set(names);
-        self.schema.clear();
-        Ok(())
+impl Known {
+    fn new(names: Vec<String>, schema: &str) -> Self {
+        let tokens = names.iter().map(|name| token(name)).collect();
+        Self { names: names.into(), tokens, schema: schema.to_owned() }
     }
+}
 
-    fn set(&mut self, names: Vec<String>) {
-        if *self.names != names[..] {
-            self.tokens = names.iter().map(|name| token(name)).collect();
-            self.names = names.into();
-        }
+/// The names of an object's members.
+fn names(payload: &str) -> Result<Vec<String>, Refusal> {
+    let mut scanner = Scanner::enter(payload, b'{')?;
+    let mut names = Vec::new();
+    while let Some(Entry::Other(name)) = scanner.entry(b"")? {
+        names.push(name.into_owned());
+        scanner.value()?;
     }
+    scanner.end()?;
+    if names.is_empty() { Err(NO_KEY) } else { Ok(names) }
 }

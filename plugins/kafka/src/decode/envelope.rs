@@ -21,27 +21,22 @@ pub(super) struct Unwrapped<'a> {
     pub(super) payload: &'a str,
 }
 
-/// Unwraps a text; `None` where it is JSON, but nothing of this kind. `known` is the schema that was before: it is compared, not read.
+/// Unwraps a text; `None` where it is nothing of this kind, and has to be read as what it is from its begin. `known` is the schema that was
+/// before: it is compared, not read.
 pub(super) fn unwrap<'a>(text: &'a str, known: &str) -> Result<Option<Unwrapped<'a>>, Refusal> {
     let mut scanner = Scanner::new(text);
-    if scanner.next_byte() != Some(b'{') {
-        scanner.value()?;
-        scanner.end()?;
+    if !matches!(scanner.next_byte(), None | Some(b'{')) {
         return Ok(None);
     }
     scanner.open(b'{')?;
-    let (mut schema, mut payload, mut others) = (None, None, false);
+    let (mut schema, mut payload) = (None, None);
     let mut expected: &[u8] = b"\"schema\":";
     while let Some(entry) = scanner.entry(expected)? {
         let is_schema = match &entry {
             Entry::Expected => expected == b"\"schema\":",
             Entry::Other(key) if key == "schema" => true,
             Entry::Other(key) if key == "payload" => false,
-            Entry::Other(_) => {
-                others = true;
-                scanner.value()?;
-                continue;
-            }
+            Entry::Other(_) => return Ok(None),
         };
         let twice = if is_schema {
             let text = if scanner.pass(known) { SchemaText::Known } else { schema_text(&mut scanner)? };
@@ -56,7 +51,7 @@ pub(super) fn unwrap<'a>(text: &'a str, known: &str) -> Result<Option<Unwrapped<
     }
     scanner.end()?;
     Ok(match (schema, payload) {
-        (Some(schema), Some(payload)) if !others => Some(Unwrapped { schema, payload }),
+        (Some(schema), Some(payload)) => Some(Unwrapped { schema, payload }),
         _ => None,
     })
 }
@@ -97,7 +92,6 @@ mod tests {
             r#"{"schema":{"type":"string"},"payload":1"#,
             r#"{"schema":1,"payload":1}"#,
             r#"{"schema":{},"schema":{}}"#,
-            "7 8",
         ] {
             assert!(unwrapped(broken).is_err(), "{broken}");
         }

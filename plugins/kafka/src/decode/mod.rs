@@ -3,6 +3,7 @@
 //! A decoder never guesses a value: what does not fit its column is a Data error that names topic, partition, offset, column and reason.
 //! A message that is refused leaves nothing behind in its batch, and the ones before and after it are rows.
 
+mod avro;
 mod batch;
 mod column;
 mod connect;
@@ -15,27 +16,33 @@ mod envelope;
 mod fill;
 mod infer;
 mod json_rows;
+mod json_schema;
 mod json_value;
 mod kafka_columns;
 mod kind;
 mod logical;
-mod md5;
 mod open_rows;
 mod raw;
 mod refusal;
+mod registered;
 mod row_key;
 mod topic;
 mod type_language;
 mod unavailable;
 mod values;
+mod wire;
+
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use philotes_sdk::{Error, Result, StreamName};
 
 use crate::config::{FormatConfig, MetadataColumn};
 use crate::message::Message;
+use crate::registry::Registry;
 pub(crate) use batch::OpenBatch;
 pub(crate) use refusal::Refusal;
+use registered::Failure;
 use topic::Topic;
 pub(crate) use type_language::parse_columns;
 
@@ -73,13 +80,25 @@ enum Format {
     Json(json_rows::JsonRows),
     Connect(connect::ConnectRows),
     Debezium(Box<debezium::DebeziumRows>),
+    Avro(Box<avro::AvroRows>),
+    JsonSchema(Box<json_schema::JsonSchemaRows>),
     Raw(raw::RawRows),
 }
 
 impl TopicDecoder {
     /// # Errors
-    /// Config where the format's declared columns have no types.
-    pub(crate) fn new(stream: StreamName, format: &FormatConfig, metadata_columns: &[MetadataColumn]) -> Result<Self> {
+    /// Config where the format's declared columns have no types, or where there is no registry and the format wants one.
+    pub(crate) fn new(
+        stream: StreamName,
+        format: &FormatConfig,
+        metadata_columns: &[MetadataColumn],
+        registry: Option<&Arc<Registry>>,
+    ) -> Result<Self> {
+        let registry = || {
+            registry.cloned().ok_or_else(|| {
+                Error::config("registry: missing; the formats avro and json-schema want {url: http://host:8081}")
+            })
+        };
         let mut topic = Topic::new(stream, metadata_columns);
         let format = match format {
             FormatConfig::Json(json) => Format::Json(json_rows::JsonRows::new(&mut topic, json)?),
@@ -88,8 +107,9 @@ impl TopicDecoder {
                 Format::Debezium(Box::new(debezium::DebeziumRows::new(&mut topic, debezium)?))
             }
             FormatConfig::Raw(_) => Format::Raw(raw::RawRows::new(&mut topic)?),
-            FormatConfig::Avro(_) | FormatConfig::JsonSchema(_) => {
-                return Err(Error::internal("the format is decoded elsewhere"));
+            FormatConfig::Avro(avro) => Format::Avro(Box::new(avro::AvroRows::new(registry()?, avro))),
+            FormatConfig::JsonSchema(rows) => {
+                Format::JsonSchema(Box::new(json_schema::JsonSchemaRows::new(&mut topic, registry()?, rows)?))
             }
         };
         Ok(Self { topic, format })
@@ -102,14 +122,19 @@ impl TopicDecoder {
     pub(crate) fn append(&mut self, batch: &mut OpenBatch, message: &Message<'_>) -> Result<Appended> {
         let topic = &mut self.topic;
         let appended = match &mut self.format {
-            Format::Json(rows) => rows.append(topic, batch, message),
-            Format::Connect(rows) => rows.append(topic, batch, message),
-            Format::Debezium(rows) => rows.append(topic, batch, message),
-            Format::Raw(rows) => rows.append(topic, batch, message),
+            Format::Json(rows) => rows.append(topic, batch, message).map_err(Failure::Refused),
+            Format::Connect(rows) => rows.append(topic, batch, message).map_err(Failure::Refused),
+            Format::Debezium(rows) => rows.append(topic, batch, message).map_err(Failure::Refused),
+            Format::Avro(rows) => rows.append(topic, batch, message),
+            Format::JsonSchema(rows) => rows.append(topic, batch, message),
+            Format::Raw(rows) => rows.append(topic, batch, message).map_err(Failure::Refused),
         };
-        appended.map_err(|refusal| {
+        appended.map_err(|failure| {
             batch.roll_back();
-            refused(message, refusal)
+            match failure {
+                Failure::Refused(refusal) => refused(message, refusal),
+                Failure::Registry(error) => error.context(at(message)),
+            }
         })
     }
 
@@ -124,10 +149,12 @@ impl TopicDecoder {
 
 fn refused(message: &Message<'_>, refusal: Refusal) -> Error {
     let column = refusal.column.map_or_else(String::new, |column| format!(", column {column}"));
-    Error::data(format!(
-        "topic {}, partition {}, offset {}{column}: {}",
-        message.topic, message.partition, message.offset, refusal.reason
-    ))
+    Error::data(format!("{}{column}: {}", at(message), refusal.reason))
+}
+
+/// Which message it is.
+fn at(message: &Message<'_>) -> String {
+    format!("topic {}, partition {}, offset {}", message.topic, message.partition, message.offset)
 }
 
 /// The text of bytes.

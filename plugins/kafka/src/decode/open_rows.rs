@@ -9,9 +9,13 @@ use super::column::ColumnSpec;
 use super::fill::fill;
 use super::kind::Kind;
 use super::topic::{Topic, check_name};
+use super::type_language::Declared;
 use super::unavailable::Unavailable;
 use super::{Refusal, infer};
 use crate::config::Others;
+
+/// Columns of a topic at most: members whose names are values would make ever more of them.
+const MOST_COLUMNS: usize = 2_000;
 
 /// What is known of them, for all partitions of the topic.
 pub(super) struct OpenRows {
@@ -22,13 +26,8 @@ pub(super) struct OpenRows {
 }
 
 impl OpenRows {
-    pub(super) fn new(
-        topic: &mut Topic,
-        declared: Vec<(String, Kind, String)>,
-        others: Others,
-        key: Arc<[String]>,
-    ) -> Self {
-        let told = |(name, kind, source_type): (String, Kind, String)| ColumnSpec::told(&name, kind, Some(source_type));
+    pub(super) fn new(topic: &mut Topic, declared: Vec<Declared>, others: Others, key: Arc<[String]>) -> Self {
+        let told = |(name, kind, source_type): Declared| ColumnSpec::told(&name, kind, Some(source_type));
         let layout = Layout { id: topic.layout_id(), columns: declared.into_iter().map(told).collect(), key };
         Self { layout, others, said: false }
     }
@@ -96,6 +95,11 @@ impl OpenRows {
                 check_name(key)?;
                 let at = add_inferred(topic, batch, key, value, said);
                 let Some(at) = at else { return Ok(()) };
+                if at >= MOST_COLUMNS {
+                    return Err(Refusal::new(
+                        "more than 2000 columns: are names of members values? `others` can drop them, and `columns` declare a map around them",
+                    ));
+                }
                 if unavailable.is_some_and(|unavailable| unavailable.is(&Kind::Json, value)) {
                     // It is not null, so that there has to be a column to say this of.
                     batch.left_out.push(at);

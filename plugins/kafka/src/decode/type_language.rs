@@ -23,13 +23,14 @@ pub(crate) fn parse_type(text: &str) -> Result<Kind, String> {
     if parser.rest.is_empty() { Ok(kind) } else { Err(parser.unexpected("the type's end")) }
 }
 
-/// The columns that a configuration declares: name, type, and the type's name.
+/// A column that a configuration declares: its name, its type, and the type's name.
+pub(crate) type Declared = (String, Kind, String);
+
+/// The columns that a configuration declares.
 ///
 /// # Errors
 /// The column, what was found and what is allowed, for each column at fault.
-pub(crate) fn parse_columns(
-    columns: &BTreeMap<String, String>,
-) -> Result<Vec<(String, Kind, String)>, Vec<(String, String)>> {
+pub(crate) fn parse_columns(columns: &BTreeMap<String, String>) -> Result<Vec<Declared>, Vec<(String, String)>> {
     let (mut parsed, mut faults) = (Vec::new(), Vec::new());
     for (name, text) in columns {
         let kind = check_name(name).map_err(|refusal| refusal.reason.into_owned()).and_then(|()| parse_type(text));
@@ -279,5 +280,22 @@ mod tests {
         let faults =
             parse_columns(&[("_cdc_lsn".to_owned(), "long".to_owned()), ("b".to_owned(), "x".to_owned())].into());
         assert_eq!(faults.unwrap_err().len(), 2);
+    }
+
+    /// docs/KAFKA.md says what the code does.
+    #[test]
+    fn the_documented_types_are_these() {
+        let document = include_str!("../../../../docs/KAFKA.md");
+        let (_, section) = document.split_once("### The language of types").unwrap();
+        let (section, _) = section.split_once("###").unwrap();
+        let mut types = 0;
+        for row in section.lines().filter(|line| line.starts_with("| `")) {
+            for name in row.split('|').nth(1).unwrap().trim().split("`, `") {
+                let name = name.trim_matches('`').replace("p,s", "9,2").replace('T', "int");
+                assert!(parse_type(&name).is_ok(), "{name}");
+                types += 1;
+            }
+        }
+        assert!(types > 25, "only {types} types");
     }
 }

@@ -5,10 +5,10 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use md5::{Digest as _, Md5};
 use philotes_sdk::json::{Value, token};
 
 use super::kind::Kind;
-use super::md5;
 
 /// The placeholder in each of its forms.
 pub(crate) struct Unavailable {
@@ -44,9 +44,9 @@ impl Unavailable {
         &self.text
     }
 
-    /// The uuid that stands for it in an array of uuids.
-    pub(crate) fn uuid_bytes(&self) -> [u8; 16] {
-        uuid_bytes(&self.text)
+    /// The uuid that stands for it in an array of uuids, in text.
+    pub(crate) fn uuid(&self) -> String {
+        uuid(&self.text)
     }
 
     /// Whether a value of a column of this kind stands for one that was not sent.
@@ -68,7 +68,7 @@ impl Unavailable {
 
 /// Java's `UUID.nameUUIDFromBytes`: version 3 of RFC 4122 without a name space.
 fn uuid_bytes(text: &str) -> [u8; 16] {
-    let mut bytes = md5::digest(text.as_bytes());
+    let mut bytes: [u8; 16] = Md5::digest(text).into();
     bytes[6] = bytes[6] & 0x0f | 0x30;
     bytes[8] = bytes[8] & 0x3f | 0x80;
     bytes
@@ -89,7 +89,7 @@ fn uuid(text: &str) -> String {
 mod tests {
     use super::*;
 
-    /// Forms as UnchangedToastedPlaceholder of Debezium 3 makes them; the uuid as Java's jshell prints it.
+    /// Forms as UnchangedToastedPlaceholder of Debezium 3 makes them; the uuid from `md5sum`.
     #[test]
     fn each_form_is_known() {
         let unavailable = Unavailable::new("__debezium_unavailable_value");
@@ -110,6 +110,9 @@ mod tests {
         ] {
             assert!(unavailable.is(&kind, value), "{value:?}");
         }
+        // As `md5sum` prints it, with the version and the variant of RFC 4122 put in.
+        let uuids = "[\"b68a35a7-17ad-35b3-af2a-ae46edb4545a\"]";
+        assert!(unavailable.is(&list, Value::Nested(uuids)));
         for (kind, value) in [
             (Kind::STRING, Value::String("X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ==")),
             (Kind::STRING, Value::Null),

@@ -33,7 +33,8 @@ pub mod clause {
     /// See [`ErrorKind::Fenced`](crate::ErrorKind::Fenced).
     pub const FENCED: &str = "an instance whose partition another one has committed to is fenced, and doubles nothing";
     /// See [`Sink::revoke`](crate::Sink::revoke).
-    pub const REVOKED: &str = "a partition that was revoked can be written by another instance beside this one, and come back";
+    pub const REVOKED: &str =
+        "a partition that was revoked can be written by another instance beside this one, and come back";
     /// See [`Sink::buffered_bytes`](crate::Sink::buffered_bytes).
     pub const BUFFERED: &str = "buffered_bytes grows with what is written and ends with its flush";
     /// See [`Sink::write`](crate::Sink::write).

@@ -23,8 +23,12 @@ const PART: i64 = 400;
 const AT_ONCE: usize = 4;
 
 /// What happens at the point: the action of the crate `fail`, and whether it ends the process.
-const BLOWS: [(&str, &str, bool); 4] =
-    [("abort", "return(abort)", true), ("error", "return", false), ("panic", "panic", true), ("stall", "sleep(3000)", false)];
+const BLOWS: [(&str, &str, bool); 4] = [
+    ("abort", "return(abort)", true),
+    ("error", "return", false),
+    ("panic", "panic", true),
+    ("stall", "sleep(3000)", false),
+];
 
 struct Case {
     point: &'static Failpoint,
