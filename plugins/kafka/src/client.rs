@@ -260,6 +260,8 @@ const DEFAULTS: &[(&str, &str)] = &[
     // A cold broker that is down should not keep a connector waiting for long once it is back.
     ("reconnect.backoff.max.ms", "2000"),
     ("queued.min.messages", "1000000"),
+    // How long nothing is fetched once the queue was full: by default a second, in which a small queue is empty for most of the time.
+    ("fetch.queue.backoff.ms", "5"),
     ("check.crcs", "true"),
 ];
 
