@@ -270,6 +270,15 @@ impl Values {
         self.end_bytes()
     }
 
+    /// A position in PostgreSQL's log as PostgreSQL prints it: `16/B374D848`.
+    pub(crate) fn push_lsn(&mut self, lsn: u64) -> Result<(), Refusal> {
+        let Data::Bytes { bytes, .. } = &mut self.data else { return Err(WRONG_TYPE) };
+        convert::print_hexadecimal(lsn >> 32, bytes);
+        bytes.push(b'/');
+        convert::print_hexadecimal(lsn & 0xffff_ffff, bytes);
+        self.end_bytes()
+    }
+
     /// `topic-partition@offset`.
     pub(crate) fn push_parts(&mut self, topic: &str, partition: i32, offset: i64) -> Result<(), Refusal> {
         let Data::Bytes { bytes, .. } = &mut self.data else { return Err(WRONG_TYPE) };
