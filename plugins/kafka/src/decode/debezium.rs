@@ -71,7 +71,7 @@ impl DebeziumRows {
             }
             schema => Some(self.known.get(schema, &key.names, |text| layout(topic, text, &key.names))?),
         };
-        self.append_change(topic, batch, message, &event, key.payload, layout)
+        self.append_change(topic, batch, message, &event, key.payload, layout.as_deref())
     }
 
     /// The same of an event whose schema is in a registry; `layout` is asked for the one that its rows have with the key columns.
@@ -89,7 +89,7 @@ impl DebeziumRows {
             _ => self.key.read(&Message { key, ..*message })?,
         };
         let layout = layout(topic, &key.names)?;
-        self.append_change(topic, batch, message, &event, key.payload, Some(layout))
+        self.append_change(topic, batch, message, &event, key.payload, Some(&layout))
     }
 
     fn append_change(
@@ -99,9 +99,9 @@ impl DebeziumRows {
         message: &Message<'_>,
         event: &debezium_event::Change<'_>,
         key: Option<&str>,
-        layout: Option<Arc<Layout>>,
+        layout: Option<&Layout>,
     ) -> Result<Appended, Refusal> {
-        let ready = match &layout {
+        let ready = match layout {
             Some(layout) => topic.begin(batch, layout, event.initial_load),
             None => self.open.begin(topic, batch, event.initial_load)?,
         };
