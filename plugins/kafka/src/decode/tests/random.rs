@@ -38,7 +38,7 @@ fn shows(value: Option<&Value>, shown: &str, text: bool) -> bool {
     match value {
         None | Some(Value::Null) => shown == "-",
         Some(Value::String(string)) => shown == string,
-        Some(Value::Bool(truth)) => shown == truth.to_string(),
+        Some(Value::Bool(truth)) => shown.parse() == Ok(*truth),
         Some(Value::Number(number)) if number.is_f64() => shown.parse::<f64>().ok() == number.as_f64(),
         Some(Value::Number(number)) if text => {
             // A number that was a double first may have its digits printed as one.
