@@ -24,10 +24,12 @@
 
 use std::borrow::Cow;
 
+mod brackets;
 pub mod scalar;
 mod text;
 pub mod time;
 
+use brackets::Brackets;
 use text::{special, unescape};
 
 /// How deep objects and arrays may stand in one another where their text is taken whole. Taking it needs a bit a level, no stack.
@@ -65,7 +67,6 @@ const NO_COLON: Fault = Fault("its JSON is broken: a colon is missing");
 const NO_COMMA: Fault = Fault("its JSON is broken: a comma or a closing bracket is missing");
 const NOT_OPEN: Fault = Fault("its JSON is broken: another kind of value was expected");
 const TRAILING: Fault = Fault("its JSON is broken: something follows the value");
-const TOO_DEEP: Fault = Fault("its JSON is broken: it is nested too deep");
 
 /// A value, not yet read. Its text is known to be valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -392,43 +393,6 @@ impl<'a> Scanner<'a> {
             None => return Err(ENDS),
         }
         Ok(true)
-    }
-}
-
-/// The brackets that are open: a bit each, whether it is an object.
-#[derive(Default)]
-struct Brackets {
-    innermost: u128,
-    depth: usize,
-    /// Those beyond 128, by the 128.
-    outer: Vec<u128>,
-}
-
-impl Brackets {
-    const WORD: usize = u128::BITS as usize;
-
-    fn push(&mut self, is_object: bool) -> Result<(), Fault> {
-        if self.depth == MAX_DEPTH {
-            return Err(TOO_DEEP);
-        }
-        if self.depth > 0 && self.depth.is_multiple_of(Self::WORD) {
-            self.outer.push(self.innermost);
-        }
-        self.innermost = self.innermost << 1 | u128::from(is_object);
-        self.depth += 1;
-        Ok(())
-    }
-
-    fn pop(&mut self) {
-        self.innermost >>= 1;
-        self.depth -= 1;
-        if self.depth > 0 && self.depth.is_multiple_of(Self::WORD) {
-            self.innermost = self.outer.pop().unwrap_or_default();
-        }
-    }
-
-    fn innermost(&self) -> Option<bool> {
-        (self.depth > 0).then_some(self.innermost & 1 == 1)
     }
 }
 

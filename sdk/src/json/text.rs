@@ -42,7 +42,7 @@ pub(super) fn special(bytes: &[u8]) -> usize {
         // With their second bit turned, quote and control characters are the bytes below 0x21; with the backslash's bits turned, that is
         // the only one below 1. The lowest byte that is below gets its high bit set, unless it had it before; higher ones may get it by
         // mistake, which does not matter.
-        let below = (word ^ LOW * 2).wrapping_sub(QUOTE_OR_CONTROL) | (word ^ BACKSLASH).wrapping_sub(LOW);
+        let below = (word ^ (LOW * 2)).wrapping_sub(QUOTE_OR_CONTROL) | (word ^ BACKSLASH).wrapping_sub(LOW);
         let found = below & !word & HIGH;
         if found != 0 {
             return index * 8 + found.trailing_zeros() as usize / 8;

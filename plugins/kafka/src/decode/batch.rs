@@ -256,7 +256,7 @@ impl Fixed {
     fn push_lsn(&mut self, message: &Message<'_>, lsn: Lsn<'_>) -> Result<(), Refusal> {
         match lsn {
             Lsn::Offset => self.lsns.push_parts(message.topic, message.partition, message.offset),
-            Lsn::Postgres(lsn) => self.lsns.push_text(&format!("{:X}/{:X}", lsn >> 32, lsn & 0xffff_ffff)),
+            Lsn::Postgres(lsn) => self.lsns.push_lsn(lsn),
             Lsn::Text(text) => self.lsns.push_text(text),
         }
     }

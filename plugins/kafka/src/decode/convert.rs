@@ -156,6 +156,12 @@ pub(super) fn print_integer(value: i64, text: &mut Vec<u8>) {
     text.extend_from_slice(&digits[start..]);
 }
 
+/// The same in capital hexadecimal digits.
+pub(super) fn print_hexadecimal(value: u64, text: &mut Vec<u8>) {
+    let digits = (64 - value.leading_zeros()).div_ceil(4).max(1);
+    text.extend((0..digits).rev().map(|digit| b"0123456789ABCDEF"[(value >> (digit * 4) & 15) as usize]));
+}
+
 /// A decimal as PostgreSQL prints it.
 pub(super) fn decimal_text(unscaled: i128, scale: i8) -> String {
     let mut text = Vec::new();
@@ -371,6 +377,9 @@ mod tests {
             let mut text = Vec::new();
             print_integer(value, &mut text);
             assert_eq!(String::from_utf8(text).unwrap(), value.to_string());
+            let mut text = Vec::new();
+            print_hexadecimal(value.cast_unsigned(), &mut text);
+            assert_eq!(String::from_utf8(text).unwrap(), format!("{value:X}"));
         }
     }
 

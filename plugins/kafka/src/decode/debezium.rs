@@ -8,7 +8,7 @@ use philotes_sdk::json::Scanner;
 use super::batch::{Change, Layout, OpenBatch, Operation};
 use super::connect::Layouts;
 use super::connect_schema::ConnectSchema;
-use super::debezium_event::{self, Event};
+use super::debezium_event::{self, Event, EventReader};
 use super::debezium_key::{DebeziumKey, MessageKey};
 use super::envelope::{Found, SchemaText, unwrap};
 use super::fill::{fill, fill_left_out};
@@ -26,6 +26,7 @@ pub(super) struct DebeziumRows {
     /// The rows of events without a schema.
     open: OpenRows,
     known: Layouts,
+    events: EventReader,
     key: DebeziumKey,
     unavailable: Unavailable,
 }
@@ -37,6 +38,7 @@ impl DebeziumRows {
         Ok(Self {
             open: OpenRows::new(topic, declared, Others::Infer, Arc::default()),
             known: Layouts::default(),
+            events: EventReader::default(),
             key: DebeziumKey::default(),
             unavailable: Unavailable::new(&format.unavailable_value),
         })
@@ -56,7 +58,7 @@ impl DebeziumRows {
         if payload == "null" {
             return Ok(Appended::Skipped);
         }
-        let Event::Change(event) = debezium_event::read(payload)? else { return Ok(Appended::Skipped) };
+        let Event::Change(event) = self.events.read(payload)? else { return Ok(Appended::Skipped) };
         // The key of a TRUNCATE is null whatever the table's key is.
         let key = match event.operation {
             Operation::Truncate => MessageKey { names: self.key.last(), payload: None },
@@ -81,7 +83,7 @@ impl DebeziumRows {
         (payload, key): (&str, Option<&[u8]>),
         layout: impl FnOnce(&mut Topic, &Arc<[String]>) -> Result<Arc<Layout>, Refusal>,
     ) -> Result<Appended, Refusal> {
-        let Event::Change(event) = debezium_event::read(payload)? else { return Ok(Appended::Skipped) };
+        let Event::Change(event) = self.events.read(payload)? else { return Ok(Appended::Skipped) };
         let key = match event.operation {
             Operation::Truncate => MessageKey { names: self.key.last(), payload: None },
             _ => self.key.read(&Message { key, ..*message })?,

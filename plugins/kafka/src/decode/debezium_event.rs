@@ -1,6 +1,6 @@
 //! The parts of Debezium's change events, in their texts.
 
-use philotes_sdk::json::{Entry, Scanner, Value};
+use philotes_sdk::json::{Entry, Scanner, Value, token};
 
 use super::Refusal;
 use super::batch::{Lsn, Operation};
@@ -30,6 +30,89 @@ const NO_EVENT: Refusal = Refusal::new(
     "not a change event of Debezium: an object of `op`, `before`, `after` and `source`, with or without its schema around it",
 );
 
+/// A member that means something, of an event or of its source.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Member {
+    Op,
+    Before,
+    After,
+    Source,
+    Micros,
+    Millis,
+    /// When it happened, finer than is kept.
+    Nanos,
+    Lsn,
+    Status,
+    Id,
+    /// What else is said of a transaction.
+    OfTransaction,
+    Ddl,
+    DatabaseName,
+    Other,
+}
+
+impl Member {
+    fn of(key: &str) -> Self {
+        match key {
+            "op" => Self::Op,
+            "before" => Self::Before,
+            "after" => Self::After,
+            "source" => Self::Source,
+            "ts_us" => Self::Micros,
+            "ts_ms" => Self::Millis,
+            "ts_ns" => Self::Nanos,
+            "lsn" => Self::Lsn,
+            "status" => Self::Status,
+            "id" => Self::Id,
+            "event_count" | "data_collections" => Self::OfTransaction,
+            "ddl" => Self::Ddl,
+            "databaseName" => Self::DatabaseName,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// The members of the last object and their names as keys of JSON: the next one has the same in the same order.
+#[derive(Default)]
+struct Order(Vec<(Vec<u8>, Member)>);
+
+impl Order {
+    /// As many members as are remembered.
+    const MOST: usize = 64;
+
+    /// Calls with each member of an object and its value.
+    fn walk<'a>(&mut self, text: &'a str, mut take: impl FnMut(Member, Value<'a>)) -> Result<(), Refusal> {
+        let mut scanner = Scanner::enter(text, b'{').map_err(|_| NO_EVENT)?;
+        let mut position = 0;
+        loop {
+            let (expected, member) =
+                self.0.get(position).map_or((&[][..], Member::Other), |(token, member)| (token, *member));
+            let Some(entry) = scanner.entry(expected)? else { break };
+            let member = match entry {
+                Entry::Expected => member,
+                Entry::Other(key) => {
+                    self.0.truncate(position);
+                    if position < Self::MOST {
+                        self.0.push((token(&key), Member::of(&key)));
+                    }
+                    Member::of(&key)
+                }
+            };
+            take(member, scanner.value()?);
+            position += 1;
+        }
+        scanner.end()?;
+        Ok(())
+    }
+}
+
+/// Reads events.
+#[derive(Default)]
+pub(super) struct EventReader {
+    event: Order,
+    source: Order,
+}
+
 /// What an event's object has.
 #[derive(Default)]
 struct Members<'a> {
@@ -38,13 +121,15 @@ struct Members<'a> {
     after: Option<&'a str>,
     source: Option<&'a str>,
     times: Times,
+    /// BEGIN or END.
     status: bool,
     id: bool,
     ddl: bool,
     database: bool,
-    /// How many there are, and how many say when.
+    /// How many there are, how many say when, and how many belong to what is said of a transaction.
     count: usize,
     of_time: usize,
+    of_transaction: usize,
 }
 
 /// `ts_us` and `ts_ms`; zero says that nothing is known.
@@ -55,22 +140,16 @@ struct Times {
 }
 
 impl Times {
-    /// Whether the member is one of them; finer ones are left alone.
-    fn take(&mut self, key: &str, value: Value<'_>) -> bool {
-        if !key.starts_with("ts_") {
-            return false;
-        }
+    fn take(&mut self, member: Member, value: Value<'_>) {
         let number = match value {
             Value::Number(digits) => digits.parse().ok().filter(|number| *number != 0),
             _ => None,
         };
-        match key {
-            "ts_us" => self.micros = number,
-            "ts_ms" => self.millis = number,
-            "ts_ns" => {}
-            _ => return false,
+        match member {
+            Member::Micros => self.micros = number,
+            Member::Millis => self.millis = number,
+            _ => {}
         }
-        true
     }
 
     fn micros(&self) -> Option<i64> {
@@ -78,71 +157,69 @@ impl Times {
     }
 }
 
-/// Reads the object of an event.
-pub(super) fn read(text: &str) -> Result<Event<'_>, Refusal> {
-    let members = members(text)?;
-    let Some(op) = members.op else { return members.without_op() };
-    let (operation, initial_load) = match op {
-        "c" => (Operation::Insert, false),
-        "r" => (Operation::Insert, true),
-        "u" => (Operation::Update, false),
-        "d" => (Operation::Delete, false),
-        "t" => (Operation::Truncate, false),
-        "m" => return Ok(Event::Other),
-        _ => return Err(Refusal::new("its `op` is none of c, r, u, d, t and m")),
-    };
-    let (source_micros, lsn) = members.source.map_or(Ok((None, Lsn::Offset)), source)?;
-    let micros = source_micros.or(members.times.micros());
-    let (before, after) = (members.before, members.after);
-    Ok(Event::Change(Change { operation, initial_load, before, after, micros, lsn }))
-}
-
-fn members(text: &str) -> Result<Members<'_>, Refusal> {
-    let mut scanner = Scanner::enter(text, b'{').map_err(|_| NO_EVENT)?;
-    let mut members = Members::default();
-    while let Some(Entry::Other(key)) = scanner.entry(b"")? {
-        let value = scanner.value()?;
-        let object = if let Value::Nested(text) = value { Some(text) } else { None };
-        match &*key {
-            "before" => members.before = object,
-            "after" => members.after = object,
-            "source" => members.source = object,
-            "op" => members.op = if let Value::String(op) = value { Some(op) } else { None },
-            "status" => members.status = true,
-            "id" => members.id = true,
-            "ddl" => members.ddl = true,
-            "databaseName" => members.database = true,
-            key => members.of_time += usize::from(members.times.take(key, value)),
-        }
-        members.count += 1;
+impl EventReader {
+    /// Reads the object of an event.
+    pub(super) fn read<'a>(&mut self, text: &'a str) -> Result<Event<'a>, Refusal> {
+        let mut members = Members::default();
+        self.event.walk(text, |member, value| members.take(member, value))?;
+        let Some(op) = members.op else { return members.without_op() };
+        let (operation, initial_load) = match op {
+            "c" => (Operation::Insert, false),
+            "r" => (Operation::Insert, true),
+            "u" => (Operation::Update, false),
+            "d" => (Operation::Delete, false),
+            "t" => (Operation::Truncate, false),
+            "m" => return Ok(Event::Other),
+            _ => return Err(Refusal::new("its `op` is none of c, r, u, d, t and m")),
+        };
+        let (source_micros, lsn) = members.source.map_or(Ok((None, Lsn::Offset)), |source| self.read_source(source))?;
+        let micros = source_micros.or(members.times.micros());
+        let (before, after) = (members.before, members.after);
+        Ok(Event::Change(Change { operation, initial_load, before, after, micros, lsn }))
     }
-    scanner.end()?;
-    Ok(members)
+
+    /// When it happened at the source, and at which position.
+    fn read_source<'a>(&mut self, text: &'a str) -> Result<(Option<i64>, Lsn<'a>), Refusal> {
+        let (mut times, mut lsn) = (Times::default(), Lsn::Offset);
+        self.source.walk(text, |member, value| match (member, value) {
+            (Member::Lsn, Value::Number(digits)) => lsn = digits.parse().map_or(Lsn::Offset, Lsn::Postgres),
+            (Member::Lsn, Value::String(text)) => lsn = Lsn::Text(text),
+            (Member::Micros | Member::Millis, value) => times.take(member, value),
+            _ => {}
+        })?;
+        Ok((times.micros(), lsn))
+    }
 }
 
 impl<'a> Members<'a> {
-    /// By what it says: topics may have any name.
-    fn without_op(&self) -> Result<Event<'a>, Refusal> {
-        let heartbeat = self.count > 0 && self.count == self.of_time;
-        let transaction = self.status && self.id;
-        let schema_change = self.ddl && self.database;
-        if heartbeat || transaction || schema_change { Ok(Event::Other) } else { Err(NO_EVENT) }
-    }
-}
-
-/// When it happened at the source, and at which position.
-fn source(text: &str) -> Result<(Option<i64>, Lsn<'_>), Refusal> {
-    let mut scanner = Scanner::enter(text, b'{').map_err(|_| NO_EVENT)?;
-    let (mut times, mut lsn) = (Times::default(), Lsn::Offset);
-    while let Some(Entry::Other(key)) = scanner.entry(b"")? {
-        let value = scanner.value()?;
-        match (&*key, value) {
-            ("lsn", Value::Number(digits)) => lsn = digits.parse().map_or(Lsn::Offset, Lsn::Postgres),
-            ("lsn", Value::String(text)) => lsn = Lsn::Text(text),
-            (key, value) => drop(times.take(key, value)),
+    fn take(&mut self, member: Member, value: Value<'a>) {
+        let object = if let Value::Nested(text) = value { Some(text) } else { None };
+        self.count += 1;
+        match member {
+            Member::Op => self.op = if let Value::String(op) = value { Some(op) } else { None },
+            Member::Before => self.before = object,
+            Member::After => self.after = object,
+            Member::Source => self.source = object,
+            Member::Micros | Member::Millis | Member::Nanos => {
+                self.of_time += 1;
+                self.times.take(member, value);
+            }
+            Member::Status => self.status = matches!(value, Value::String("BEGIN" | "END")),
+            Member::Id => self.id = true,
+            Member::OfTransaction => self.of_transaction += 1,
+            Member::Ddl => self.ddl = true,
+            Member::DatabaseName => self.database = true,
+            Member::Lsn | Member::Other => {}
         }
     }
-    Ok((times.micros(), lsn))
+
+    /// By what it says, and by nothing else that it says: topics may have any name, and rows any columns.
+    fn without_op(&self) -> Result<Event<'a>, Refusal> {
+        let heartbeat = self.count > 0 && self.count == self.of_time;
+        let transaction = self.status && self.id && self.count == 2 + self.of_time + self.of_transaction;
+        let schema_change = self.ddl && self.database && self.source.is_some();
+        if heartbeat || transaction || schema_change { Ok(Event::Other) } else { Err(NO_EVENT) }
+    }
 }
 
 #[cfg(test)]
@@ -158,12 +235,20 @@ mod tests {
             r#"{"source":{"version":"3.0"},"ts_ms":1,"databaseName":"inventory","schemaName":null,"ddl":"ALTER TABLE …","tableChanges":[]}"#,
             r#"{"op":"m","ts_ms":1,"source":{},"message":{"prefix":"p","content":"eA=="}}"#,
         ] {
-            assert!(matches!(read(text), Ok(Event::Other)), "{text}");
+            assert!(matches!(EventReader::default().read(text), Ok(Event::Other)), "{text}");
         }
-        for text in
-            ["{}", r#"{"id":1,"name":"x"}"#, r#"{"op":"x"}"#, r#"{"op":1}"#, "[1]", r#"{"before":null,"after":{}}"#]
-        {
-            assert!(read(text).is_err(), "{text}");
+        for text in [
+            "{}",
+            r#"{"id":1,"name":"x"}"#,
+            r#"{"id":1,"status":"x"}"#,
+            r#"{"id":1,"status":"END","name":"x"}"#,
+            r#"{"ddl":1,"databaseName":2}"#,
+            r#"{"op":"x"}"#,
+            r#"{"op":1}"#,
+            "[1]",
+            r#"{"before":null,"after":{}}"#,
+        ] {
+            assert!(EventReader::default().read(text).is_err(), "{text}");
         }
     }
 
@@ -175,8 +260,29 @@ mod tests {
             (r#"{"op":"c","source":{"ts_ms":0},"ts_ms":9}"#, Some(9_000)),
             (r#"{"op":"c"}"#, None),
         ] {
-            let Ok(Event::Change(change)) = read(text) else { panic!("{text}") };
+            let mut reader = EventReader::default();
+            let Ok(Event::Change(change)) = reader.read(text) else { panic!("{text}") };
             assert_eq!(change.micros, micros, "{text}");
         }
+    }
+
+    #[test]
+    fn members_may_come_in_any_order() {
+        let mut reader = EventReader::default();
+        for text in [
+            r#"{"op":"c","after":{"a":1},"source":{"lsn":5,"ts_ms":7}}"#,
+            r#"{"op":"c","after":{"a":1},"source":{"lsn":5,"ts_ms":7}}"#,
+            r#"{"source":{"ts_ms":7,"x":null,"lsn":5},"x":1,"op":"c","after":{"a":1}}"#,
+            r#"{"source":{"lsn":5,"ts_ms":7,"x":null},"op":"c","x":1,"after":{"a":1}}"#,
+            r#"{"op":"c","source":{"ts_ms":7,"lsn":5},"after":{"a":1}}"#,
+        ] {
+            let Ok(Event::Change(change)) = reader.read(text) else { panic!("{text}") };
+            let lsn = matches!(change.lsn, Lsn::Postgres(5));
+            assert_eq!(
+                (change.operation, change.after, change.micros, lsn),
+                (Operation::Insert, Some(r#"{"a":1}"#), Some(7_000), true)
+            );
+        }
+        assert!(matches!(reader.read(r#"{"ts_ms":1}"#), Ok(Event::Other)));
     }
 }

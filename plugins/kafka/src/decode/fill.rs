@@ -36,7 +36,7 @@ pub(super) fn fill<'a>(
             }
         };
         let value = scanner.value()?;
-        if unavailable.is_some_and(|unavailable| unavailable.is(batch.columns[at].values.kind(), value)) {
+        if unavailable.is_some_and(|unavailable| unavailable.is_in(&batch.columns[at], value)) {
             batch.left_out.push(at);
         } else {
             batch.append(at, value)?;
@@ -52,7 +52,7 @@ pub(super) fn fill_left_out(batch: &mut OpenBatch, before: &str, unavailable: &U
         let value = scanner.value()?;
         let Some(at) = batch.index.get(key.as_ref()).copied() else { continue };
         // A value that was too large to be sent is not null.
-        if value == Value::Null || unavailable.is(batch.columns[at].values.kind(), value) {
+        if value == Value::Null || unavailable.is_in(&batch.columns[at], value) {
             continue;
         }
         if let Some(found) = batch.left_out.iter().position(|left_out| *left_out == at) {

@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use md5::{Digest as _, Md5};
 use philotes_sdk::json::{Value, token};
 
+use super::column::Column;
 use super::kind::Kind;
 
 /// The placeholder in each of its forms.
@@ -49,7 +50,13 @@ impl Unavailable {
         uuid(&self.text)
     }
 
-    /// Whether a value of a column of this kind stands for one that was not sent.
+    /// Whether a value of a column stands for one that was not sent. In a column whose type is inferred, bytes are texts.
+    #[inline]
+    pub(super) fn is_in(&self, column: &Column, value: Value<'_>) -> bool {
+        self.is(if column.spec.inferred { &Kind::Json } else { &column.spec.kind }, value)
+    }
+
+    /// The same by the column's kind.
     #[inline]
     pub(super) fn is(&self, kind: &Kind, value: Value<'_>) -> bool {
         match value {

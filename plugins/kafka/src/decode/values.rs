@@ -2,19 +2,13 @@
 //!
 //! Rows that were refused halfway are cut off again by [`Values::truncate`], which Arrow's own builders have not.
 
-use std::sync::Arc;
-
-use arrow::array::{
-    ArrayRef, BinaryArray, BooleanArray, BooleanBufferBuilder, Date32Array, Decimal128Array, FixedSizeBinaryArray,
-    Float32Array, Float64Array, Int32Array, Int64Array, ListArray, MapArray, NullBufferBuilder, StringArray,
-    StructArray, Time64MicrosecondArray, TimestampMicrosecondArray,
-};
-use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow::array::{ArrayRef, BooleanBufferBuilder, NullBufferBuilder};
 use arrow::error::ArrowError;
-use philotes_sdk::batch::UTC;
 
 use super::kind::{Digits, Kind, Text};
 use super::{Refusal, convert};
+
+mod array;
 
 pub(super) const WRONG_TYPE: Refusal = Refusal::new("not a value of the column's type");
 const BEYOND: Refusal = Refusal::new("beyond what the column's type holds");
@@ -270,6 +264,15 @@ impl Values {
         self.end_bytes()
     }
 
+    /// A position in PostgreSQL's log as PostgreSQL prints it: `16/B374D848`.
+    pub(crate) fn push_lsn(&mut self, lsn: u64) -> Result<(), Refusal> {
+        let Data::Bytes { bytes, .. } = &mut self.data else { return Err(WRONG_TYPE) };
+        convert::print_hexadecimal(lsn >> 32, bytes);
+        bytes.push(b'/');
+        convert::print_hexadecimal(lsn & 0xffff_ffff, bytes);
+        self.end_bytes()
+    }
+
     /// `topic-partition@offset`.
     pub(crate) fn push_parts(&mut self, topic: &str, partition: i32, offset: i64) -> Result<(), Refusal> {
         let Data::Bytes { bytes, .. } = &mut self.data else { return Err(WRONG_TYPE) };
@@ -361,7 +364,7 @@ impl Values {
     pub(crate) fn finish(&mut self) -> Result<ArrayRef, ArrowError> {
         let fresh = Data::new(&self.kind);
         let nulls = self.nulls.finish();
-        array(std::mem::replace(&mut self.data, fresh), &self.kind, nulls)
+        array::array(std::mem::replace(&mut self.data, fresh), &self.kind, nulls)
     }
 
     /// The values as JSON printed them, `None` for null; only of the types that are inferred.
@@ -380,49 +383,4 @@ impl Values {
         };
         (0..self.len()).map(|index| self.nulls.is_valid(index).then(|| text(index))).collect()
     }
-}
-
-fn array(data: Data, kind: &Kind, nulls: Option<NullBuffer>) -> Result<ArrayRef, ArrowError> {
-    let offsets = |ends: Vec<i32>| OffsetBuffer::new(ScalarBuffer::from(ends));
-    Ok(match (data, kind) {
-        (Data::Booleans(mut values), _) => Arc::new(BooleanArray::new(values.finish(), nulls)),
-        (Data::Ints(values), Kind::Int) => Arc::new(Int32Array::try_new(values.into(), nulls)?),
-        (Data::Ints(values), _) => Arc::new(Date32Array::try_new(values.into(), nulls)?),
-        (Data::Longs(values), Kind::Time(_)) => Arc::new(Time64MicrosecondArray::try_new(values.into(), nulls)?),
-        (Data::Longs(values), Kind::Timestamp { zone, .. }) => {
-            let array = TimestampMicrosecondArray::try_new(values.into(), nulls)?;
-            Arc::new(array.with_timezone_opt(zone.then_some(UTC)))
-        }
-        (Data::Longs(values), _) => Arc::new(Int64Array::try_new(values.into(), nulls)?),
-        (Data::Floats(values), _) => Arc::new(Float32Array::try_new(values.into(), nulls)?),
-        (Data::Doubles(values), _) => Arc::new(Float64Array::try_new(values.into(), nulls)?),
-        (Data::Decimals(values), _) => {
-            Arc::new(Decimal128Array::try_new(values.into(), nulls)?.with_data_type(kind.arrow()))
-        }
-        (Data::Bytes { ends, bytes }, Kind::Binary) => {
-            Arc::new(BinaryArray::try_new(offsets(ends), Buffer::from_vec(bytes), nulls)?)
-        }
-        (Data::Bytes { ends, bytes }, _) => {
-            Arc::new(StringArray::try_new(offsets(ends), Buffer::from_vec(bytes), nulls)?)
-        }
-        (Data::Uuids(values), _) => Arc::new(FixedSizeBinaryArray::try_new(16, Buffer::from_vec(values), nulls)?),
-        (Data::List { ends, mut elements }, _) => {
-            let field = elements.kind.element_field();
-            Arc::new(ListArray::try_new(field, offsets(ends), elements.finish()?, nulls)?)
-        }
-        (Data::Map { ends, mut keys, mut values }, _) => {
-            let field = Kind::entries_field(&keys.kind, &values.kind);
-            let fields = Kind::entry_fields(&keys.kind, &values.kind);
-            let entries = StructArray::try_new(fields, vec![keys.finish()?, values.finish()?], None)?;
-            Arc::new(MapArray::try_new(field, offsets(ends), entries, nulls, false)?)
-        }
-        (Data::Struct { mut members, .. }, kind) => {
-            let arrays = members.iter_mut().map(Values::finish).collect::<Result<Vec<_>, _>>()?;
-            let Kind::Struct(described) = kind else {
-                return Err(ArrowError::InvalidArgumentError("a struct is no struct".to_owned()));
-            };
-            let fields = Kind::member_fields(described);
-            Arc::new(StructArray::try_new(fields, arrays, nulls)?)
-        }
-    })
 }

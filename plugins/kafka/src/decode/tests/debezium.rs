@@ -154,6 +154,12 @@ fn what_was_not_sent_is_named_or_taken_from_before() {
     assert_eq!(printed(&built, "big"), ["-", "x"]);
     assert_eq!(printed(&built, "tags"), ["-", "[\"y\"]"]);
     assert_eq!(printed(&built, "_cdc_unchanged"), ["[big, tags]", "-"]);
+    // Without a schema bytes are texts.
+    feed.put(r#"{"id":1}"#, &event("c", "null", r#"{"id":1,"raw":"AQI="}"#));
+    feed.put(r#"{"id":1}"#, &event("u", "null", r#"{"id":1,"raw":"X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ=="}"#));
+    let built = feed.close();
+    assert_eq!(printed(&built, "raw"), ["AQI=", "-"]);
+    assert_eq!(printed(&built, "_cdc_unchanged"), ["-", "[raw]"]);
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod debezium;
 mod debezium_types;
 mod json;
 mod json_types;
+mod random;
 
 use arrow::datatypes::DataType;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
