@@ -22,7 +22,8 @@ pub fn create(session: &Session) -> Result<()> {
 }
 
 /// One round of business on customers `round * size + 1 ..= (round + 1) * size`: each signs up and orders, one item or two;
-/// then some are changed, and some are deleted. Gives back how many rows were changed: about 7 for each customer.
+/// then some are changed, and some are deleted. Gives back how many rows were changed: about 7 for each customer; 0 where nobody
+/// captures into a buffer.
 ///
 /// # Errors
 /// PostgreSQL's.
@@ -74,6 +75,6 @@ pub fn trade(session: &Session, round: u32, size: u32) -> Result<u64> {
 /// How many changes capture has written into the buffer: the sequence's value, whatever has been acknowledged since.
 fn changes(session: &Session) -> Result<u64> {
     let last =
-        session.number("select coalesce(last_value, 0) from pg_sequences where sequencename = 'cdc_events_id_seq'")?;
+        session.number("select coalesce(max(last_value), 0) from pg_sequences where sequencename = 'cdc_events_id_seq'")?;
     Ok(u64::try_from(last).unwrap_or_default())
 }

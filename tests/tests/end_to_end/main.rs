@@ -9,6 +9,7 @@ mod chaos;
 mod command_line;
 mod control;
 mod crashes;
+mod debezium;
 mod evolution;
 mod exclusive;
 mod fenced;
