@@ -84,7 +84,7 @@ impl AvroRows {
         let Some(value) = message.value else { return self.append_nothing(topic, batch, message) };
         let (id, value) = wire::split(value)?;
         let written = self.written(id)?;
-        let mut bytes = Bytes(value);
+        let mut bytes = Bytes::new(value);
         match &written.rows {
             Rows::Value(plan, columns) => {
                 let layout = self.layouts.get(topic, id, columns, &self.key)?;
@@ -138,7 +138,7 @@ impl AvroRows {
             return Ok(Appended::Skipped);
         }
         let key = match message.key.and_then(wire::split_key) {
-            Some((id, key)) if !self.key.is_empty() => Key::Avro(self.keys.get(id, Written::rows)?, Bytes(key)),
+            Some((id, key)) if !self.key.is_empty() => Key::Avro(self.keys.get(id, Written::rows)?, Bytes::new(key)),
             _ => Key::Text(row_key::of_tombstone(message, &self.key)?),
         };
         let layout = self.layout_of_nothing(topic, message.topic, &key)?.ok_or(Refusal::new(
@@ -250,7 +250,7 @@ impl AvroRows {
         };
         let names = row.columns.iter().map(|column| column.name.as_str());
         let names = self.debezium_key.told(names);
-        Ok((names, Key::Avro(written, Bytes(key))))
+        Ok((names, Key::Avro(written, Bytes::new(key))))
     }
 }
 

@@ -5,17 +5,21 @@
 use super::schema::{Shape, Type};
 use crate::decode::Refusal;
 
-/// Items that take no bytes: of them a few bytes could name any number.
+/// How many items of arrays in one value may take no bytes: of those a few bytes could name any number.
 const MOST_EMPTY_ITEMS: i64 = 65_536;
 
 const ENDS_EARLY: Refusal = Refusal::new("the value ends before it should");
 const TOO_MANY: Refusal = Refusal::new("more items than the value has bytes");
 
-/// The bytes that were not read yet.
+/// The bytes that were not read yet, and how many items without bytes they may name.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Bytes<'a>(pub(crate) &'a [u8]);
+pub(crate) struct Bytes<'a>(pub(crate) &'a [u8], i64);
 
 impl<'a> Bytes<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes, MOST_EMPTY_ITEMS)
+    }
+
     #[inline]
     pub(super) fn take(&mut self, length: usize) -> Result<&'a [u8], Refusal> {
         let (taken, rest) = self.0.split_at_checked(length).ok_or(ENDS_EARLY)?;
@@ -102,9 +106,12 @@ impl<'a> Bytes<'a> {
                 return Err(ENDS_EARLY);
             }
         }
-        let most = if may_be_empty { MOST_EMPTY_ITEMS } else { i64::try_from(self.0.len()).unwrap_or(i64::MAX) };
+        let most = if may_be_empty { self.1 } else { i64::try_from(self.0.len()).unwrap_or(i64::MAX) };
         if count > most {
             return Err(TOO_MANY);
+        }
+        if may_be_empty {
+            self.1 -= count;
         }
         Ok(count)
     }
@@ -149,15 +156,10 @@ impl<'a> Bytes<'a> {
         may_be_empty: bool,
         mut read: impl FnMut(&mut Self) -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
-        let mut all = 0;
         loop {
             let count = self.block(may_be_empty)?;
             if count == 0 {
                 return Ok(());
-            }
-            all += count;
-            if may_be_empty && all > MOST_EMPTY_ITEMS {
-                return Err(TOO_MANY);
             }
             for _ in 0..count {
                 read(self)?;

@@ -203,7 +203,7 @@ fn record<'a>(of: &Type, bytes: &mut Bytes<'a>) -> Result<Option<Bytes<'a>>, Ref
     let begin = *bytes;
     bytes.skip(of)?;
     let length = begin.0.len() - bytes.0.len();
-    Ok(Some(Bytes(&begin.0[..length])))
+    Ok(Some(Bytes::new(&begin.0[..length])))
 }
 
 fn text<'a>(of: &'a Type, bytes: &mut Bytes<'a>) -> Result<Option<&'a str>, Refusal> {

@@ -55,9 +55,9 @@ fn any_byte_may_be_another_one() {
             let mut changed = bytes();
             changed[index] = byte;
             let before = values.len();
-            let mut rest = Bytes(&changed);
+            let mut rest = Bytes::new(&changed);
             let appended = plan.append(&mut rest, &mut values);
-            let mut skipped = Bytes(&changed);
+            let mut skipped = Bytes::new(&changed);
             let skip = skipped.skip(&of);
             match appended {
                 // Whatever is read is also read over, and both end at the same place.
@@ -88,6 +88,8 @@ fn what_is_refused() {
     };
     let array = json!({"type": "array", "items": "long"});
     let nulls = json!({"type": "array", "items": "null"});
+    let nested = json!({"type": "array", "items": nulls});
+    let nested_nulls = [long(3), long(60_000), long(0), long(60_000), long(0), long(0), long(0)].concat();
     let map = json!({"type": "map", "values": "int"});
     let union = json!(["null", "long"]);
     let several = json!(["null", "long", "string"]);
@@ -97,6 +99,7 @@ fn what_is_refused() {
         (&nulls, long(1 << 60), "more items than the value has bytes"),
         (&map, long(1 << 60), "more items than the value has bytes"),
         (&nulls, [long(60_000), long(60_000), long(0)].concat(), "more items than the value has bytes"),
+        (&nested, nested_nulls, "more items than the value has bytes"),
         (&array, [long(-1), long(i64::MAX), long(0)].concat(), "ends before it should"),
         (&array, [long(-1), long(-1), long(0)].concat(), "ends before it should"),
         (&array, long(i64::MIN), "ends before it should"),
@@ -119,7 +122,7 @@ fn what_is_refused() {
         let refusal = read(schema, &[&bytes]).unwrap_err();
         assert!(refusal.reason.contains(words), "{schema} {bytes:?}: {}", refusal.reason);
         // Reading over refuses the same.
-        let refusal = Bytes(&bytes).skip(&parse(schema).unwrap()).unwrap_err();
+        let refusal = Bytes::new(&bytes).skip(&parse(schema).unwrap()).unwrap_err();
         assert!(refusal.reason.contains(words), "{schema} {bytes:?}: {}", refusal.reason);
     }
 }

@@ -35,7 +35,7 @@ fn plan(schema: &Value) -> Plan {
 /// One value, all of the bytes.
 fn append(plan: &Plan, mut bytes: &[u8], values: &mut Values) -> Result<(), Refusal> {
     let before = values.len();
-    let mut rest = Bytes(bytes);
+    let mut rest = Bytes::new(bytes);
     let read = plan.append(&mut rest, values);
     bytes = rest.0;
     match read {
