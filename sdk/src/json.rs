@@ -60,7 +60,6 @@ impl std::error::Error for Fault {}
 
 const ENDS: Fault = Fault("its JSON is broken: it ends too early");
 const NO_VALUE: Fault = Fault("its JSON is broken: a value is missing or is none");
-const NO_NUMBER: Fault = Fault("its JSON is broken: a number is none");
 const NO_KEY: Fault = Fault("its JSON is broken: a key in quotes is missing");
 const NO_COLON: Fault = Fault("its JSON is broken: a colon is missing");
 const NO_COMMA: Fault = Fault("its JSON is broken: a comma or a closing bracket is missing");
@@ -157,10 +156,14 @@ impl<'a> Scanner<'a> {
     /// The first byte of what comes next, white space aside; it stays there.
     #[inline(always)]
     pub fn next_byte(&mut self) -> Option<u8> {
-        while matches!(self.peek(), Some(b' ' | b'\n' | b'\t' | b'\r')) {
+        loop {
+            let byte = self.peek()?;
+            // One comparison tells most bytes from white space.
+            if byte > b' ' || !matches!(byte, b' ' | b'\n' | b'\t' | b'\r') {
+                return Some(byte);
+            }
             self.at += 1;
         }
-        self.peek()
     }
 
     #[inline(always)]
@@ -172,20 +175,17 @@ impl<'a> Scanner<'a> {
     #[inline(always)]
     fn follows(&mut self, close: u8) -> Result<bool, Fault> {
         let found = self.next_byte().ok_or(ENDS)?;
-        if found == close {
-            self.at += 1;
-            self.fresh = false;
-            return Ok(false);
-        }
-        if !self.fresh {
-            if found != b',' {
-                return Err(NO_COMMA);
-            }
+        if found == b',' && !self.fresh {
             self.at += 1;
             self.next_byte();
+            return Ok(true);
         }
-        self.fresh = false;
-        Ok(true)
+        let fresh = std::mem::replace(&mut self.fresh, false);
+        if found == close {
+            self.at += 1;
+            return Ok(false);
+        }
+        if fresh { Ok(true) } else { Err(NO_COMMA) }
     }
 
     /// Moves on to the next key of the object, if there is one, or else out of the object. `expected` is a key in quotes with its
@@ -293,48 +293,43 @@ impl<'a> Scanner<'a> {
         Ok(value)
     }
 
-    fn digits(&mut self) -> Result<(), Fault> {
-        let start = self.at;
-        while matches!(self.peek(), Some(b'0'..=b'9')) {
-            self.at += 1;
-        }
-        if self.at > start { Ok(()) } else { Err(NO_NUMBER) }
-    }
-
     #[inline(always)]
     fn number(&mut self) -> Result<Value<'a>, Fault> {
         let start = self.at;
-        if self.peek() == Some(b'-') {
-            self.at += 1;
-        }
-        if self.peek() == Some(b'0') {
-            self.at += 1;
-        } else {
-            self.digits()?;
-        }
-        if self.peek() == Some(b'.') {
-            self.at += 1;
-            self.digits()?;
-        }
-        if matches!(self.peek(), Some(b'e' | b'E')) {
-            self.at += 1;
-            if matches!(self.peek(), Some(b'+' | b'-')) {
-                self.at += 1;
-            }
-            self.digits()?;
-        }
-        // A zero before other digits, or a second point.
-        if matches!(self.peek(), Some(b'0'..=b'9' | b'.' | b'-' | b'+' | b'e' | b'E')) {
-            return Err(NO_NUMBER);
-        }
+        self.pass_number()?;
         Ok(Value::Number(&self.text[start..self.at]))
+    }
+
+    #[inline(always)]
+    fn pass_number(&mut self) -> Result<(), Fault> {
+        let bytes = self.text.as_bytes();
+        let mut at = self.at + usize::from(bytes[self.at] == b'-');
+        let first = at;
+        at = text::digits(bytes, at)?;
+        // Only a zero begins with a zero.
+        if bytes[first] == b'0' && at > first + 1 {
+            return Err(text::NO_NUMBER);
+        }
+        if matches!(bytes.get(at), Some(b'.' | b'e' | b'E')) {
+            at = text::fraction_and_exponent(bytes, at)?;
+        }
+        self.at = at;
+        Ok(())
     }
 
     #[inline(always)]
     fn string(&mut self) -> Result<Value<'a>, Fault> {
         let start = self.at + 1;
+        let escapes = self.pass_string()?;
+        let text = &self.text[start..self.at - 1];
+        Ok(if escapes { Value::Escaped(text) } else { Value::String(text) })
+    }
+
+    /// Whether there are escapes in it.
+    #[inline(always)]
+    fn pass_string(&mut self) -> Result<bool, Fault> {
         let bytes = self.text.as_bytes();
-        let mut at = start;
+        let mut at = self.at + 1;
         let mut escapes = false;
         loop {
             at += special(&bytes[at..]);
@@ -349,8 +344,7 @@ impl<'a> Scanner<'a> {
             }
         }
         self.at = at + 1;
-        let text = &self.text[start..at];
-        Ok(if escapes { Value::Escaped(text) } else { Value::String(text) })
+        Ok(escapes)
     }
 
     /// Passes the object or array at this point.
@@ -365,6 +359,8 @@ impl<'a> Scanner<'a> {
                     self.at += 1;
                     self.fresh = true;
                 }
+                b'"' => drop(self.pass_string()?),
+                b'-' | b'0'..=b'9' => self.pass_number()?,
                 _ => drop(self.value()?),
             }
             // Behind a value or an opening bracket: on to the next value, out of all that ends here.
@@ -386,10 +382,10 @@ impl<'a> Scanner<'a> {
             return Ok(false);
         }
         match self.peek() {
-            Some(b'"') => self.string()?,
+            Some(b'"') => drop(self.pass_string()?),
             Some(_) => return Err(NO_KEY),
             None => return Err(ENDS),
-        };
+        }
         match self.next_byte() {
             Some(b':') => self.at += 1,
             Some(_) => return Err(NO_COLON),

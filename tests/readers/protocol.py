@@ -14,8 +14,8 @@ machine's folders.
 
 Cells are text or null, exact: whole numbers and decimals in decimal digits, float and double as the big-endian bytes of
 the double in hex, date as days, time and timestamps as microseconds since 1970 (UTC where there is a zone), also where the
-reader takes the number for an infinity, uuid in its usual form, binary in hex; lists are JSON arrays and structs JSON
-objects of such cells.
+reader takes the number for an infinity, uuid in its usual form, binary in hex; lists are JSON arrays, structs and
+maps of texts JSON objects of such cells.
 """
 
 import json

@@ -51,6 +51,12 @@ def cells(column):
         column = column.cast(pa.time64("us")).cast(pa.int64())
     elif pa.types.is_date(kind):
         column = column.cast(pa.date32()).cast(pa.int32())
+    elif pa.types.is_map(kind):
+        keys, values, offsets = cells(column.keys), cells(column.items), column.offsets.to_pylist()
+        return [
+            dict(zip(keys[start:end], values[start:end])) if valid else None
+            for start, end, valid in zip(offsets, offsets[1:], column.is_valid().to_pylist())
+        ]
     elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
         values, offsets = cells(column.values), column.offsets.to_pylist()
         return [

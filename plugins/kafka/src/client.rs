@@ -49,12 +49,20 @@ pub(crate) struct Context {
     closing: AtomicBool,
     /// What went wrong last, which says more than the time-out that follows from it.
     trouble: Mutex<Option<(RDKafkaErrorCode, String)>>,
+    /// Why there is no token, if that is so.
+    no_token: Mutex<Option<(ErrorKind, String)>>,
     tokens: Option<Tokens>,
 }
 
 impl Context {
     fn new(tokens: Option<Tokens>) -> Self {
-        Self { rebalances: Mutex::default(), closing: AtomicBool::new(false), trouble: Mutex::default(), tokens }
+        Self {
+            rebalances: Mutex::default(),
+            closing: AtomicBool::new(false),
+            trouble: Mutex::default(),
+            no_token: Mutex::default(),
+            tokens,
+        }
     }
 
     /// What the group has decided since the last call.
@@ -99,20 +107,18 @@ impl ClientContext for Context {
         // The broker's refusal of a certificate comes as a broken connection.
         let code = if reason.contains("SSL") && reason.contains("alert") { RDKafkaErrorCode::SSL } else { code };
         let mut trouble = lock(&self.trouble);
-        // That all brokers are down follows from not being let in.
-        if !trouble.as_ref().is_some_and(|(code, _)| shuts_out(*code)) {
+        // That all brokers are down follows from something that was said before.
+        let follows = code == RDKafkaErrorCode::AllBrokersDown && trouble.is_some();
+        if !follows && !trouble.as_ref().is_some_and(|(code, _)| shuts_out(*code)) {
             *trouble = Some((code, reason.to_owned()));
         }
     }
 
     fn generate_oauth_token(&self, _: Option<&str>) -> std::result::Result<OAuthToken, Box<dyn std::error::Error>> {
         let Some(tokens) = &self.tokens else { return Err("the connector has no sasl.mechanism: oauthbearer".into()) };
-        tokens
-            .fetch()
-            .inspect_err(|error| {
-                *lock(&self.trouble) = Some((RDKafkaErrorCode::Authentication, error.to_string()));
-            })
-            .map_err(Into::into)
+        let fetched = tokens.fetch();
+        *lock(&self.no_token) = fetched.as_ref().err().map(|error| (error.kind(), error.to_string()));
+        fetched.map_err(Into::into)
     }
 }
 
@@ -146,6 +152,10 @@ pub(crate) fn fetched_bytes(max_memory: u64) -> u64 {
     (max_memory / 2).clamp(2 << 20, 1 << 30)
 }
 
+/// What librdkafka calls the files that keys of ours name.
+const KEYS: [(&str, &str); 3] =
+    [("ssl.ca.location", "tls_ca"), ("ssl.certificate.location", "tls_certificate"), ("ssl.key.location", "tls_key")];
+
 /// A client that names the connector's group, and has not joined it yet; it need not.
 pub(crate) fn connect(settings: &Settings, info: &TaskInfo) -> Result<Arc<Consumer>> {
     let config = configure(settings, info)?;
@@ -155,7 +165,10 @@ pub(crate) fn connect(settings: &Settings, info: &TaskInfo) -> Result<Arc<Consum
     };
     let consumer = Consumer::from_config_and_context(&config, Context::new(tokens)).map_err(|error| match error {
         KafkaError::ClientConfig(_, reason, name, _) => Error::config(format!("properties.{name}: {reason}")),
-        KafkaError::ClientCreation(reason) => Error::config(format!("librdkafka refuses its configuration: {reason}")),
+        KafkaError::ClientCreation(reason) => {
+            let key = KEYS.iter().find(|(name, _)| reason.contains(name)).map_or("properties", |(_, key)| key);
+            Error::config(format!("{key}: {reason}"))
+        }
         error => Error::config("librdkafka refuses its configuration").with_source(error),
     })?;
     Ok(Arc::new(consumer))
@@ -251,7 +264,7 @@ const DEFAULTS: &[(&str, &str)] = &[
 ];
 
 /// Asks for the cluster's id, which is also how it shows that the cluster is in reach.
-pub(crate) fn cluster_id(consumer: &Consumer) -> Result<String> {
+pub(crate) fn cluster_id(consumer: &Consumer, settings: &Settings) -> Result<String> {
     let deadline = Instant::now() + REQUEST;
     loop {
         // Serves what is wanted for getting in, such as a token.
@@ -262,16 +275,25 @@ pub(crate) fn cluster_id(consumer: &Consumer) -> Result<String> {
         let _ = consumer.poll(Duration::ZERO);
         let refused = lock(&consumer.context().trouble).as_ref().is_some_and(|(code, _)| shuts_out(*code));
         if refused || Instant::now() >= deadline {
-            return Err(out_of_reach(consumer));
+            return Err(out_of_reach(consumer, settings));
         }
     }
 }
 
 /// The brokers do not answer: why, as far as that is known.
-pub(crate) fn out_of_reach(consumer: &Consumer) -> Error {
-    match consumer.context().take_trouble() {
-        Some((code, reason)) => Error::new(kind(code), format!("the brokers are out of reach: {reason}")),
-        None => Error::unavailable("the brokers are out of reach: none has answered in time"),
+fn out_of_reach(consumer: &Consumer, settings: &Settings) -> Error {
+    let context = consumer.context();
+    if let Some((kind, reason)) = lock(&context.no_token).take() {
+        return Error::new(kind, reason);
+    }
+    let servers = &settings.config.bootstrap_servers;
+    match context.take_trouble() {
+        Some((code, reason)) => {
+            Error::new(kind(code), format!("bootstrap_servers: {servers} is out of reach: {reason}"))
+        }
+        None => {
+            Error::unavailable(format!("bootstrap_servers: {servers} is out of reach: nobody has answered in time"))
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::decode::parse_columns;
-use crate::regex;
+use crate::{regex, registry};
 
 /// The source's keys in a connector file.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -485,19 +485,31 @@ impl FormatConfig {
         let columns = match self {
             Self::Json(json) => &json.columns,
             Self::DebeziumJson(debezium) => &debezium.columns,
-            Self::ConnectJson(_) | Self::Avro(_) | Self::JsonSchema(_) | Self::Raw(_) => return Vec::new(),
+            Self::Avro(registered) | Self::JsonSchema(registered) => return registered.faults(path),
+            Self::ConnectJson(_) | Self::Raw(_) => return Vec::new(),
         };
         let faults = parse_columns(columns).err().unwrap_or_default();
         faults.into_iter().map(|(column, fault)| format!("{path}.columns.{column}: {fault}")).collect()
     }
 }
 
+impl RegisteredFormat {
+    fn faults(&self, path: &str) -> Vec<String> {
+        let mut faults = Vec::new();
+        if self.envelope == Envelope::Debezium && !self.key.is_empty() {
+            faults
+                .push(format!("{path}.key: is only used without an envelope; the messages' keys say it with debezium"));
+        }
+        if self.envelope == Envelope::None && self.unavailable_value != default_unavailable_value() {
+            faults.push(format!("{path}.unavailable_value: is only used with envelope: debezium"));
+        }
+        faults
+    }
+}
+
 impl RegistryConfig {
     fn faults(&self) -> Vec<String> {
-        let mut faults = Vec::new();
-        if !is_http(&self.url) {
-            faults.push("registry.url: allowed is a URL that begins with https:// or http://".to_owned());
-        }
+        let mut faults: Vec<String> = registry::server(&self.url).err().map(|e| e.to_string()).into_iter().collect();
         if self.username.is_some() != self.password.is_some() {
             faults.push("registry.username: goes together with registry.password".to_owned());
         }

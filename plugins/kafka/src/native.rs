@@ -6,8 +6,10 @@
 
 #![allow(unsafe_code)]
 
+use std::any::Any;
 use std::collections::HashMap;
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,8 +30,10 @@ struct Queue {
     consumer: Arc<Consumer>,
 }
 
-// SAFETY: librdkafka's queues may be used from every thread.
+// SAFETY: librdkafka's queues may be used from every thread, and from several at once.
 unsafe impl Send for Queue {}
+// SAFETY: as above.
+unsafe impl Sync for Queue {}
 
 impl Queue {
     fn new(consumer: &Arc<Consumer>) -> Result<Self> {
@@ -49,13 +53,11 @@ impl Drop for Queue {
 
 /// Where the messages of the assigned partitions come together. They do not come out of the consumer's own queue, so that whoever
 /// leaves them here for a while, because there is no room for them, can go on serving the group.
-pub(crate) struct Messages {
-    queue: Queue,
-    taken: Vec<*mut sys::rd_kafka_message_t>,
-}
+pub(crate) struct Messages(Queue);
 
-// SAFETY: the messages in `taken` are this value's own, and librdkafka's messages may be read and freed from every thread.
-unsafe impl Send for Messages {}
+/// What was taken out of the queue, as long as it is looked at.
+#[derive(Clone, Copy)]
+pub(crate) struct Taken<'a>(&'a sys::rd_kafka_message_t);
 
 /// What came out of the queue.
 pub(crate) enum Arrived<'a> {
@@ -76,15 +78,12 @@ pub(crate) enum Arrived<'a> {
 }
 
 /// Names a partition for as long as the client lives, cheaper to compare than its topic's name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct PartitionKey(usize, i32);
 
 impl Messages {
-    /// Messages that are taken out at once.
-    const AT_ONCE: usize = 1024;
-
     pub(crate) fn new(consumer: &Arc<Consumer>) -> Result<Self> {
-        Ok(Self { queue: Queue::new(consumer)?, taken: Vec::with_capacity(Self::AT_ONCE) })
+        Queue::new(consumer).map(Self)
     }
 
     /// Lets the messages of a partition come here. To be called before the partition is assigned.
@@ -92,48 +91,74 @@ impl Messages {
         let name = CString::new(topic).map_err(|_| Error::internal("a topic's name with a zero byte"))?;
         // SAFETY: the client lives, and the name through the call.
         let of_partition =
-            unsafe { sys::rd_kafka_queue_get_partition(native_client(&self.queue.consumer), name.as_ptr(), partition) };
+            unsafe { sys::rd_kafka_queue_get_partition(native_client(&self.0.consumer), name.as_ptr(), partition) };
         if of_partition.is_null() {
             return Err(Error::internal(format!("librdkafka has no queue for {topic}/{partition}")));
         }
         // SAFETY: both queues live; librdkafka counts its own reference to the second one. What was got is given back.
         unsafe {
-            sys::rd_kafka_queue_forward(of_partition, self.queue.pointer.as_ptr());
+            sys::rd_kafka_queue_forward(of_partition, self.0.pointer.as_ptr());
             sys::rd_kafka_queue_destroy(of_partition);
         }
         Ok(())
     }
 
-    /// Takes out what is there; where there is nothing, waits for the first message. Frees what was taken before.
+    /// Takes out what is there, and where there is nothing waits for something: until `take` wants no more, which it says by `false`.
     ///
-    /// One by one: librdkafka's function for batches takes the end of a partition for a message, and goes on behind the
-    /// next one after a rebalance.
-    pub(crate) fn take(&mut self, patience: Duration) -> usize {
-        self.free();
-        let mut patience = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
-        while self.taken.len() < Self::AT_ONCE {
-            // SAFETY: the queue lives.
-            let message = unsafe { sys::rd_kafka_consume_queue(self.queue.pointer.as_ptr(), patience) };
-            if message.is_null() {
-                break;
-            }
-            self.taken.push(message);
-            patience = 0;
+    /// By callback and not by librdkafka's function for batches: that takes the end of a partition for a message, and goes on behind
+    /// the next one after a rebalance.
+    pub(crate) fn take(&self, patience: Duration, take: &mut dyn FnMut(Taken<'_>) -> bool) {
+        let mut taking = Taking { take, client: native_client(&self.0.consumer), done: false, panic: None };
+        let milliseconds = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: the queue lives, and `taking` through the call, which calls back on this thread only.
+        unsafe {
+            sys::rd_kafka_consume_callback_queue(
+                self.0.pointer.as_ptr(),
+                milliseconds,
+                Some(take_one),
+                (&raw mut taking).cast(),
+            );
         }
-        self.taken.len()
+        if let Some(panic) = taking.panic {
+            resume_unwind(panic);
+        }
+    }
+}
+
+struct Taking<'a> {
+    take: &'a mut dyn FnMut(Taken<'_>) -> bool,
+    client: *mut sys::rd_kafka_t,
+    done: bool,
+    panic: Option<Box<dyn Any + Send>>,
+}
+
+unsafe extern "C" fn take_one(message: *mut sys::rd_kafka_message_t, taking: *mut c_void) {
+    // SAFETY: it is the `Taking` of `Messages::take`, which nobody else uses meanwhile; the message lives through this call.
+    let (taking, message) = unsafe { (&mut *taking.cast::<Taking<'_>>(), &*message) };
+    if taking.done {
+        // librdkafka stops at the next one after it was asked to: this cannot be.
+        return;
+    }
+    let goes_on = catch_unwind(AssertUnwindSafe(|| (taking.take)(Taken(message)))).unwrap_or_else(|panic| {
+        taking.panic = Some(panic);
+        false
+    });
+    if !goes_on {
+        taking.done = true;
+        // SAFETY: the client lives; the rest stays in the queue.
+        unsafe { sys::rd_kafka_yield(taking.client) };
+    }
+}
+
+impl<'a> Taken<'a> {
+    /// Which partition it is of.
+    pub(crate) fn key(self) -> PartitionKey {
+        PartitionKey(self.0.rkt as usize, self.0.partition)
     }
 
-    /// Which partition the message at this place is of.
-    pub(crate) fn key(&self, at: usize) -> PartitionKey {
-        // SAFETY: messages that were taken and not freed are valid.
-        let message = unsafe { &*self.taken[at] };
-        PartitionKey(message.rkt as usize, message.partition)
-    }
-
-    /// What was taken out to this place.
-    pub(crate) fn get(&self, at: usize) -> Arrived<'_> {
-        // SAFETY: as above; it is freed with the next `take`, which takes `self` mutably.
-        let message = unsafe { &*self.taken[at] };
+    /// What it is.
+    pub(crate) fn read(self) -> Arrived<'a> {
+        let message = self.0;
         // SAFETY: the topic lives as long as the message, and its name is one of Kafka's: ASCII.
         let topic = unsafe { text(sys::rd_kafka_topic_name(message.rkt)) };
         let (partition, offset) = (message.partition, message.offset);
@@ -141,13 +166,13 @@ impl Messages {
             OK => {}
             ErrorCode::RD_KAFKA_RESP_ERR__PARTITION_EOF => return Arrived::End { topic, partition, offset },
             code => {
-                // SAFETY: as above.
+                // SAFETY: the message is valid.
                 let reason = unsafe { text(sys::rd_kafka_message_errstr(message)) }.to_owned();
                 return Arrived::Failed { topic, partition, code: code.into(), reason };
             }
         }
         let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
-        // SAFETY: as above.
+        // SAFETY: the message is valid.
         let timestamp = unsafe { sys::rd_kafka_message_timestamp(message, &raw mut kind) };
         Arrived::Message(Message {
             topic,
@@ -162,12 +187,12 @@ impl Messages {
         })
     }
 
-    /// The headers of the message at this place.
-    pub(crate) fn headers(&self, at: usize) -> Vec<Header<'_>> {
+    /// The message's headers.
+    pub(crate) fn headers(self) -> Vec<Header<'a>> {
         let mut headers = ptr::null_mut();
         let mut found = Vec::new();
         // SAFETY: the message is valid; librdkafka parses its headers once and keeps them with it.
-        if unsafe { sys::rd_kafka_message_headers(self.taken[at], &raw mut headers) } != OK {
+        if unsafe { sys::rd_kafka_message_headers(self.0, &raw mut headers) } != OK {
             return found;
         }
         let (mut name, mut value, mut size) = (ptr::null(), ptr::null(), 0);
@@ -180,19 +205,6 @@ impl Messages {
             found.push(unsafe { Header { name: text(name), value: bytes(value, size) } });
         }
         found
-    }
-
-    fn free(&mut self) {
-        for message in self.taken.drain(..) {
-            // SAFETY: it was taken from the queue and is freed once.
-            unsafe { sys::rd_kafka_message_destroy(message) }
-        }
-    }
-}
-
-impl Drop for Messages {
-    fn drop(&mut self) {
-        self.free();
     }
 }
 
@@ -208,7 +220,7 @@ unsafe fn text<'a>(text: *const std::ffi::c_char) -> &'a str {
 
 /// # Safety
 /// `start` is null or points to `length` bytes that live for `'a`.
-unsafe fn bytes<'a>(start: *const std::ffi::c_void, length: usize) -> Option<&'a [u8]> {
+unsafe fn bytes<'a>(start: *const c_void, length: usize) -> Option<&'a [u8]> {
     // SAFETY: the caller warrants it.
     NonNull::new(start.cast_mut()).map(|start| unsafe { std::slice::from_raw_parts(start.as_ptr().cast(), length) })
 }

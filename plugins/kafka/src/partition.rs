@@ -9,14 +9,14 @@ use crate::decode::{OpenBatch, TopicDecoder};
 use crate::handover::Start;
 use crate::letters::{self, Letters};
 use crate::message::{Header, Message};
-use crate::native::PartitionKey;
 use crate::offset::{GroupMark, Lineage, TableOffset};
 
 /// A partition that is being read.
 pub(crate) struct Partition {
     pub(crate) at: StreamPartition,
     pub(crate) name: TopicPartition,
-    pub(crate) key: Option<PartitionKey>,
+    /// Where its topic is among the reader's.
+    pub(crate) topic: usize,
     pub(crate) batch: OpenBatch,
     pub(crate) letters: Letters,
     /// When the first of these rows and letters came.
@@ -40,11 +40,11 @@ pub(crate) struct Partition {
 }
 
 impl Partition {
-    pub(crate) fn new(name: TopicPartition, start: &Start) -> Self {
+    pub(crate) fn new(name: TopicPartition, topic: usize, start: &Start) -> Self {
         Self {
             at: start.at.clone(),
             name,
-            key: None,
+            topic,
             batch: OpenBatch::default(),
             letters: Letters::default(),
             opened: None,
@@ -80,11 +80,11 @@ impl Partition {
     }
 
     /// A message was taken in: as rows, as a letter, or as nothing.
-    pub(crate) fn took(&mut self, message: &Message<'_>, now: Instant) {
+    pub(crate) fn took(&mut self, message: &Message<'_>) {
         self.next = message.offset + 1;
         self.at_end = false;
         if self.rows() > 0 {
-            self.opened.get_or_insert(now);
+            self.opened.get_or_insert_with(Instant::now);
             self.newest_millis = self.newest_millis.max(message.timestamp_millis.unwrap_or(0));
         }
     }

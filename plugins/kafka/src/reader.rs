@@ -21,14 +21,17 @@ use crate::cluster;
 use crate::config::{MetadataColumn, Settings};
 use crate::decode::{Appended, TopicDecoder};
 use crate::handover::{Announced, Handover, Request, Start};
-use crate::native::{self, Arrived, Messages, TopicIds};
+use crate::message::Message;
+use crate::native::{self, Arrived, Messages, PartitionKey, Taken, TopicIds};
 use crate::offset::Lineage;
 use crate::partition::Partition;
 use crate::streams::stream_of;
-use crate::verify::Verify;
+use crate::verify::{Identity, Verify};
 
 /// How long the thread waits for messages, or for room, before it looks at everything else.
 const LOOK: Duration = Duration::from_millis(20);
+/// How many messages are decoded before everything else is looked at.
+const AT_ONCE: usize = 1024;
 /// How many events are served at a time.
 const EVENTS: usize = 16;
 /// How often the group is told how far the table reaches, and the metrics how far it is behind.
@@ -39,7 +42,7 @@ const LEAST_ROOM: usize = 2 << 20;
 /// A topic that is read.
 struct Topic {
     decoder: TopicDecoder,
-    name: Arc<str>,
+    identity: Arc<Identity>,
 }
 
 /// The reader of one instance.
@@ -49,12 +52,15 @@ pub(crate) struct Reader {
     cluster: String,
     consumer: Arc<Consumer>,
     handover: Arc<Handover>,
-    messages: Messages,
+    messages: Arc<Messages>,
     verify: Verify,
     ids: TopicIds,
-    topics: HashMap<String, Topic>,
-    lineages: HashMap<String, Lineage>,
+    topics: Vec<Topic>,
     partitions: Vec<Partition>,
+    /// Where the partitions are in `partitions`, as far as messages of them have come.
+    keys: HashMap<PartitionKey, usize>,
+    /// What the topics were when partitions of them were assigned.
+    lineages: HashMap<String, Lineage>,
     /// Assigned by the group, and not begun yet.
     assigned: Option<Vec<TopicPartition>>,
     /// Revoked by the group, and not flushed yet.
@@ -84,7 +90,7 @@ impl Reader {
         Ok(Self {
             room: usize::try_from(rest).unwrap_or(usize::MAX).max(LEAST_ROOM),
             wants_headers: settings.config.metadata_columns.contains(&MetadataColumn::Headers),
-            messages: Messages::new(&consumer)?,
+            messages: Arc::new(Messages::new(&consumer)?),
             verify: Verify::new(&consumer)?,
             ids: TopicIds::new(&consumer)?,
             context,
@@ -92,9 +98,10 @@ impl Reader {
             cluster,
             consumer,
             handover,
-            topics: HashMap::new(),
-            lineages: HashMap::new(),
+            topics: Vec::new(),
             partitions: Vec::new(),
+            keys: HashMap::new(),
+            lineages: HashMap::new(),
             assigned: None,
             revoked: None,
             joined: false,
@@ -128,8 +135,7 @@ impl Reader {
             self.handover.set_drained(self.drained());
             if self.has_room()? {
                 let patience = if self.verify.is_empty() { LOOK } else { Duration::from_millis(2) };
-                let count = self.messages.take(patience);
-                self.take_in(count)?;
+                self.take_in(patience)?;
             } else if !self.verify.is_empty() {
                 self.hand_over(LOOK)?;
             } else {
@@ -146,7 +152,7 @@ impl Reader {
 
     /// Hands over what is proved by now.
     fn hand_over(&mut self, patience: Duration) -> Result<()> {
-        for batch in self.verify.proved(&self.lineages, patience)? {
+        for batch in self.verify.proved(patience)? {
             failpoint!("kafka.proved", |message| Error::unavailable(message));
             self.handover.batch(batch);
         }
@@ -278,11 +284,8 @@ impl Reader {
             self.messages.gather(&partition.0, partition.1)?;
             match starts.iter().find(|start| start.at == at) {
                 Some(start) => {
-                    if !self.topics.contains_key(&partition.0) {
-                        let decoder = (self.decoders)(&partition.0, at.stream.clone())?;
-                        self.topics.insert(partition.0.clone(), Topic { decoder, name: partition.0.as_str().into() });
-                    }
-                    self.partitions.push(Partition::new(partition.clone(), start));
+                    let topic = self.topic(&partition.0, &at.stream)?;
+                    self.partitions.push(Partition::new(partition.clone(), topic, start));
                     begun.push((partition, Offset::Offset(start.offset)));
                 }
                 None => {
@@ -299,6 +302,23 @@ impl Reader {
         }
         failpoint!("kafka.begun", |message| Error::unavailable(message));
         Ok(())
+    }
+
+    /// Where the topic is in `topics`; it is put there.
+    fn topic(&mut self, name: &str, stream: &StreamName) -> Result<usize> {
+        let lineage = self.lineages.get(name);
+        let lineage = lineage.ok_or_else(|| Error::internal(format!("topic {name} has no lineage")))?;
+        if let Some(known) = self.topics.iter().position(|topic| topic.identity.topic == name) {
+            let identity = &self.topics[known].identity;
+            if identity.lineage == *lineage {
+                return Ok(known);
+            }
+            return Err(identity.made_anew(lineage.topic_id.as_deref()));
+        }
+        let decoder = (self.decoders)(name, stream.clone())?;
+        let identity = Arc::new(Identity { topic: name.to_owned(), lineage: lineage.clone() });
+        self.topics.push(Topic { decoder, identity });
+        Ok(self.topics.len() - 1)
     }
 
     fn revoke(&mut self, partitions: Vec<TopicPartition>) -> Result<()> {
@@ -327,6 +347,7 @@ impl Reader {
         let Some(revoked) = self.revoked.take() else { return Ok(()) };
         failpoint!("kafka.revoked", |message| Error::unavailable(message));
         self.tell(CommitMode::Async);
+        self.keys.clear();
         self.partitions.retain(|partition| {
             let goes = revoked.contains(&partition.name);
             if goes {
@@ -338,88 +359,99 @@ impl Reader {
         self.consumer.incremental_unassign(&list).map_err(|error| failed("cannot let go of partitions", error))
     }
 
-    /// Decodes what was taken out of the queue.
-    fn take_in(&mut self, count: usize) -> Result<()> {
-        let (mut last_key, mut current) = (None, None);
-        let now = Instant::now();
+    /// Decodes what comes out of the queue, some of it.
+    fn take_in(&mut self, patience: Duration) -> Result<()> {
+        let messages = Arc::clone(&self.messages);
         let (_, batch_bytes) = self.handover.sizes();
-        for at in 0..count {
-            let key = self.messages.key(at);
-            if last_key != Some(key) {
-                last_key = Some(key);
-                current = self.find(at, key);
+        let (mut taken, mut outcome) = (0, Ok(()));
+        let mut last = None;
+        messages.take(patience, &mut |message| {
+            taken += 1;
+            outcome = self.take_one(message, &mut last, batch_bytes);
+            outcome.is_ok() && taken < AT_ONCE
+        });
+        outcome
+    }
+
+    /// `last` is the partition of the message before: most often it is this one's.
+    fn take_one(
+        &mut self,
+        taken: Taken<'_>,
+        last: &mut Option<(PartitionKey, usize)>,
+        batch_bytes: usize,
+    ) -> Result<()> {
+        let key = taken.key();
+        let index = match *last {
+            Some((known, index)) if known == key => index,
+            _ => {
+                let Some(index) = self.find(taken) else { return Ok(()) };
+                *last = Some((key, index));
+                index
             }
-            let Some(index) = current else { continue };
-            match self.messages.get(at) {
-                Arrived::Message(_) => self.take_message(at, index, now)?,
-                Arrived::End { offset, .. } => {
-                    let partition = &mut self.partitions[index];
-                    partition.next = partition.next.max(offset);
-                    partition.at_end = true;
-                }
-                Arrived::Failed { topic, partition, code, reason } => {
-                    return Err(self.unreadable(topic, partition, code, &reason, index));
-                }
+        };
+        match taken.read() {
+            Arrived::Message(message) => self.take_message(message, taken, index)?,
+            Arrived::End { offset, .. } => {
+                let partition = &mut self.partitions[index];
+                partition.next = partition.next.max(offset);
+                partition.at_end = true;
             }
-            let partition = &self.partitions[index];
-            let full = batch_bytes > 0 && partition.bytes() >= batch_bytes;
-            if full || partition.rows() >= self.settings.config.batch_rows as usize {
-                self.close(index)?;
+            Arrived::Failed { topic, partition, code, reason } => {
+                return Err(self.unreadable(topic, partition, code, &reason, index));
             }
+        }
+        let partition = &self.partitions[index];
+        let full = batch_bytes > 0 && partition.bytes() >= batch_bytes;
+        if full || partition.rows() >= self.settings.config.batch_rows as usize {
+            self.close(index)?;
         }
         Ok(())
     }
 
-    /// The partition of the message at this place; none where it was revoked.
-    fn find(&mut self, at: usize, key: native::PartitionKey) -> Option<usize> {
-        let known = self.partitions.iter().position(|partition| partition.key == Some(key));
+    /// The partition of a message; none where it was revoked.
+    fn find(&mut self, taken: Taken<'_>) -> Option<usize> {
+        let known = self.keys.get(&taken.key()).copied();
         let index = known.or_else(|| {
-            let (topic, number) = match self.messages.get(at) {
+            let (topic, number) = match taken.read() {
                 Arrived::Message(message) => (message.topic, message.partition),
                 Arrived::End { topic, partition, .. } | Arrived::Failed { topic, partition, .. } => (topic, partition),
             };
             self.partitions.iter().position(|partition| partition.name.0 == topic && partition.name.1 == number)
         })?;
-        let partition = &mut self.partitions[index];
-        partition.key = Some(key);
-        partition.is_read().then_some(index)
+        self.keys.insert(taken.key(), index);
+        self.partitions[index].is_read().then_some(index)
     }
 
-    fn take_message(&mut self, at: usize, index: usize, now: Instant) -> Result<()> {
-        let headers = if self.wants_headers { self.messages.headers(at) } else { Vec::new() };
-        let Arrived::Message(mut message) = self.messages.get(at) else { return Ok(()) };
-        message.headers = &headers;
+    fn take_message(&mut self, message: Message<'_>, taken: Taken<'_>, index: usize) -> Result<()> {
+        let headers = if self.wants_headers { taken.headers() } else { Vec::new() };
+        let message = Message { headers: &headers, ..message };
         let partition = &mut self.partitions[index];
         if message.offset < partition.next {
             return Ok(());
         }
-        let topic = self.topics.get_mut(&partition.name.0);
-        let topic = topic.ok_or_else(|| Error::internal(format!("topic {} has no decoder", partition.name.0)))?;
-        let lineage = self.lineages.get(&partition.name.0);
-        let lineage = lineage.ok_or_else(|| Error::internal(format!("topic {} has no lineage", partition.name.0)))?;
+        let Topic { decoder, identity } = &mut self.topics[partition.topic];
         // Rows and letters are never in one batch.
         let mut closes = partition.letters.rows() > 0;
         loop {
-            if closes && let Some(batch) = partition.close(&mut topic.decoder, lineage)? {
-                self.verify.push(Arc::clone(&topic.name), batch);
+            if closes && let Some(batch) = partition.close(decoder, &identity.lineage)? {
+                self.verify.push(Arc::clone(identity), batch);
             }
-            match topic.decoder.append(&mut partition.batch, &message) {
+            match decoder.append(&mut partition.batch, &message) {
                 Ok(Appended::Rows | Appended::Skipped) => break,
                 Ok(Appended::CloseFirst) => closes = true,
                 Err(error) if error.kind() == ErrorKind::Data && self.context.info().tolerance.dead_letters() => {
                     if partition.batch.rows() > 0
-                        && let Some(batch) = partition.close(&mut topic.decoder, lineage)?
+                        && let Some(batch) = partition.close(decoder, &identity.lineage)?
                     {
-                        self.verify.push(Arc::clone(&topic.name), batch);
+                        self.verify.push(Arc::clone(identity), batch);
                     }
-                    let headers = self.messages.headers(at);
-                    partition.keep(&message, &headers, &error);
+                    partition.keep(&message, &taken.headers(), &error);
                     break;
                 }
                 Err(error) => return Err(error),
             }
         }
-        partition.took(&message, now);
+        partition.took(&message);
         Ok(())
     }
 
@@ -451,11 +483,9 @@ impl Reader {
 
     fn close(&mut self, index: usize) -> Result<()> {
         let partition = &mut self.partitions[index];
-        let topic = self.topics.get_mut(&partition.name.0);
-        if let (Some(topic), Some(lineage)) = (topic, self.lineages.get(&partition.name.0))
-            && let Some(batch) = partition.close(&mut topic.decoder, lineage)?
-        {
-            self.verify.push(Arc::clone(&topic.name), batch);
+        let Topic { decoder, identity } = &mut self.topics[partition.topic];
+        if let Some(batch) = partition.close(decoder, &identity.lineage)? {
+            self.verify.push(Arc::clone(identity), batch);
         }
         Ok(())
     }
@@ -490,8 +520,8 @@ impl Reader {
             if let Some(end) = native::known_end(&self.consumer, &partition.name.0, partition.name.1) {
                 gauge_lag(&self.context, partition, partition.lag(end));
             }
-            let lineage = self.lineages.get(&partition.name.0);
-            if let Some((offset, mark)) = lineage.and_then(|lineage| partition.news(lineage)) {
+            let lineage = &self.topics[partition.topic].identity.lineage;
+            if let Some((offset, mark)) = partition.news(lineage) {
                 news.push((partition.name.clone(), offset, mark));
             }
         }

@@ -10,7 +10,7 @@ pub(crate) mod scripted;
 mod tests;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use philotes_sdk::{Error, ErrorKind, Result};
@@ -21,7 +21,7 @@ use crate::config::RegistryConfig;
 use crate::http;
 use answer::{Answer, Reference};
 
-/// How long an id stays unknown: as long as it is, a stream of messages that name it is no stream of requests.
+/// How long an id or a subject stays unknown: so that a stream of messages that name it is no stream of requests.
 const UNKNOWN_TIME: Duration = Duration::from_secs(10);
 /// How many schemas one may refer to, directly and by others.
 const MOST_REFERENCES: usize = 256;
@@ -67,6 +67,8 @@ pub(crate) struct Registry {
     credentials: Option<(String, Option<String>)>,
     runtime: Handle,
     known: Mutex<HashMap<u32, Known>>,
+    /// Subjects that it has not, and how long that is believed.
+    unknown: Mutex<HashMap<String, Instant>>,
 }
 
 enum Known {
@@ -91,6 +93,7 @@ impl Registry {
             credentials: config.username.clone().map(|user| (user, config.password.clone())),
             runtime,
             known: Mutex::default(),
+            unknown: Mutex::default(),
         })
     }
 
@@ -126,15 +129,25 @@ impl Registry {
     /// # Errors
     /// Unavailable where the registry is out of reach, Config where it does not let us in or is none.
     pub(crate) fn newest(&self, subject: &str) -> Result<Option<u32>> {
+        if self.unknown().get(subject).is_some_and(|until| Instant::now() < *until) {
+            return Ok(None);
+        }
         let what = format!("the newest version of subject {subject:?}");
         match self.runtime.block_on(self.get(&["subjects", subject, "versions", "latest"], &what)) {
             Ok(answer) => Ok(answer.id),
-            Err(error) if error.kind() == ErrorKind::Data => Ok(None),
+            Err(error) if error.kind() == ErrorKind::Data => {
+                self.unknown().insert(subject.to_owned(), Instant::now() + UNKNOWN_TIME);
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<u32, Known>> {
+    fn unknown(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
+        self.unknown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<u32, Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -205,7 +218,10 @@ struct Level {
 }
 
 /// The registry's address, which every request and message begins with.
-fn server(url: &str) -> Result<Url> {
+///
+/// # Errors
+/// Config where it is none that could be asked, or where messages would tell a secret with it.
+pub(crate) fn server(url: &str) -> Result<Url> {
     let allowed = "expected http://host:port or https://host:port, and a path where it has one";
     let parsed =
         Url::parse(url).map_err(|e| Error::config(format!("registry.url: not a URL; {allowed}")).with_source(e))?;

@@ -56,7 +56,7 @@ impl Source for KafkaSource {
         let check = move || {
             let decoders = decoders(&settings)?;
             let consumer = client::connect(&settings, context.info())?;
-            let cluster = client::cluster_id(&consumer)?;
+            let cluster = client::cluster_id(&consumer, &settings)?;
             for topic in &settings.config.topics {
                 let ids = TopicIds::new(&consumer)?;
                 cluster::lineages(&ids, &cluster, std::iter::once(topic.as_str())).map_err(|e| e.context("topics"))?;
@@ -204,7 +204,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 #[expect(clippy::type_complexity, reason = "used once")]
 fn open(settings: &Arc<Settings>, context: &TaskContext) -> Result<(Arc<Handover>, Arc<Consumer>, JoinHandle<()>)> {
     let consumer = client::connect(settings, context.info())?;
-    let cluster = client::cluster_id(&consumer)?;
+    let cluster = client::cluster_id(&consumer, settings)?;
     let config = &settings.config;
     let route = &context.info().route;
     let wanted = |topic: &&String| stream_of(topic).is_ok_and(|stream| route.wants(&stream));

@@ -35,7 +35,7 @@ pub(crate) fn sample(
     decoders: &DecoderMaker,
 ) -> Result<Vec<StreamDescription>> {
     let consumer = client::connect(settings, context.info())?;
-    let cluster = client::cluster_id(&consumer)?;
+    let cluster = client::cluster_id(&consumer, settings)?;
     let route = &context.info().route;
     let names = topics(&consumer, settings)?;
     let ids = TopicIds::new(&consumer)?;

@@ -5,7 +5,7 @@
 //! that all of its messages are of the old topic. One question covers all batches that wait, and the next one is only asked when it was
 //! answered.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,10 +16,17 @@ use crate::cluster;
 use crate::native::{Described, TopicIds};
 use crate::offset::Lineage;
 
+/// Which topic messages are of.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    pub(crate) topic: String,
+    pub(crate) lineage: Lineage,
+}
+
 /// A batch that waits.
-pub(crate) struct Waiting {
-    pub(crate) topic: Arc<str>,
-    pub(crate) batch: ChangeBatch,
+struct Waiting {
+    of: Arc<Identity>,
+    batch: ChangeBatch,
 }
 
 /// Batches that wait for an answer.
@@ -36,9 +43,9 @@ impl Verify {
         Ok(Self { ids: TopicIds::new(consumer)?, waiting: VecDeque::new(), bytes: 0, asked: None })
     }
 
-    pub(crate) fn push(&mut self, topic: Arc<str>, batch: ChangeBatch) {
+    pub(crate) fn push(&mut self, of: Arc<Identity>, batch: ChangeBatch) {
         self.bytes += batch.bytes();
-        self.waiting.push_back(Waiting { topic, batch });
+        self.waiting.push_back(Waiting { of, batch });
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -74,25 +81,21 @@ impl Verify {
     ///
     /// # Errors
     /// Config where a topic is another one by now; Unavailable where there is none, or no answer.
-    pub(crate) fn proved(
-        &mut self,
-        lineages: &HashMap<String, Lineage>,
-        patience: Duration,
-    ) -> Result<Vec<ChangeBatch>> {
+    pub(crate) fn proved(&mut self, patience: Duration) -> Result<Vec<ChangeBatch>> {
         let mut proved = Vec::new();
         if let Some(asked) = self.asked
             && let Some(answer) = self.ids.answer(patience)
         {
             let described = answer?;
             self.asked = None;
-            for Waiting { topic, batch } in self.waiting.drain(..asked) {
+            for Waiting { of, batch } in self.waiting.drain(..asked) {
                 self.bytes -= batch.bytes();
-                check(&topic, &described, lineages)?;
+                of.is_unchanged(described.get(&of.topic))?;
                 proved.push(batch);
             }
         }
         if self.asked.is_none() && !self.waiting.is_empty() {
-            let topics: BTreeSet<&str> = self.waiting.iter().map(|waiting| &*waiting.topic).collect();
+            let topics: BTreeSet<&str> = self.waiting.iter().map(|waiting| waiting.of.topic.as_str()).collect();
             self.ids.ask(topics.into_iter())?;
             self.asked = Some(self.waiting.len());
         }
@@ -100,17 +103,21 @@ impl Verify {
     }
 }
 
-fn check(topic: &str, described: &HashMap<String, Described>, lineages: &HashMap<String, Lineage>) -> Result<()> {
-    let now = cluster::topic_id(topic, described.get(topic).cloned())?;
-    let then = lineages.get(topic).and_then(|lineage| lineage.topic_id.clone());
-    if now == then {
-        return Ok(());
+impl Identity {
+    /// Whether the topic is still this one.
+    fn is_unchanged(&self, described: Option<&Described>) -> Result<()> {
+        let now = cluster::topic_id(&self.topic, described.cloned())?;
+        if now == self.lineage.topic_id { Ok(()) } else { Err(self.made_anew(now.as_deref())) }
     }
-    let print = |id: Option<String>| id.unwrap_or_else(|| "unknown".to_owned());
-    Err(Error::config(format!(
-        "topic {topic} was made anew while it was read: its id was {} and is {}. What may be of the new topic was not written; to read \
-         that, forget the table's offset with the sink's action `offsets stream={topic} reset=true`",
-        print(then),
-        print(now)
-    )))
+
+    /// It is another one by now.
+    pub(crate) fn made_anew(&self, now: Option<&str>) -> Error {
+        let (topic, unknown) = (&self.topic, "unknown");
+        Error::config(format!(
+            "topic {topic} was made anew while it was read: its id was {} and is {}. What may be of the new topic was not written; to \
+             read that, forget the table's offset with the sink's action `offsets stream={topic} reset=true`",
+            self.lineage.topic_id.as_deref().unwrap_or(unknown),
+            now.unwrap_or(unknown)
+        ))
+    }
 }

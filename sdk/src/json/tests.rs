@@ -30,7 +30,7 @@ fn tree(scanner: &mut Scanner<'_>) -> Result<serde_json::Value, Fault> {
             Value::Bool(truth) => truth.into(),
             number @ Value::Number(digits) => {
                 assert_eq!(number.scalar()?.as_deref(), Some(digits));
-                serde_json::from_str(digits).map_err(|_| NO_NUMBER)?
+                serde_json::from_str(digits).map_err(|_| text::NO_NUMBER)?
             }
             string => string.scalar()?.expect("a string").into_owned().into(),
         }),

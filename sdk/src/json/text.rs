@@ -1,4 +1,4 @@
-//! What stands between the quotes of a string.
+//! What stands between the quotes of a string, and the parts of numbers.
 
 use super::Fault;
 
@@ -7,19 +7,43 @@ const NO_ESCAPE: Fault = Fault("its JSON is broken: an escape in a string is non
 const SURROGATE: Fault = Fault("its JSON is broken: an escape in a string is half a surrogate pair");
 pub(super) const CONTROL: Fault = Fault("its JSON is broken: a control character in a string is not escaped");
 
+pub(super) const NO_NUMBER: Fault = Fault("its JSON is broken: a number is none");
+
+/// Behind the digits at this point, of which there is at least one.
+#[inline(always)]
+pub(super) fn digits(bytes: &[u8], start: usize) -> Result<usize, Fault> {
+    let rest = bytes.get(start..).unwrap_or_default();
+    let count = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    if count > 0 { Ok(start + count) } else { Err(NO_NUMBER) }
+}
+
+/// Behind what follows the whole part of a number at this point.
+pub(super) fn fraction_and_exponent(bytes: &[u8], mut at: usize) -> Result<usize, Fault> {
+    if bytes.get(at) == Some(&b'.') {
+        at = digits(bytes, at + 1)?;
+    }
+    if matches!(bytes.get(at), Some(b'e' | b'E')) {
+        let sign = usize::from(matches!(bytes.get(at + 1), Some(b'+' | b'-')));
+        at = digits(bytes, at + 1 + sign)?;
+    }
+    Ok(at)
+}
+
 /// How many bytes come before the first quote, backslash or control character, eight at a time.
 #[inline(always)]
 pub(super) fn special(bytes: &[u8]) -> usize {
     const LOW: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x8080_8080_8080_8080;
-    // The lowest byte that is below the limit gets its high bit set; higher ones may get it by mistake, which does not matter.
-    let below = |word: u64, limit: u64| word.wrapping_sub(LOW * limit) & !word & HIGH;
+    const QUOTE_OR_CONTROL: u64 = LOW * 0x21;
+    const BACKSLASH: u64 = LOW * b'\\' as u64;
     let (chunks, _) = bytes.as_chunks::<8>();
     for (index, chunk) in chunks.iter().enumerate() {
         let word = u64::from_le_bytes(*chunk);
-        let found = below(word ^ (LOW * u64::from(b'"')), 1)
-            | below(word ^ (LOW * u64::from(b'\\')), 1)
-            | below(word, u64::from(b' '));
+        // With their second bit turned, quote and control characters are the bytes below 0x21; with the backslash's bits turned, that is
+        // the only one below 1. The lowest byte that is below gets its high bit set, unless it had it before; higher ones may get it by
+        // mistake, which does not matter.
+        let below = (word ^ LOW * 2).wrapping_sub(QUOTE_OR_CONTROL) | (word ^ BACKSLASH).wrapping_sub(LOW);
+        let found = below & !word & HIGH;
         if found != 0 {
             return index * 8 + found.trailing_zeros() as usize / 8;
         }

@@ -14,6 +14,7 @@ use parquet::schema::types::{SchemaDescriptor, Type, TypePtr};
 use philotes_sdk::{Error, Result};
 
 use super::WriterOptions;
+use super::dictionaries::Dictionaries;
 use super::metrics::NanColumns;
 
 /// Encoded bytes are handed on in chunks of this size.
@@ -30,14 +31,19 @@ pub(super) struct Encoding {
 }
 
 impl Encoding {
-    pub(super) fn new(schema: &Schema, arrow: ArrowSchemaRef, options: &WriterOptions) -> Result<Self> {
+    pub(super) fn new(
+        schema: &Schema,
+        arrow: ArrowSchemaRef,
+        options: &WriterOptions,
+        dictionaries: &Dictionaries,
+    ) -> Result<Self> {
         let level = ZstdLevel::try_new(options.zstd_level)
             .map_err(|e| Error::config("the level of compression is not one of zstd's").with_source(e))?;
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(level))
             .set_max_row_group_bytes(Some(options.row_group_bytes))
-            .set_created_by(concat!("philotes-iceberg ", env!("CARGO_PKG_VERSION")).to_owned())
-            .build();
+            .set_created_by(concat!("philotes-iceberg ", env!("CARGO_PKG_VERSION")).to_owned());
+        let properties = dictionaries.apply(properties).build();
         Ok(Self {
             parquet: parquet_schema(schema, &arrow)?,
             nan_columns: Arc::new(NanColumns::of(schema)),

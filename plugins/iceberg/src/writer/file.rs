@@ -7,6 +7,7 @@ use arrow::array::RecordBatch;
 use bytes::Bytes;
 use iceberg::io::{FileIO, FileWrite};
 use iceberg::spec::{DataContentType, DataFile, DataFileBuilder, DataFileFormat, Struct};
+use parquet::file::metadata::ParquetMetaData;
 use philotes_sdk::{Error, ErrorKind, Result, failpoint};
 
 use super::WriterTarget;
@@ -108,8 +109,8 @@ impl OpenFile {
         self.encoder.memory_size() + self.bytes.buffered_bytes()
     }
 
-    /// Ends the file and describes it.
-    pub(super) fn close(mut self, target: &WriterTarget) -> Result<ClosedFile> {
+    /// Ends the file and describes it. What was learnt of its columns counts for the files that follow.
+    pub(super) fn close(mut self, target: &WriterTarget) -> Result<(ClosedFile, ParquetMetaData)> {
         let parquet = self.encoder.finish().map_err(failed)?;
         self.encoder.sync().map_err(|e| failed(e.into()))?;
         self.bytes.add(self.encoder.inner_mut().take());
@@ -136,7 +137,7 @@ impl OpenFile {
             .sort_order_id(order)
             .build()
             .map_err(|e| Error::internal("a data file cannot be described").with_source(e))?;
-        Ok(ClosedFile { described, bytes: self.bytes })
+        Ok((ClosedFile { described, bytes: self.bytes }, parquet))
     }
 }
 

@@ -14,6 +14,7 @@
 //! Small files stay in memory until they are sent whole, and are sent again if that fails. Large ones, and what
 //! memory has no room for, leave in parts as they grow; if such an upload breaks, its rows are gone from here.
 
+mod dictionaries;
 mod encode;
 mod file;
 mod metrics;
@@ -36,6 +37,7 @@ use uuid::Uuid;
 
 use crate::partition::{PartitionKey, Partitioner, partition_path};
 use crate::storage;
+use dictionaries::Dictionaries;
 use encode::Encoding;
 use file::{ClosedFile, OpenFile};
 use sorting::Sorting;
@@ -126,6 +128,7 @@ pub(crate) struct TableWriter {
     arrow: ArrowSchemaRef,
     /// How files are encoded, once one was; a table without open files need not keep it.
     encoding: Option<Encoding>,
+    dictionaries: Dictionaries,
     /// Rows that no encoder has seen, with their partition, and the memory they take.
     staged: Vec<(PartitionKey, RecordBatch)>,
     staged_bytes: usize,
@@ -153,12 +156,13 @@ impl TableWriter {
             .map_err(|e| Error::data("the table's schema cannot be written as Arrow").with_source(e))?;
         let arrow = Arc::new(arrow);
         // What cannot be encoded is refused before there are rows.
-        Encoding::new(&target.schema, arrow.clone(), &options)?;
+        Encoding::new(&target.schema, arrow.clone(), &options, &Dictionaries::default())?;
         let sorting = target.order.as_deref().map(|order| Sorting::new(order, &target.schema)).transpose()?;
         Ok(Self {
             partitioner: Partitioner::new(&target.spec, &target.schema)?,
             sorting,
             encoding: None,
+            dictionaries: Dictionaries::default(),
             files,
             target,
             options,
@@ -421,7 +425,10 @@ impl TableWriter {
     fn close(&mut self, partition: &PartitionKey) -> Result<()> {
         let Some(file) = self.open.remove(partition) else { return Ok(()) };
         match file.close(&self.target) {
-            Ok(file) => {
+            Ok((file, parquet)) => {
+                if self.dictionaries.learn(&parquet) {
+                    self.encoding = None;
+                }
                 self.closed.push(file);
                 Ok(())
             }
@@ -440,7 +447,7 @@ impl TableWriter {
         let location = format!("{}/data/{path}{slash}{name}", self.target.location);
         let encoding = match self.encoding.take() {
             Some(encoding) => encoding,
-            None => Encoding::new(&self.target.schema, self.arrow.clone(), &self.options)?,
+            None => Encoding::new(&self.target.schema, self.arrow.clone(), &self.options, &self.dictionaries)?,
         };
         let encoding = self.encoding.insert(encoding);
         let file = OpenFile::new(location.clone(), partition.as_struct().clone(), encoding.start()?, self.clock);

@@ -361,6 +361,28 @@ async fn files_roll_at_their_target_size_within_a_batch() {
 }
 
 #[tokio::test]
+async fn columns_of_values_of_their_own_lose_their_dictionary_in_the_next_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = in_folder(&folder, narrow(), &[], WriterOptions::default());
+    let (mut dictionaries, mut found) = (Vec::new(), Vec::new());
+    for file in 0..2 {
+        // A page of the dictionary has room for a third of these numbers.
+        let numbers = file * 800_000..(file + 1) * 800_000;
+        let words: StringArray = numbers.clone().map(|id| Some(["even", "odd"][(id % 2) as usize])).collect();
+        let columns: Vec<ArrayRef> = vec![Arc::new(Int32Array::from_iter_values(numbers)), Arc::new(words)];
+        writer.write(&RecordBatch::try_new(Arc::new(arrow_of(&narrow())), columns).unwrap()).await.unwrap();
+        let files = writer.finish().await.unwrap();
+        let (metadata, batches) = read(on_disk(&files[0]));
+        let columns = metadata.row_group(0).columns();
+        dictionaries.push(columns.iter().map(|column| column.dictionary_page_offset().is_some()).collect::<Vec<_>>());
+        found.extend(ids(&batches));
+    }
+    assert!(dictionaries[0].iter().all(|has| *has), "{dictionaries:?}");
+    assert!(!dictionaries[1][0] && dictionaries[1][1], "{dictionaries:?}");
+    assert!(found.into_iter().eq(0..1_600_000));
+}
+
+#[tokio::test]
 async fn every_partition_has_its_own_file_and_path() {
     let folder = tempfile::tempdir().unwrap();
     let options = WriterOptions { max_open_files: 2, ..WriterOptions::default() };

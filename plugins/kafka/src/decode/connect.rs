@@ -6,11 +6,11 @@ use philotes_sdk::json::Scanner;
 
 use super::batch::{Change, Layout, Lsn, OpenBatch, Operation};
 use super::connect_schema::ConnectSchema;
-use super::envelope::{SchemaText, unwrap};
+use super::envelope::{Found, SchemaText, unwrap};
 use super::fill::fill;
 use super::logical::Dialect;
 use super::topic::{Topic, check_key};
-use super::{Appended, Refusal, message_micros, row_key, utf8};
+use super::{Appended, Refusal, message_micros, row_key};
 use crate::message::Message;
 
 const NO_ENVELOPE: Refusal = Refusal::new(
@@ -88,24 +88,24 @@ impl ConnectRows {
         message: &Message<'_>,
     ) -> Result<Appended, Refusal> {
         let Some(value) = message.value else { return self.append_tombstone(topic, batch, message) };
-        let unwrapped = unwrap(utf8(value)?, self.known.last_text())?.ok_or(NO_ENVELOPE)?;
-        if unwrapped.payload == "null" {
+        let Found::Wrapped(schema, payload) = unwrap(value, self.known.last_text())? else { return Err(NO_ENVELOPE) };
+        if payload == "null" {
             return self.append_tombstone(topic, batch, message);
         }
-        let layout = self.known.get(&unwrapped.schema, &self.key, |text| {
+        let layout = self.known.get(&schema, &self.key, |text| {
             let columns = ConnectSchema::parse(text)?.columns(Dialect::Connect)?;
             topic.layout(columns, Arc::clone(&self.key))
         })?;
         if !topic.begin(batch, &layout, false) {
             return Ok(Appended::CloseFirst);
         }
-        let mut scanner =
-            Scanner::enter(unwrapped.payload, b'{').map_err(|_| Refusal::new("the payload is no object"))?;
+        let mut scanner = Scanner::enter(payload, b'{').map_err(|_| Refusal::new("the payload is no object"))?;
         fill(batch, &mut scanner, None, |_, member, _| {
             Err(Refusal::new("a member that the schema has not").of(member))
         })?;
+        scanner.end()?;
         check_key(batch)?;
-        Self::end(topic, batch, message, Operation::Insert, unwrapped.payload.len())
+        Self::end(topic, batch, message, Operation::Insert, payload.len())
     }
 
     fn append_tombstone(
@@ -115,9 +115,11 @@ impl ConnectRows {
         message: &Message<'_>,
     ) -> Result<Appended, Refusal> {
         let key = row_key::of_tombstone(message, &self.key)?;
-        let unwrapped = unwrap(key, self.keys.last_text()).unwrap_or(None);
-        let (schema, key) =
-            unwrapped.map_or((SchemaText::Null, key), |unwrapped| (unwrapped.schema, unwrapped.payload));
+        let (schema, key) = match unwrap(key.as_bytes(), self.keys.last_text()) {
+            Ok(Found::Wrapped(schema, payload)) => (schema, payload),
+            // It may be plain text.
+            Ok(Found::Bare(_)) | Err(_) => (SchemaText::Null, key),
+        };
         // Its row is one of the schema that rows had before, or of the key's own.
         let layout = match self.known.last() {
             Some(layout) => Arc::clone(layout),

@@ -10,7 +10,7 @@ use super::connect::Layouts;
 use super::connect_schema::ConnectSchema;
 use super::debezium_event::{self, Event};
 use super::debezium_key::{DebeziumKey, MessageKey};
-use super::envelope::{SchemaText, unwrap};
+use super::envelope::{Found, SchemaText, unwrap};
 use super::fill::{fill, fill_left_out};
 use super::json_rows::undeclared;
 use super::logical::Dialect;
@@ -18,7 +18,7 @@ use super::open_rows::OpenRows;
 use super::topic::{Topic, check_key};
 use super::type_language::parse_columns;
 use super::unavailable::Unavailable;
-use super::{Appended, Refusal, row_key, utf8};
+use super::{Appended, Refusal, row_key};
 use crate::config::{DebeziumFormat, Others};
 use crate::message::Message;
 
@@ -49,10 +49,9 @@ impl DebeziumRows {
         message: &Message<'_>,
     ) -> Result<Appended, Refusal> {
         let Some(value) = message.value else { return Ok(Appended::Skipped) };
-        let text = utf8(value)?;
-        let (schema, payload) = match unwrap(text, self.known.last_text())? {
-            Some(unwrapped) => (unwrapped.schema, unwrapped.payload),
-            None => (SchemaText::Null, text),
+        let (schema, payload) = match unwrap(value, self.known.last_text())? {
+            Found::Wrapped(schema, payload) => (schema, payload),
+            Found::Bare(text) => (SchemaText::Null, text),
         };
         if payload == "null" {
             return Ok(Appended::Skipped);
@@ -70,7 +69,7 @@ impl DebeziumRows {
             }
             schema => Some(self.known.get(schema, &key.names, |text| layout(topic, text, &key.names))?),
         };
-        self.append_change(topic, batch, message, &event, key.payload, layout)
+        self.append_change(topic, batch, message, &event, key.payload, layout.as_deref())
     }
 
     /// The same of an event whose schema is in a registry; `layout` is asked for the one that its rows have with the key columns.
@@ -88,7 +87,7 @@ impl DebeziumRows {
             _ => self.key.read(&Message { key, ..*message })?,
         };
         let layout = layout(topic, &key.names)?;
-        self.append_change(topic, batch, message, &event, key.payload, Some(layout))
+        self.append_change(topic, batch, message, &event, key.payload, Some(&layout))
     }
 
     fn append_change(
@@ -98,9 +97,9 @@ impl DebeziumRows {
         message: &Message<'_>,
         event: &debezium_event::Change<'_>,
         key: Option<&str>,
-        layout: Option<Arc<Layout>>,
+        layout: Option<&Layout>,
     ) -> Result<Appended, Refusal> {
-        let ready = match &layout {
+        let ready = match layout {
             Some(layout) => topic.begin(batch, layout, event.initial_load),
             None => self.open.begin(topic, batch, event.initial_load)?,
         };

@@ -57,6 +57,9 @@ struct Times {
 impl Times {
     /// Whether the member is one of them; finer ones are left alone.
     fn take(&mut self, key: &str, value: Value<'_>) -> bool {
+        if !key.starts_with("ts_") {
+            return false;
+        }
         let number = match value {
             Value::Number(digits) => digits.parse().ok().filter(|number| *number != 0),
             _ => None,

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use philotes_sdk::json::{Entry, Scanner, token};
 
+use super::Refusal;
 use super::connect_schema::ConnectSchema;
-use super::envelope::{SchemaText, unwrap};
-use super::{Refusal, utf8};
+use super::envelope::{Found, SchemaText, unwrap};
 use crate::message::Message;
 
 const NO_KEY: Refusal = Refusal::new("the message's key is no JSON object of key columns");
@@ -44,9 +44,10 @@ impl DebeziumKey {
     /// Reads a message's key. [`learn`](Self::learn) has to follow once the message is a row.
     pub(super) fn read<'a>(&mut self, message: &Message<'a>) -> Result<MessageKey<'a>, Refusal> {
         self.new = None;
-        let text = utf8(message.key.unwrap_or(b"null"))?;
-        let unwrapped = unwrap(text, &self.known.schema)?;
-        let (schema, payload) = unwrapped.map_or((SchemaText::Null, text), |found| (found.schema, found.payload));
+        let (schema, payload) = match unwrap(message.key.unwrap_or(b"null"), &self.known.schema)? {
+            Found::Wrapped(schema, payload) => (schema, payload),
+            Found::Bare(text) => (SchemaText::Null, text),
+        };
         if payload == "null" {
             // A table without a key never has one.
             if !self.known.names.is_empty() {
@@ -55,7 +56,11 @@ impl DebeziumKey {
             return Ok(MessageKey { names: self.last(), payload: None });
         }
         match schema {
-            SchemaText::Known => {}
+            SchemaText::Known => {
+                let mut scanner = Scanner::new(payload);
+                scanner.value()?;
+                scanner.end()?;
+            }
             SchemaText::Other(schema) => {
                 let names = ConnectSchema::parse(schema)?.field_names();
                 if names.is_empty() {

@@ -213,3 +213,39 @@ fn configurations_that_name_no_registry() {
     std::fs::write(&file, "nothing").unwrap();
     refused(RegistryConfig { tls_ca: Some(path), ..server.config() }, "no certificates");
 }
+
+#[test]
+fn the_newest_schema_of_a_subject() {
+    let server = Scripted::start();
+    let (orders, others) = ("/subjects/orders-value/versions/latest", "/subjects/a%2Fb/versions/latest");
+    server.tell(orders, ok(&json!({"subject": "orders-value", "version": 3, "id": 12, "schema": "x"})));
+    server.tell(others, error(404, 40401, "Subject not found."));
+    let registry = server.client();
+    assert_eq!(registry.newest("orders-value").unwrap(), Some(12));
+    for _ in 0..5 {
+        assert_eq!(registry.newest("a/b").unwrap(), None);
+    }
+    assert_eq!(server.asked().len(), 2);
+    server.tell(orders, error(503, 503, "later"));
+    assert_eq!(registry.newest("orders-value").unwrap_err().kind(), ErrorKind::Unavailable);
+}
+
+#[test]
+fn configurations_that_say_what_nobody_reads() {
+    let faults = |format: serde_json::Value, url: &str| {
+        let config = json!({"bootstrap_servers": "h:1", "topics": ["t"], "format": format, "registry": {"url": url}});
+        crate::config::faults(&serde_json::from_value(config).unwrap())
+    };
+    let url = "https://registry.example.com/apis/ccompat/v7/";
+    assert_eq!(faults(json!({"type": "avro", "envelope": "debezium", "unavailable_value": "x"}), url), [""; 0]);
+    assert_eq!(faults(json!({"type": "json-schema", "key": ["id"]}), url), [""; 0]);
+    for (format, url, words) in [
+        (json!({"type": "avro", "envelope": "debezium", "key": ["id"]}), url, "format.key: is only used without"),
+        (json!({"type": "json-schema", "unavailable_value": "x"}), url, "format.unavailable_value: is only used with"),
+        (json!({"type": "avro"}), "http://u:s3cr3t@h", "registry.url: holds a user or a password"),
+        (json!({"type": "avro"}), "registry", "registry.url: not a URL"),
+    ] {
+        let found = faults(format, url);
+        assert!(matches!(&*found, [fault] if fault.contains(words) && !fault.contains("s3cr3t")), "{found:?}");
+    }
+}

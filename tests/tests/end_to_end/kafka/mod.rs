@@ -14,6 +14,7 @@ mod recreated;
 mod registered;
 mod retention;
 mod security;
+mod sizes;
 mod starts;
 mod strikes;
 mod transactions;
@@ -21,6 +22,7 @@ mod transactions;
 use std::collections::BTreeMap;
 
 use philotes_tests::connector::Connector;
+use philotes_tests::eventually;
 use philotes_tests::host::Host;
 use philotes_tests::kafka::{Client, Producer, Record};
 use philotes_tests::readers::{READERS, Reader, Table};
@@ -164,4 +166,15 @@ fn assert_stops(host: &mut Host, words: &[&str]) {
 fn assert_refused(connector: &Connector, words: &[&str]) {
     let mut host = Host::start(connector, &["--until-idle"]).unwrap();
     assert_stops(&mut host, words);
+}
+
+/// Waits until a host has brought this many rows into a table.
+fn wait_for(host: &Host, table: &Table, rows: i64) {
+    let mut found = -1;
+    let arrived = eventually(PATIENCE, || {
+        // Until its first commit there is no table.
+        found = Reader::DuckDb.number(table, "select count(*) from t").unwrap_or(-1);
+        Ok(found >= rows)
+    });
+    assert!(arrived.unwrap() && found == rows, "{found} rows of {rows} in {}: {}", table.name, host.log_tail());
 }

@@ -10,8 +10,8 @@ use philotes_tests::services::kafka::Kafka;
 use philotes_tests::{eventually, or_skip};
 
 use super::broker::Broker;
-use super::{Produced, assert_once, connector_table, filled, message, produce};
-use crate::{PATIENCE, wait_for_rows};
+use super::{Produced, assert_once, connector_table, filled, message, produce, wait_for};
+use crate::PATIENCE;
 
 #[test]
 fn the_broker_is_killed_for_ten_seconds() {
@@ -22,7 +22,7 @@ fn the_broker_is_killed_for_ten_seconds() {
     let table = connector_table(&connector, topic);
     let mut host = Host::start(&connector, &["--listen", "127.0.0.1:0"]).unwrap();
     let admin = Admin::of(&mut host, PATIENCE).unwrap();
-    wait_for_rows(&table, 10_000);
+    wait_for(&host, &table, 10_000);
     produce(&producer, topic, 10_000..20_000, 2);
     kafka.kill9();
     host.wait_for_log(&["unavailable"], PATIENCE).unwrap();
@@ -32,7 +32,7 @@ fn the_broker_is_killed_for_ten_seconds() {
     assert!(host.is_running().unwrap(), "{}", host.log_tail());
     kafka.restart().unwrap();
     produce(&producer, topic, 20_000..30_000, 2);
-    wait_for_rows(&table, 30_000);
+    wait_for(&host, &table, 30_000);
     host.terminate().unwrap();
     assert_once(&table, &Produced::in_turn(0..30_000, 2));
 }
@@ -47,7 +47,7 @@ fn the_broker_is_not_there_yet() {
     let mut host = Host::start(&connector, &[]).unwrap();
     host.wait_for_log(&["unavailable"], PATIENCE).unwrap();
     kafka.restart().unwrap();
-    wait_for_rows(&connector_table(&connector, "events"), 10);
+    wait_for(&host, &connector_table(&connector, "events"), 10);
     host.terminate().unwrap();
 }
 

@@ -3,8 +3,7 @@
 use philotes_tests::host::Host;
 
 use super::broker::Broker;
-use super::{Produced, SOON, assert_once, assert_refused, assert_stops, connector_table, filled, produce};
-use crate::wait_for_rows;
+use super::{Produced, SOON, assert_once, assert_refused, assert_stops, connector_table, filled, produce, wait_for};
 
 #[test]
 fn while_it_is_stopped() {
@@ -34,7 +33,7 @@ fn while_it_runs() {
     let connector = connector.source(SOON);
     let table = connector_table(&connector, topic);
     let mut host = Host::start(&connector, &[]).unwrap();
-    wait_for_rows(&table, 10);
+    wait_for(&host, &table, 10);
     drop(producer);
     client.delete_topic(topic).unwrap();
     client.create_topic(topic, 1).unwrap();

@@ -13,8 +13,8 @@ use philotes_tests::services::registry::Registry;
 use serde_json::{Value, json};
 
 use super::broker::Broker;
-use super::connector;
-use crate::{PATIENCE, wait_for_rows};
+use super::{connector, wait_for};
+use crate::PATIENCE;
 
 fn reading(bootstrap: &str, topic: &str, format: &str, url: &str) -> Connector {
     connector(bootstrap, topic).source(format).source(&format!("registry: {{url: \"{url}\"}}"))
@@ -64,6 +64,12 @@ fn every_type() -> (Value, Vec<Value>) {
         ("color", json!({"type": "enum", "name": "color", "symbols": ["RED", "GREEN"]})),
         ("list", json!({"type": "array", "items": "long"})),
         ("nested", address),
+        // A name that was told before.
+        ("places", json!({"type": "array", "items": "address"})),
+        ("labels", json!({"type": "map", "values": nullable(json!("long"))})),
+        ("holes", json!({"type": "array", "items": nullable(json!("string"))})),
+        // Several types that are not null are a struct with a member for each.
+        ("either", json!(["null", "long", "string"])),
         ("price", decimal(json!({"type": "bytes"}))),
         ("exact", decimal(json!({"type": "fixed", "name": "nine", "size": 9}))),
         ("id_of", logical("string", "uuid")),
@@ -82,6 +88,8 @@ fn every_type() -> (Value, Vec<Value>) {
         "flag": true, "small": -2_147_483_648_i64, "large": i64::MAX, "single": 1.5, "double": 0.1,
         "text": "Grüße, 世界", "binary": {"$bytes": "00ff10"}, "fixed": {"$bytes": "deadbeef"}, "color": "GREEN",
         "list": [1, -1, 4_611_686_018_427_387_904_i64], "nested": {"street": "Hauptstraße", "number": 7},
+        "places": [{"street": "a", "number": null}, {"street": "b", "number": 1}], "labels": {"a": 1, "b": null},
+        "holes": ["x", null], "either": 5,
         "price": {"$decimal": "-1234567890.1234"}, "exact": {"$decimal": "0.0001"},
         "id_of": {"$uuid": "123e4567-e89b-12d3-a456-426614174000"},
         "day": {"$date": "2024-02-29"}, "millis_of_day": {"$time": "23:59:59.999"},
@@ -95,6 +103,7 @@ fn every_type() -> (Value, Vec<Value>) {
         "flag": false, "small": 0, "large": i64::MIN, "single": {"$float": "-inf"}, "double": {"$float": "nan"},
         "text": "", "binary": {"$bytes": ""}, "fixed": {"$bytes": "00000000"}, "color": "RED",
         "list": [], "nested": {"street": "", "number": null},
+        "places": [], "labels": {}, "holes": [], "either": "five",
         "price": {"$decimal": "9999999999999999.9999"}, "exact": {"$decimal": "-99999999999999.9999"},
         "id_of": {"$uuid": "00000000-0000-0000-0000-000000000000"},
         "day": {"$date": "1969-12-31"}, "millis_of_day": {"$time": "00:00:00"}, "micros_of_day": {"$time": "00:00:00"},
@@ -114,7 +123,9 @@ fn every_avro_type_is_what_python_put_in() {
     let registry = Registry::start_for("me", "registry-secret").unwrap();
     let (schema, values) = every_type();
     let avro = Confluent::avro(broker.bootstrap(), &registry, topic, &schema).by("me", "registry-secret");
-    let Some(cells) = produced(avro.produce(&values)) else { return };
+    let Some(mut cells) = produced(avro.produce(&values)) else { return };
+    cells[0]["either"] = json!({"long": "5", "string": null});
+    cells[1]["either"] = json!({"long": null, "string": "five"});
     let connector = connector(broker.bootstrap(), topic)
         .source("format: {type: avro}")
         .source(&format!("registry: {{url: \"{}\", username: me, password: registry-secret}}", registry.url()));
@@ -144,13 +155,13 @@ fn schemas_evolve_in_mid_stream() {
     let connector = reading(broker.bootstrap(), topic, "format: {type: avro}", &registry.url());
     let table = connector.table("cdc.avro_evolves");
     let host = Host::start(&connector, &[]).unwrap();
-    wait_for_rows(&table, 1);
+    wait_for(&host, &table, 1);
     writes(&schema(&[("a", text()), ("b", text())]), &[json!({"id": 2, "a": "y", "b": "new"})]).unwrap();
-    wait_for_rows(&table, 2);
+    wait_for(&host, &table, 2);
     writes(&schema(&[("b", text())]), &[json!({"id": 3, "b": "z"})]).unwrap();
     // An old writer is still there.
     writes(&schema(&[("a", text())]), &[json!({"id": 4, "a": "w"})]).unwrap();
-    wait_for_rows(&table, 4);
+    wait_for(&host, &table, 4);
     host.terminate().unwrap();
     let expected = [
         json!({"id": "1", "a": "x", "b": null}),
@@ -182,7 +193,7 @@ fn the_registry_goes_away_and_comes_back() {
     let connector = reading(broker.bootstrap(), topic, "format: {type: avro}", &url);
     let table = connector.table("cdc.avro_waits");
     let mut host = Host::start(&connector, &[]).unwrap();
-    wait_for_rows(&table, 1);
+    wait_for(&host, &table, 1);
     proxy.set(Rule::new(Fault::Refuse)).unwrap();
     writes("two", 2).unwrap();
     let said = host.wait_for_log(&["unavailable", "registry"], PATIENCE).unwrap();
@@ -190,13 +201,13 @@ fn the_registry_goes_away_and_comes_back() {
     std::thread::sleep(Duration::from_secs(10));
     assert!(host.is_running().unwrap(), "{}", host.log_tail());
     proxy.clear().unwrap();
-    wait_for_rows(&table, 2);
+    wait_for(&host, &table, 2);
     registry.register("avro_waits-value", "AVRO", &schema("three").to_string());
     registry.fail(Some(503));
     client.producer().unwrap().send_one(topic, b"\0\0\0\0\x03\x06").unwrap();
     host.wait_for_log(&["unavailable", "503"], PATIENCE).unwrap();
     registry.fail(None);
-    wait_for_rows(&table, 3);
+    wait_for(&host, &table, 3);
     host.terminate().unwrap();
     assert_cells(&table, &["id"], &[json!({"id": "1"}), json!({"id": "2"}), json!({"id": "3"})]);
 }
@@ -239,4 +250,32 @@ fn json_schema_is_what_python_put_in() {
     let connector = reading(broker.bootstrap(), topic, "format: {type: json-schema}", &registry.url());
     Host::until_idle(&connector).unwrap();
     assert_cells(&connector.table("cdc.json_schema"), &["id", "price", "paid", "who", "tags", "at"], &cells);
+}
+
+/// A message without a value deletes the row that its Avro key names.
+#[test]
+fn avro_tombstones_are_deletes() {
+    let Some((broker, client)) = Broker::shared() else { return };
+    let topic = "avro_tombs";
+    client.create_topic(topic, 1).unwrap();
+    let registry = Registry::start().unwrap();
+    let record = |name: &str, fields: Value| json!({"type": "record", "name": name, "fields": fields});
+    let id = json!({"name": "id", "type": "long"});
+    let avro =
+        Confluent::avro(broker.bootstrap(), &registry, topic, &record("r", json!([id, {"name": "v", "type": "long"}])))
+            .keyed(&record("k", json!([id])));
+    let messages = [
+        json!({"key": {"id": 1}, "value": {"id": 1, "v": 10}}),
+        json!({"key": {"id": 2}, "value": {"id": 2, "v": 20}}),
+        json!({"key": {"id": 1}, "value": null}),
+    ];
+    let Some(_) = produced(avro.produce_keyed(&messages)) else { return };
+    let connector = reading(broker.bootstrap(), topic, "format: {type: avro, key: [id]}", &registry.url());
+    Host::until_idle(&connector).unwrap();
+    let expected = [
+        json!({"_cdc_operation": "INSERT", "id": "1", "v": "10"}),
+        json!({"_cdc_operation": "INSERT", "id": "2", "v": "20"}),
+        json!({"_cdc_operation": "DELETE", "id": "1", "v": null}),
+    ];
+    assert_cells(&connector.table("cdc.avro_tombs"), &["_cdc_operation", "id", "v"], &expected);
 }

@@ -8,8 +8,7 @@ use philotes_tests::services::Server;
 use philotes_tests::services::kafka::Kafka;
 
 use super::broker::Broker;
-use super::{Produced, assert_once, assert_refused, assert_stops, connector_table, filled, produce};
-use crate::wait_for_rows;
+use super::{Produced, assert_once, assert_refused, assert_stops, connector_table, filled, produce, wait_for};
 
 #[test]
 fn past_the_tables_offset_while_it_is_stopped() {
@@ -39,7 +38,7 @@ fn past_what_was_read_while_it_runs() {
     let (producer, connector) = filled(&client, broker.bootstrap(), topic, 100, 1);
     let table = connector_table(&connector, topic);
     let mut host = Host::start(&connector, &[]).unwrap();
-    wait_for_rows(&table, 100);
+    wait_for(&host, &table, 100);
     host.signal("STOP");
     // What answers a request that waits may still be read.
     produce(&producer, topic, 100..110, 1);

@@ -6,8 +6,8 @@ use philotes_tests::kafka::Record;
 use philotes_tests::readers::{READERS, Reader};
 
 use super::broker::Broker;
-use super::{Produced, SOON, assert_once, assert_refused, connector_table, filled, message, produce};
-use crate::{PATIENCE, wait_for_rows};
+use super::{Produced, SOON, assert_once, assert_refused, connector_table, filled, message, produce, wait_for};
+use crate::PATIENCE;
 
 /// With `latest` what was there before is left out, and nothing that comes after: not when the host dies before its first
 /// commit, and not what is in a partition that is added later.
@@ -33,6 +33,8 @@ fn latest_begins_at_the_end_and_stays_there() {
     assert_once(&table, &expected);
 
     client.add_partitions(topic, 3).unwrap();
+    // The old one does not know it yet.
+    let producer = client.producer().unwrap();
     producer.send(topic, 2, &Record::of(&message(7))).unwrap();
     producer.flush().unwrap();
     Host::until_idle(&connector).unwrap();
@@ -98,7 +100,7 @@ fn an_empty_topic_is_idle() {
     let host = Host::start(&connector, &[]).unwrap();
     produce(&producer, topic, 0..10, 2);
     let table = connector_table(&connector, topic);
-    wait_for_rows(&table, 10);
+    wait_for(&host, &table, 10);
     host.terminate().unwrap();
     for reader in READERS {
         assert_eq!(reader.number(&table, "select sum(id) from t").unwrap(), 45, "{reader}");

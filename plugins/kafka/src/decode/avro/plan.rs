@@ -12,6 +12,8 @@ use crate::decode::kind::{Kind, Member, Text};
 use crate::decode::logical::Dialect;
 use crate::decode::values::Values;
 
+pub(super) const MISMATCH: Refusal = Refusal::new("the columns were made for another type");
+
 /// Reads values of one type, null or not.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -49,17 +51,17 @@ pub(super) enum Read {
     /// A union of several types: a struct that has one of its members.
     Several {
         null: Option<usize>,
-        members: Vec<Option<Plan>>,
+        members: Vec<Part>,
     },
     /// A record of a scale and the bytes of an unscaled value, in this order or the other.
     VariableScale {
         scale_first: bool,
     },
-    /// Always null.
-    Nothing,
+    /// What holds nothing is always null.
+    Nothing(Type),
 }
 
-/// A field of a record.
+/// A field of a record, or a branch of a union.
 #[derive(Debug)]
 pub(crate) struct Part {
     pub(super) name: String,
@@ -71,6 +73,9 @@ pub(crate) struct Part {
 impl Plan {
     /// An error says what cannot be read.
     pub(crate) fn new(of: &Type, dialect: Dialect) -> Result<Self, String> {
+        if !of.has_values() {
+            return Ok(Self { kind: Kind::STRING, union: None, read: Read::Nothing(of.clone()) });
+        }
         let Shape::Union(branches) = &of.shape else { return Self::of_value(of, None, dialect) };
         let null = branches.iter().position(|branch| branch.shape == Shape::Null);
         let inner = of.beneath_null();
@@ -83,8 +88,7 @@ impl Plan {
     fn of_value(of: &Type, union: Option<Choice>, dialect: Dialect) -> Result<Self, String> {
         let told = meaning::kind(of, dialect)?;
         let (read, kind) = match &of.shape {
-            // Items and entries that are always null.
-            Shape::Null | Shape::Union(_) => (Read::Nothing, Kind::STRING),
+            Shape::Null | Shape::Union(_) => (Read::Nothing(of.clone()), Kind::STRING),
             Shape::Boolean => (Read::Boolean, Kind::Boolean),
             Shape::Int => (Read::Int, Kind::Int),
             Shape::Long => (Read::Long, Kind::Long),
@@ -173,10 +177,17 @@ impl Plan {
                     values.push_null();
                     return Ok(());
                 }
-                let columns = values.members()?.0.iter_mut();
-                let there = members.iter().enumerate().filter_map(|(index, member)| Some((index, member.as_ref()?)));
-                for ((index, member), column) in there.zip(columns) {
-                    if index == branch { member.append(bytes, column)? } else { column.push_null() }
+                let mut columns = values.members()?.0.iter_mut();
+                for (index, member) in members.iter().enumerate() {
+                    match (&member.plan, index == branch) {
+                        (Some(plan), true) => {
+                            let column = columns.next().ok_or(MISMATCH)?;
+                            plan.append(bytes, column).map_err(|why| within(&member.name, why))?;
+                        }
+                        (Some(_), false) => columns.next().ok_or(MISMATCH)?.push_null(),
+                        (None, true) => bytes.skip(&member.of)?,
+                        (None, false) => {}
+                    }
                 }
                 values.end_struct()
             }
@@ -186,7 +197,8 @@ impl Plan {
                 let scale = before.map_or_else(|| bytes.int(), Ok)?;
                 values.push_variable_scale(unscaled, scale)
             }
-            Read::Nothing => {
+            Read::Nothing(of) => {
+                bytes.skip(of)?;
                 values.push_null();
                 Ok(())
             }
@@ -224,7 +236,7 @@ fn append_parts<'v>(
         let read = match (&part.plan, &part.of) {
             (Some(plan), _) => match columns.next() {
                 Some(column) => plan.append(bytes, column),
-                None => Err(Refusal::new("the columns were made for another type")),
+                None => Err(MISMATCH),
             },
             (None, of) => bytes.skip(of),
         };
@@ -240,7 +252,7 @@ fn several(branches: &[Arc<Type>], null: Option<usize>, dialect: Dialect) -> Res
     for (branch, name) in branches.iter().zip(member_names(branches)) {
         let plan = if branch.has_values() { Some(Plan::new(branch, dialect)?) } else { None };
         described.extend(plan.as_ref().map(|plan| member(&name, plan, branch)));
-        members.push(plan);
+        members.push(Part { name, of: branch.clone(), plan });
     }
     Ok(Plan { kind: Kind::Struct(described), union: None, read: Read::Several { null, members } })
 }

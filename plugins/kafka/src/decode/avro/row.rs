@@ -2,7 +2,7 @@
 
 use super::bytes::{Bytes, within};
 use super::placeholder;
-use super::plan::{self, Part, Plan};
+use super::plan::{self, MISMATCH, Part, Plan};
 use super::schema::Record;
 use crate::decode::Refusal;
 use crate::decode::batch::OpenBatch;
@@ -71,7 +71,7 @@ impl Row {
     /// Appends the columns that identify a row; what else the record has does not matter.
     pub(super) fn append_key(&self, bytes: &mut Bytes<'_>, batch: &mut OpenBatch) -> Result<(), Refusal> {
         self.each(bytes, |_, part, plan, bytes| {
-            if !batch.key.iter().any(|name| *name == part.name) {
+            if !batch.key.contains(&part.name) {
                 return bytes.skip(&part.of);
             }
             append_key_value(plan, &part.name, bytes, batch)
@@ -100,7 +100,7 @@ impl Row {
 }
 
 fn values(batch: &mut OpenBatch, at: usize) -> Result<&mut crate::decode::values::Values, Refusal> {
-    let column = batch.columns.get_mut(at).ok_or(Refusal::new("the columns were made for another type"))?;
+    let column = batch.columns.get_mut(at).ok_or(MISMATCH)?;
     Ok(&mut column.values)
 }
 

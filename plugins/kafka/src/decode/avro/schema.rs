@@ -15,7 +15,7 @@ const MOST_LEVELS: usize = 64;
 const MOST_TYPES: usize = 100_000;
 
 /// A type.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Type {
     pub(crate) shape: Shape,
     pub(crate) notes: Notes,
@@ -24,7 +24,7 @@ pub(crate) struct Type {
 }
 
 /// What its bytes are.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
     Null,
     Boolean,
@@ -43,7 +43,7 @@ pub(crate) enum Shape {
 }
 
 /// A record.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Record {
     /// With its namespace.
     pub(crate) name: String,
@@ -51,7 +51,7 @@ pub(crate) struct Record {
 }
 
 /// A field of a record.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Field {
     pub(crate) name: String,
     pub(crate) of: Arc<Type>,
@@ -59,7 +59,7 @@ pub(crate) struct Field {
 }
 
 /// What a schema says of a type beside its shape.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Notes {
     /// The name of a record, a fixed or an enum.
     pub(crate) name: Option<String>,
@@ -216,9 +216,7 @@ impl Names {
         let name = member(object, "name")?.as_str().ok_or("a type's \"name\" is no string")?;
         let told = object.get("namespace").and_then(Value::as_str);
         let name = full_name(name, told.unwrap_or(namespace));
-        if self.0.insert(name.clone(), None).is_some() {
-            return Err(format!("the type {name:?} is defined twice"));
-        }
+        let before = self.0.insert(name.clone(), None);
         let within = name.rsplit_once('.').map_or("", |(namespace, _)| namespace).to_owned();
         let shape = match kind {
             "fixed" => {
@@ -235,6 +233,10 @@ impl Names {
         };
         notes.name = Some(name.clone());
         let defined = Arc::new(Type::new(shape, notes)?);
+        // Some writers spell a type out wherever they use it.
+        if before.is_some_and(|before| before.as_ref() != Some(&defined)) {
+            return Err(format!("the type {name:?} is defined twice"));
+        }
         self.0.insert(name, Some(defined.clone()));
         Ok(defined)
     }

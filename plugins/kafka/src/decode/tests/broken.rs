@@ -94,6 +94,21 @@ fn a_refused_message_teaches_nothing() {
     assert_eq!((kind_of(&built, "a"), printed(&built, "a")), (DataType::Int64, vec!["5".to_owned(), "6".to_owned()]));
 }
 
+/// With a schema that is known the text around the payload is not scanned.
+#[test]
+fn what_follows_a_payload_is_refused() {
+    for (format, first, sample) in samples() {
+        let mut feed = Feed::new(&format);
+        feed.put(r#"{"id":1}"#, &first);
+        for behind in [" x", "}", ",", "]", "\0"] {
+            feed.refused(r#"{"id":1}"#, &format!("{sample}{behind}"));
+            let inside = sample.strip_suffix('}').unwrap();
+            feed.refused(r#"{"id":1}"#, &format!("{inside}{behind}}}"));
+        }
+        feed.put(r#"{"id":1}"#, &format!(" {sample}\n"));
+    }
+}
+
 #[test]
 fn names_that_are_values_do_not_make_columns_without_end() {
     let mut feed = Feed::json(JsonFormat::default());

@@ -173,8 +173,18 @@ fn what_holds_no_value_has_no_column() {
         {"name": "empty", "type": {"type": "record", "name": "e", "fields": []}},
         {"name": "never", "type": ["null"]},
         {"name": "x", "type": "int"},
-        {"name": "nulls", "type": {"type": "array", "items": "null"}}]});
-    assert_eq!(one(&record, &[0, 2, 4, 0]), "{x: 1, nulls: [null, null]}");
+        {"name": "nulls", "type": {"type": "array", "items": "null"}},
+        {"name": "one", "type": ["e", "never", "int"]},
+        {"name": "all", "type": {"type": "map", "values": "never"}}]});
+    let record = record.to_string().replace(
+        r#""type":["null"]"#,
+        r#""type":{"type":"record","name":"never","fields":[{"name":"n","type":["null"]}]}"#,
+    );
+    let record: Value = serde_json::from_str(&record).unwrap();
+    let written = [0, 2, 4, 0, 2, 0, 2, 2, b'k', 0, 0];
+    assert_eq!(one(&record, &written), "{x: 1, nulls: [null, null], one: {int: null}, all: {k: null}}");
+    let written = [0, 2, 0, 4, 6, 0];
+    assert_eq!(one(&record, &written), "{x: 1, nulls: [], one: {int: 3}, all: {}}");
 }
 
 #[test]
@@ -193,6 +203,14 @@ fn names_are_resolved() {
         one(&schema, &bytes),
         "{one: {x: 1}, two: {x: 2}, three: {x: 3}, four: {five: red}, six: red, seven: {x: 4}}"
     );
+}
+
+#[test]
+fn a_type_may_be_spelled_out_twice() {
+    let point = |of: &str| json!({"type": "record", "name": "point", "fields": [{"name": "x", "type": of}]});
+    let twice = |one: &str, two: &str| json!({"type": "record", "name": "r", "fields": [{"name": "a", "type": point(one)}, {"name": "b", "type": point(two)}]});
+    assert_eq!(one(&twice("int", "int"), &[2, 4]), "{a: {x: 1}, b: {x: 2}}");
+    assert!(parse(&twice("int", "long")).unwrap_err().contains("the type \"point\" is defined twice"));
 }
 
 #[test]
