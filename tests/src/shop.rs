@@ -74,7 +74,7 @@ pub fn trade(session: &Session, round: u32, size: u32) -> Result<u64> {
 
 /// How many changes capture has written into the buffer: the sequence's value, whatever has been acknowledged since.
 fn changes(session: &Session) -> Result<u64> {
-    let last =
-        session.number("select coalesce(max(last_value), 0) from pg_sequences where sequencename = 'cdc_events_id_seq'")?;
+    let last = session
+        .number("select coalesce(max(last_value), 0) from pg_sequences where sequencename = 'cdc_events_id_seq'")?;
     Ok(u64::try_from(last).unwrap_or_default())
 }

@@ -53,11 +53,13 @@ pub(crate) fn run(messages: u64, who: Who) -> Result<()> {
     roofline::consume(&bed.kafka, messages)?.print("librdkafka to nowhere");
     let encode = roofline::json_to_parquet(messages.min(1_000_000))?;
     encode.print("JSON → Arrow → Parquet, one thread");
-    let mut ours = None;
+    let mut ours = Vec::new();
     if who != Who::Connect {
-        let run = race::host(&bed, messages, options.interval)?;
-        run.print("philotes");
-        ours = Some(run);
+        for memory in &options.memory {
+            let run = race::host(&bed, messages, memory, options.interval)?;
+            run.print(&format!("philotes, max_memory: {memory}"));
+            ours.push(run);
+        }
     }
     let mut others = Vec::new();
     if who != Who::Philotes {
@@ -67,31 +69,35 @@ pub(crate) fn run(messages: u64, who: Who) -> Result<()> {
             others.push(run);
         }
     }
-    if let (Some(ours), false) = (ours, others.is_empty()) {
-        print_ratios(&ours, &others);
+    if who == Who::Both {
+        for (run, memory) in ours.iter().zip(&options.memory) {
+            print_ratios(memory, run, &others);
+        }
+        println!("aimed at: 10, 2 and 0.10");
     }
     Ok(())
 }
 
 /// Against the better of the others, in each respect.
-fn print_ratios(ours: &Run, others: &[Run]) {
+fn print_ratios(memory: &str, ours: &Run, others: &[Run]) {
     let best = |of: &dyn Fn(&Run) -> f64| others.iter().map(of).fold(f64::NAN, f64::max);
     let cpu = best(&|run| run.measured.rows_per_cpu_second());
     let speed = best(&|run| run.measured.rows_per_second());
     let memory = -best(&|run| -run.mib());
     println!(
-        "\nphilotes beside the better of them: {:.1} times its rows per CPU-second, {:.1} times its rows/s, {:.2} of its peak RSS",
+        "\nphilotes, max_memory: {memory}, beside the better of the other's runs: {:.1} times its rows per CPU-second, {:.1} times its rows/s, {:.2} of its peak RSS",
         ours.measured.rows_per_cpu_second() / cpu,
         ours.measured.rows_per_second() / speed,
         ours.mib() / memory,
     );
-    println!("aimed at: 10, 2 and 0.10");
 }
 
 /// What may be changed by variables: to find out what makes the other one fast.
 struct Options {
     /// `COMMIT`, in seconds.
     interval: Duration,
+    /// `MEMORY`: the limits of the host's memory.
+    memory: Vec<String>,
     /// `CONNECT_JAVA`: the flags of its Java.
     jvm: Jvm,
     /// `CONNECT_SETTINGS`: `key=value` words, settings of the connector.
@@ -111,6 +117,7 @@ impl Options {
         let seconds = words("COMMIT", "10").concat().parse().context("COMMIT is a number of seconds")?;
         Ok(Self {
             interval: Duration::from_secs(seconds),
+            memory: words("MEMORY", "64MiB 256MiB"),
             jvm: Jvm::Flags(words("CONNECT_JAVA", JAVA)),
             settings: words("CONNECT_SETTINGS", SETTINGS).iter().map(setting).collect::<Result<_>>()?,
         })

@@ -43,25 +43,28 @@ impl Run {
 }
 
 /// The host with the Kafka source.
-pub(super) fn host(bed: &Bed, messages: u64, interval: Duration) -> Result<Run> {
+pub(super) fn host(bed: &Bed, messages: u64, memory: &str, interval: Duration) -> Result<Run> {
+    let (group, table) = (format!("philotes_{memory}"), format!("cdc.philotes_{memory}"));
     let columns = COLUMNS.map(|(name, kind)| format!("{name}: \"{kind}\"")).join(", ");
     let connector = Connector::kafka_rest(&bed.kafka.bootstrap(), &bed.rest, &bed.minio)?
         .source(&format!("topics: [{TOPIC}]"))
         .source(&format!("format: {{type: json, columns: {{{columns}}}}}"))
         .sink_without("table")
-        .sink("table: cdc.philotes")
+        .source(&format!("group: {group}"))
+        .sink(&format!("table: {table}"))
+        .top(&format!("max_memory: {memory}"))
         .sink("partition_by: []")
         // Only time is a reason to commit, as it is for the other.
         .top(&format!("commit: {{interval: {}s, max_rows: 1000000000, max_bytes: 64GiB}}", interval.as_secs()));
     let started = Instant::now();
     let mut host = Host::start(&connector, &[])?;
     let pid = host.pid();
-    let run = watch(bed, "cdc.philotes", messages, started, pid, || {
+    let run = watch(bed, &table, messages, started, pid, || {
         if host.is_running()? { Ok(()) } else { bail!("the host has ended: {}", host.log_tail()) }
     })
     .with_context(|| format!("the host's log ends with {}", host.log_tail()))?;
     host.terminate()?;
-    expect_all(bed, "cdc.philotes", messages)?;
+    expect_all(bed, &table, messages)?;
     Ok(run)
 }
 
