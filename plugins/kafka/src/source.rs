@@ -201,7 +201,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 }
 
 /// Joins the group and starts the reader.
-#[expect(clippy::type_complexity, reason = "used once")]
 fn open(settings: &Arc<Settings>, context: &TaskContext) -> Result<(Arc<Handover>, Arc<Consumer>, JoinHandle<()>)> {
     let consumer = client::connect(settings, context.info())?;
     let cluster = client::cluster_id(&consumer, settings)?;

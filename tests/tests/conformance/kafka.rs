@@ -30,6 +30,7 @@ impl Topics {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn failed(error: anyhow::Error) -> Error {
     Error::internal(format!("{error:#}"))
 }

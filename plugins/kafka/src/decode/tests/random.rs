@@ -50,7 +50,8 @@ fn shows(value: Option<&Value>, shown: &str, text: bool) -> bool {
             });
             whole == number.to_string() || (shown.contains('e') && shown.parse::<f64>().ok() == number.as_f64())
         }
-        Some(nested) => shown == nested.to_string(),
+        // As text: a value is equal to a text only where it is one.
+        Some(nested) => format!("{nested}") == shown,
     }
 }
 
