@@ -1,6 +1,7 @@
 //! The connector host as a library, so that tests reach its parts; `main` only starts it.
 
 pub mod admin;
+mod allocator;
 pub mod cli;
 pub mod config;
 pub mod error_policy;

@@ -20,6 +20,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use philotes_sdk::{Error, ErrorKind};
 
+use crate::allocator;
 use crate::config::quantity::{DURATION, SIZE, duration, size};
 use crate::config::{Loaded, Plugins, Process, load};
 use crate::logging::{self, LogFormat};
@@ -172,6 +173,7 @@ impl From<Exit> for ExitCode {
 /// # Errors
 /// When stdout cannot be written, or the process cannot be set up.
 pub fn main() -> anyhow::Result<Exit> {
+    allocator::share_heaps();
     let cli = Cli::parse();
     // Only `run` is about what happens meanwhile; elsewhere the log would get between the lines of the result.
     let quiet = !matches!(cli.command, Command::Run(_)) && !logging::level_is_set();
