@@ -6,10 +6,9 @@
 
 #![allow(unsafe_code)]
 
-use std::any::Any;
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_void};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,50 +102,36 @@ impl Messages {
         Ok(())
     }
 
-    /// Takes out what is there, and where there is nothing waits for something: until `take` wants no more, which it says by `false`.
+    /// Takes out the next message or event; waits so long for one.
     ///
-    /// By callback and not by librdkafka's function for batches: that takes the end of a partition for a message, and goes on behind
-    /// the next one after a rebalance.
-    pub(crate) fn take(&self, patience: Duration, take: &mut dyn FnMut(Taken<'_>) -> bool) {
-        let mut taking = Taking { take, client: native_client(&self.0.consumer), done: false, panic: None };
+    /// One by one. librdkafka's function for batches takes the end of a partition for a message, and goes on behind the next one after a
+    /// rebalance; its function that calls back takes the whole queue out meanwhile, so that its bound means nothing.
+    pub(crate) fn next(&self, patience: Duration) -> Option<Owned<'_>> {
         let milliseconds = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
-        // SAFETY: the queue lives, and `taking` through the call, which calls back on this thread only.
-        unsafe {
-            sys::rd_kafka_consume_callback_queue(
-                self.0.pointer.as_ptr(),
-                milliseconds,
-                Some(take_one),
-                (&raw mut taking).cast(),
-            );
-        }
-        if let Some(panic) = taking.panic {
-            resume_unwind(panic);
-        }
+        // SAFETY: the queue lives.
+        let message = unsafe { sys::rd_kafka_consume_queue(self.0.pointer.as_ptr(), milliseconds) };
+        NonNull::new(message).map(|message| Owned { message, _of: PhantomData })
     }
 }
 
-struct Taking<'a> {
-    take: &'a mut dyn FnMut(Taken<'_>) -> bool,
-    client: *mut sys::rd_kafka_t,
-    done: bool,
-    panic: Option<Box<dyn Any + Send>>,
+/// A message that was taken out.
+pub(crate) struct Owned<'q> {
+    message: NonNull<sys::rd_kafka_message_t>,
+    /// It holds a share of the client's memory.
+    _of: PhantomData<&'q Messages>,
 }
 
-unsafe extern "C" fn take_one(message: *mut sys::rd_kafka_message_t, taking: *mut c_void) {
-    // SAFETY: it is the `Taking` of `Messages::take`, which nobody else uses meanwhile; the message lives through this call.
-    let (taking, message) = unsafe { (&mut *taking.cast::<Taking<'_>>(), &*message) };
-    if taking.done {
-        // librdkafka stops at the next one after it was asked to: this cannot be.
-        return;
+impl Owned<'_> {
+    pub(crate) fn look(&self) -> Taken<'_> {
+        // SAFETY: the message is this value's own until it is dropped.
+        Taken(unsafe { self.message.as_ref() })
     }
-    let goes_on = catch_unwind(AssertUnwindSafe(|| (taking.take)(Taken(message)))).unwrap_or_else(|panic| {
-        taking.panic = Some(panic);
-        false
-    });
-    if !goes_on {
-        taking.done = true;
-        // SAFETY: the client lives; the rest stays in the queue.
-        unsafe { sys::rd_kafka_yield(taking.client) };
+}
+
+impl Drop for Owned<'_> {
+    fn drop(&mut self) {
+        // SAFETY: it is freed once.
+        unsafe { sys::rd_kafka_message_destroy(self.message.as_ptr()) }
     }
 }
 

@@ -363,14 +363,14 @@ impl Reader {
     fn take_in(&mut self, patience: Duration) -> Result<()> {
         let messages = Arc::clone(&self.messages);
         let (_, batch_bytes) = self.handover.sizes();
-        let (mut taken, mut outcome) = (0, Ok(()));
         let mut last = None;
-        messages.take(patience, &mut |message| {
-            taken += 1;
-            outcome = self.take_one(message, &mut last, batch_bytes);
-            outcome.is_ok() && taken < AT_ONCE
-        });
-        outcome
+        let mut patience = patience;
+        for _ in 0..AT_ONCE {
+            let Some(message) = messages.next(patience) else { break };
+            self.take_one(message.look(), &mut last, batch_bytes)?;
+            patience = Duration::ZERO;
+        }
+        Ok(())
     }
 
     /// `last` is the partition of the message before: most often it is this one's.
