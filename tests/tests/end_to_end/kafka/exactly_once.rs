@@ -29,17 +29,17 @@ fn sizes() -> [i64; 3] {
 #[test]
 fn into_one_table_with_kills() {
     let [messages, _, kills] = sizes();
-    each_once(&["events".to_owned()], messages, kills);
+    each_once(&["events".to_owned()], 1, messages, kills);
 }
 
 #[test]
-fn into_a_table_for_each_topic_with_kills() {
+fn two_tasks_into_a_table_for_each_topic_with_kills() {
     let [messages, topics, kills] = sizes();
     let topics: Vec<String> = (0..topics).map(|number| format!("events_{number}")).collect();
-    each_once(&topics, messages, kills);
+    each_once(&topics, 2, messages, kills);
 }
 
-fn each_once(topics: &[String], messages: i64, kills: i64) {
+fn each_once(topics: &[String], tasks: u32, messages: i64, kills: i64) {
     let Some(kafka) = or_skip(|| Kafka::start_with(&Options { heap_megabytes: 512, ..Options::default() })) else {
         return;
     };
@@ -49,7 +49,8 @@ fn each_once(topics: &[String], messages: i64, kills: i64) {
     }
     let connector = of_group(Connector::kafka(&kafka.bootstrap()).unwrap(), "events")
         .source("topics_regex: \"events.*\"")
-        .source(SOON);
+        .source(SOON)
+        .top(&format!("tasks: {tasks}"));
     let mut expected: BTreeMap<&str, Produced> = BTreeMap::new();
     let producer = client.producer().unwrap();
     let mut random = rand::rng();

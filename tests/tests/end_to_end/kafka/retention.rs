@@ -31,6 +31,49 @@ fn past_the_tables_offset_while_it_is_stopped() {
     assert_once(&table, &expected);
 }
 
+/// The refusal says what an operator has to say to go on behind the gap.
+#[test]
+fn an_operator_goes_on_behind_the_gap() {
+    let Some((broker, client)) = Broker::shared() else { return };
+    let topic = "resumed";
+    let (producer, connector) = filled(&client, broker.bootstrap(), topic, 100, 1);
+    Host::until_idle(&connector).unwrap();
+    produce(&producer, topic, 100..200, 1);
+    client.delete_records(topic, 0, 150).unwrap();
+    assert_refused(&connector, &[topic, "150"]);
+    let table = connector_table(&connector, topic);
+    let token = table.properties().unwrap().remove("philotes.offset.shop.resumed.0").unwrap();
+    let token: serde_json::Value = serde_json::from_str(&token).unwrap();
+    let offset = token["offset"].as_str().map_or_else(|| token["offset"].to_string(), str::to_owned);
+    let mut offset: serde_json::Value = serde_json::from_str(&offset).unwrap();
+    assert_eq!(offset["offset"], 99);
+    offset["offset"] = 179.into();
+    let at = [&format!("stream={topic}"), "partition=0", &format!("offset={offset}")];
+    connector.action(&["sink", "offsets", at[0], at[1], at[2]]).unwrap();
+    Host::until_idle(&connector).unwrap();
+    let mut expected = Produced::in_turn(0..100, 1);
+    (180..200).for_each(|id| expected.add(0, id, id));
+    assert_once(&table, &expected);
+}
+
+/// An offset that is changed while the connector runs is either refused, or taken up by it.
+#[test]
+fn an_offset_is_changed_while_it_runs() {
+    let Some((broker, client)) = Broker::shared() else { return };
+    let topic = "busy";
+    let (producer, connector) = filled(&client, broker.bootstrap(), topic, 100, 1);
+    let table = connector_table(&connector, topic);
+    let host = Host::start(&connector, &[]).unwrap();
+    wait_for(&host, &table, 100);
+    let file = connector.file().unwrap();
+    let arguments = ["action", file.to_str().unwrap(), "sink", "offsets", "stream=busy", "reset=true"];
+    let said = philotes_tests::host::philotes(&arguments).unwrap();
+    produce(&producer, topic, 100..200, 1);
+    let rows = if said.code == 0 { 300 } else { 200 };
+    wait_for(&host, &table, rows);
+    host.terminate().unwrap();
+}
+
 #[test]
 fn past_what_was_read_while_it_runs() {
     let Some((broker, client)) = Broker::shared() else { return };
