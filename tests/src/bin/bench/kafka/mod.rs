@@ -56,7 +56,7 @@ pub(crate) fn run(messages: u64, who: Who) -> Result<()> {
     let mut ours = Vec::new();
     if who != Who::Connect {
         for memory in &options.memory {
-            let run = race::host(&bed, messages, memory, options.interval)?;
+            let run = race::host(&bed, messages, memory, &options)?;
             run.print(&format!("philotes, max_memory: {memory}"));
             ours.push(run);
         }
@@ -98,6 +98,8 @@ struct Options {
     interval: Duration,
     /// `MEMORY`: the limits of the host's memory.
     memory: Vec<String>,
+    /// `SOURCE`: a further line of the host's source: `batch_wait: 50ms`.
+    source: Option<String>,
     /// `CONNECT_JAVA`: the flags of its Java.
     jvm: Jvm,
     /// `CONNECT_SETTINGS`: `key=value` words, settings of the connector.
@@ -117,6 +119,7 @@ impl Options {
         let seconds = words("COMMIT", "10").concat().parse().context("COMMIT is a number of seconds")?;
         Ok(Self {
             interval: Duration::from_secs(seconds),
+            source: std::env::var("SOURCE").ok(),
             memory: words("MEMORY", "64MiB 256MiB"),
             jvm: Jvm::Flags(words("CONNECT_JAVA", JAVA)),
             settings: words("CONNECT_SETTINGS", SETTINGS).iter().map(setting).collect::<Result<_>>()?,
