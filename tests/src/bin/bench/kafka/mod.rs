@@ -83,12 +83,13 @@ fn print_ratios(memory: &str, ours: &Run, others: &[Run]) {
     let best = |of: &dyn Fn(&Run) -> f64| others.iter().map(of).fold(f64::NAN, f64::max);
     let cpu = best(&|run| run.measured.rows_per_cpu_second());
     let speed = best(&|run| run.measured.rows_per_second());
-    let memory = -best(&|run| -run.mib());
+    let rss = -best(&|run| -run.mib());
     println!(
-        "\nphilotes, max_memory: {memory}, beside the better of the other's runs: {:.1} times its rows per CPU-second, {:.1} times its rows/s, {:.2} of its peak RSS",
+        "\nmax_memory {memory}, beside the better of the other's runs: {:.1} times its rows per CPU-second, {:.1} times its rows/s, \
+         {:.2} of its peak RSS",
         ours.measured.rows_per_cpu_second() / cpu,
         ours.measured.rows_per_second() / speed,
-        ours.mib() / memory,
+        ours.mib() / rss,
     );
 }
 
