@@ -63,13 +63,13 @@ fn the_shop_is_replayed_from_events_without_schemas() {
     });
 }
 
-/// Texts that are what they say: nothing but the types of the lists has to be declared.
+/// Decimals as texts, times as Kafka Connect's own types.
 #[test]
-fn the_shop_is_replayed_from_events_of_texts() {
+fn the_shop_is_replayed_from_events_with_decimals_as_text() {
     let options = DebeziumOptions {
         schemas: false,
         decimals: Decimals::String,
-        times: Times::IsoString,
+        times: Times::Connect,
         partitions: 2,
         ..DebeziumOptions::default()
     };

@@ -3,7 +3,8 @@
 //! Every number comes from one run of this program on one machine, so the ratios mean something and the absolutes only a
 //! little. Options (`make bench BENCH="--processed 5000000"`):
 //!
-//! - none: both ways of acknowledging, all rows wanted and one in ten, the roofline, the ratios; `ROWS` rows (1,000,000)
+//! - none: `--buffer`, then `--kafka`
+//! - `--buffer`: both ways of acknowledging, all rows wanted and one in ten, the roofline, the ratios; `ROWS` rows (1,000,000)
 //! - `--processed N`: the same rows behind N processed ones; a poll must not cost more
 //! - `--backlog N`: N rows instead of `ROWS`; a poll must not cost more, memory must not grow
 //! - `--commits N`: N commits of ten rows; the last hundred beside the first hundred; `--commits N rest`: through a REST catalog
@@ -48,7 +49,12 @@ fn run(arguments: &[String]) -> Result<()> {
     };
     let number = |text: &String| text.parse::<u64>().with_context(|| format!("{text:?} is no number"));
     match arguments {
-        [] => throughput(rows),
+        [] => {
+            throughput(rows)?;
+            println!();
+            kafka::run(messages()?, Who::Both)
+        }
+        [option] if option == "--buffer" => throughput(rows),
         [option, n] if option == "--processed" => beside_processed(rows, number(n)?),
         [option, n] if option == "--backlog" => backlog(rows, number(n)?),
         [option, n] if option == "--commits" => commits(number(n)?, Connector::new),
@@ -68,7 +74,7 @@ fn run(arguments: &[String]) -> Result<()> {
         [option, who] if option == "--kafka" && who == "connect" => kafka::run(messages()?, Who::Connect),
         [option] if option == "--cold-start" => cold_start(),
         _ => bail!(
-            "bench [--processed N | --backlog N | --commits N [rest] | --fan-out N [rest] | --kafka [philotes | connect] | --cold-start]"
+            "bench [--buffer | --processed N | --backlog N | --commits N [rest] | --fan-out N [rest] | --kafka [philotes | connect] | --cold-start]"
         ),
     }
 }

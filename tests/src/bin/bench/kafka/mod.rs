@@ -56,7 +56,7 @@ pub(crate) fn run(messages: u64, who: Who) -> Result<()> {
     let mut ours = Vec::new();
     if who != Who::Connect {
         for memory in &options.memory {
-            let run = race::host(&bed, messages, memory, options.interval)?;
+            let run = race::host(&bed, messages, memory, &options)?;
             run.print(&format!("philotes, max_memory: {memory}"));
             ours.push(run);
         }
@@ -79,16 +79,17 @@ pub(crate) fn run(messages: u64, who: Who) -> Result<()> {
 }
 
 /// Against the better of the others, in each respect.
-fn print_ratios(limit: &str, ours: &Run, others: &[Run]) {
+fn print_ratios(memory: &str, ours: &Run, others: &[Run]) {
     let best = |of: &dyn Fn(&Run) -> f64| others.iter().map(of).fold(f64::NAN, f64::max);
     let cpu = best(&|run| run.measured.rows_per_cpu_second());
     let speed = best(&|run| run.measured.rows_per_second());
-    let memory = -best(&|run| -run.mib());
+    let rss = -best(&|run| -run.mib());
     println!(
-        "\nphilotes, max_memory: {limit}, beside the better of the other's runs: {:.1} times its rows per CPU-second, {:.1} times its rows/s, {:.2} of its peak RSS",
+        "\nmax_memory {memory}, beside the better of the other's runs: {:.1} times its rows per CPU-second, {:.1} times its rows/s, \
+         {:.2} of its peak RSS",
         ours.measured.rows_per_cpu_second() / cpu,
         ours.measured.rows_per_second() / speed,
-        ours.mib() / memory,
+        ours.mib() / rss,
     );
 }
 
@@ -98,6 +99,8 @@ struct Options {
     interval: Duration,
     /// `MEMORY`: the limits of the host's memory.
     memory: Vec<String>,
+    /// `SOURCE`: a further line of the host's source: `batch_wait: 50ms`.
+    source: Option<String>,
     /// `CONNECT_JAVA`: the flags of its Java.
     jvm: Jvm,
     /// `CONNECT_SETTINGS`: `key=value` words, settings of the connector.
@@ -117,6 +120,7 @@ impl Options {
         let seconds = words("COMMIT", "10").concat().parse().context("COMMIT is a number of seconds")?;
         Ok(Self {
             interval: Duration::from_secs(seconds),
+            source: std::env::var("SOURCE").ok(),
             memory: words("MEMORY", "64MiB 256MiB"),
             jvm: Jvm::Flags(words("CONNECT_JAVA", JAVA)),
             settings: words("CONNECT_SETTINGS", SETTINGS).iter().map(setting).collect::<Result<_>>()?,

@@ -43,7 +43,7 @@ impl Run {
 }
 
 /// The host with the Kafka source.
-pub(super) fn host(bed: &Bed, messages: u64, memory: &str, interval: Duration) -> Result<Run> {
+pub(super) fn host(bed: &Bed, messages: u64, memory: &str, options: &Options) -> Result<Run> {
     let (group, table) = (format!("philotes_{memory}"), format!("cdc.philotes_{memory}"));
     let columns = COLUMNS.map(|(name, kind)| format!("{name}: \"{kind}\"")).join(", ");
     let connector = Connector::kafka_rest(&bed.kafka.bootstrap(), &bed.rest, &bed.minio)?
@@ -55,7 +55,8 @@ pub(super) fn host(bed: &Bed, messages: u64, memory: &str, interval: Duration) -
         .top(&format!("max_memory: {memory}"))
         .sink("partition_by: []")
         // Only time is a reason to commit, as it is for the other.
-        .top(&format!("commit: {{interval: {}s, max_rows: 1000000000, max_bytes: 64GiB}}", interval.as_secs()));
+        .top(&format!("commit: {{interval: {}s, max_rows: 1000000000, max_bytes: 64GiB}}", options.interval.as_secs()));
+    let connector = options.source.iter().fold(connector, |connector, line| connector.source(line));
     let started = Instant::now();
     let mut host = Host::start(&connector, &[])?;
     let pid = host.pid();
