@@ -87,7 +87,7 @@ fn same_topic(at: &StreamPartition, known: &Known, table: &TableOffset) -> Resul
             "{at}: the table's offset is of cluster {}, and these brokers are cluster {}; {}",
             table.lineage.cluster,
             known.lineage.cluster,
-            way_out(at)
+            way_out(at, known)
         )));
     }
     if table.lineage.topic_id != known.lineage.topic_id {
@@ -95,7 +95,7 @@ fn same_topic(at: &StreamPartition, known: &Known, table: &TableOffset) -> Resul
             "{at}: the table's offset is of a topic with the id {}, and the topic of this name now has the id {}: it was made anew. {}",
             print(&table.lineage.topic_id),
             print(&known.lineage.topic_id),
-            way_out(at)
+            way_out(at, known)
         )));
     }
     Ok(())
@@ -105,7 +105,7 @@ fn beyond(at: &StreamPartition, known: &Known, next: i64) -> Error {
     Error::config(format!(
         "{at}: the table goes on at offset {next}, and the partition ends at {}: it has lost messages, or is another one. {}",
         known.end,
-        way_out(at)
+        way_out(at, known)
     ))
 }
 
@@ -116,15 +116,24 @@ fn gone(at: &StreamPartition, known: &Known, next: i64, known_gap: bool) -> Erro
         known.first,
         known.end,
         known.first - next,
-        way_out(at)
+        way_out(at, known)
     ))
 }
 
-fn way_out(at: &StreamPartition) -> String {
+/// What the operator can do: go on behind the first message that is left, or at the end, or let the configuration decide.
+fn way_out(at: &StreamPartition, known: &Known) -> String {
+    let (stream, partition) = (&at.stream, &at.partition);
+    let behind = |next: i64| {
+        let offset = TableOffset { lineage: known.lineage.clone(), offset: next - 1 };
+        offset.write().ok().filter(|_| next > 0).map(|offset| {
+            format!(" `offsets stream={stream} partition={partition} offset='{}'` goes on at {next};", offset.as_str())
+        })
+    };
+    let first = behind(known.first).unwrap_or_default();
+    let end = behind(known.end).filter(|_| known.end != known.first).unwrap_or_default();
     format!(
-        "Nothing was read. To accept it, say where to go on with the sink's action `offsets stream={} partition={} offset=…`, \
-         or forget the offset with `reset=true`, so that auto_offset_reset decides",
-        at.stream, at.partition
+        "Nothing was read. To accept it, use the sink's action:{first}{end} `offsets stream={stream} partition={partition} reset=true` lets \
+         auto_offset_reset decide"
     )
 }
 
@@ -171,7 +180,8 @@ mod tests {
     #[test]
     fn what_retention_has_taken_is_told_with_its_numbers() {
         let error = begins(&known(8, 10, None), Some(4), AutoOffsetReset::Earliest).unwrap_err();
-        for part in ["orders/3", "at offset 5", "begins at 8", "ends at 10", "3 messages"] {
+        let way_out = r#"offset='{"cluster":"c","topic_id":"t","offset":7}'` goes on at 8"#;
+        for part in ["orders/3", "at offset 5", "begins at 8", "ends at 10", "3 messages", way_out] {
             assert!(error.contains(part), "{error}");
         }
         // Messages that are no rows may go: those up to offset 7, and so may all, if there were no others.

@@ -121,7 +121,7 @@ impl Options {
         Ok(Self {
             interval: Duration::from_secs(seconds),
             source: std::env::var("SOURCE").ok(),
-            memory: words("MEMORY", "64MiB 256MiB"),
+            memory: words("MEMORY", "32MiB 64MiB 256MiB"),
             jvm: Jvm::Flags(words("CONNECT_JAVA", JAVA)),
             settings: words("CONNECT_SETTINGS", SETTINGS).iter().map(setting).collect::<Result<_>>()?,
         })
