@@ -8,13 +8,13 @@ use philotes_sdk::{Error, TaskInfo};
 use tracing::{error, info, info_span};
 
 use crate::config::ConnectorConfig;
-use crate::config::quantity::print_size;
 use crate::plugin::Kind;
 use crate::status::{ConnectorStatus, HostStatus, State, TaskStatus};
 use crate::stop::Stop;
 use crate::supervisor::supervise;
 use crate::task::routing::Routing;
 use crate::task::{Memory, Task};
+use philotes_sdk::quantity::print_size;
 
 /// What `philotes run` was told.
 #[derive(Clone, Debug)]

@@ -180,6 +180,7 @@ pub mod export;
 pub mod failpoints;
 #[cfg(feature = "json")]
 pub mod json;
+pub mod quantity;
 mod sink;
 mod source;
 mod stream;

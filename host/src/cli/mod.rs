@@ -21,11 +21,11 @@ use clap::{Parser, Subcommand, ValueEnum};
 use philotes_sdk::{Error, ErrorKind};
 
 use crate::allocator;
-use crate::config::quantity::{DURATION, SIZE, duration, size};
 use crate::config::{Loaded, Plugins, Process, load};
 use crate::logging::{self, LogFormat};
 use crate::plugin::Kind;
 use crate::{admin, libraries};
+use philotes_sdk::quantity::{DURATION, SIZE, duration, size};
 
 /// A connector host: moves streams of changes from sources to sinks, each row once.
 ///

@@ -9,9 +9,9 @@ use philotes_sdk::{Route, StreamName, Tolerance};
 
 use super::document::Node;
 use super::fault::{Faults, below, nearest, unknown_key};
-use super::quantity::{DURATION, SIZE, duration, size};
 use super::{Plugins, schema};
 use crate::plugin::{Connector, Kind};
+use philotes_sdk::quantity::{DURATION, SIZE, duration, size};
 
 /// One connector. No `Debug`: the sections may hold secrets.
 #[derive(Clone)]
@@ -439,7 +439,7 @@ impl Section {
             _ => None,
         };
         found.filter(|bytes| *bytes >= minimum).unwrap_or_else(|| {
-            let least = super::quantity::print_size(minimum);
+            let least = philotes_sdk::quantity::print_size(minimum);
             faults.add(path, format!("found {}", node.describe(false)), format!("{SIZE}, at least {least}"));
             default
         })

@@ -6,7 +6,6 @@
 mod connector;
 mod document;
 mod fault;
-pub(crate) mod quantity;
 mod schema;
 
 use std::path::{Path, PathBuf};

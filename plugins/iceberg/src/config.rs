@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use iceberg::TableIdent;
-use philotes_sdk::Error;
+use philotes_sdk::{Error, quantity};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -158,7 +158,7 @@ impl RestCatalogConfig {
     /// How long the answer to a request may take.
     pub(crate) fn request_time(&self) -> Result<Duration, String> {
         let found = &self.timeout;
-        parse_duration(found).filter(|time| !time.is_zero()).ok_or_else(|| {
+        quantity::duration(found).filter(|time| !time.is_zero()).ok_or_else(|| {
             format!(
                 "catalog.timeout: {found:?} is no duration; expected a number above 0 with ms, s, m, h or d, as in 60s"
             )
@@ -453,7 +453,7 @@ impl Config {
         }
         let older_than = match &snapshots.older_than {
             None => Duration::ZERO,
-            Some(text) => parse_duration(text).ok_or_else(|| {
+            Some(text) => quantity::duration(text).ok_or_else(|| {
                 format!(
                     "snapshots.older_than: {text:?} is no duration; expected a number with ms, s, m, h or d, as in 24h"
                 )
@@ -487,17 +487,4 @@ fn parse_bytes(text: &str) -> Option<u64> {
         _ => return None,
     };
     number.checked_mul(factor)
-}
-
-pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
-    let (number, unit) = number_and_unit(text)?;
-    let milliseconds: u64 = match unit {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60 * 1000,
-        "h" => 60 * 60 * 1000,
-        "d" => 24 * 60 * 60 * 1000,
-        _ => return None,
-    };
-    Some(Duration::from_millis(number.checked_mul(milliseconds)?))
 }

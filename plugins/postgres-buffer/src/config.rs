@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use philotes_sdk::quantity::duration;
 use philotes_sdk::{Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -154,21 +155,6 @@ pub(crate) fn faults(config: &Config) -> Vec<String> {
     faults
 }
 
-/// A duration as an operator writes it: a whole number and one of ms, s, m, h, d.
-fn duration(text: &str) -> Option<Duration> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let number: u64 = text[..digits].parse().ok()?;
-    let milliseconds = match text[digits..].trim_start() {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return None,
-    };
-    number.checked_mul(milliseconds).map(Duration::from_millis)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,23 +163,6 @@ mod tests {
         let mut object = serde_json::json!({"dsn": "postgresql://u:secret@h/d", "source_id": "shop"});
         object.as_object_mut().unwrap().extend(json.as_object().unwrap().clone());
         serde_json::from_value(object).unwrap()
-    }
-
-    #[test]
-    fn durations() {
-        for (text, expected) in [
-            ("10ms", Some(10)),
-            ("1s", Some(1000)),
-            ("7d", Some(7 * 86_400_000)),
-            ("2 h", Some(7_200_000)),
-            ("5", None),
-            ("", None),
-            ("-1s", None),
-            ("99999999999999999999s", None),
-            ("9999999999999999d", None),
-        ] {
-            assert_eq!(duration(text).map(|d| d.as_millis()), expected, "{text}");
-        }
     }
 
     #[test]

@@ -134,13 +134,48 @@ pub fn uuid(text: &str) -> Result<[u8; 16], Fault> {
     if digits.next().is_some() { Err(BAD) } else { Ok(bytes) }
 }
 
-fn hex(digit: u8) -> Option<u8> {
+/// The value of a hexadecimal digit.
+#[must_use]
+pub fn hex(digit: u8) -> Option<u8> {
     match digit {
         b'0'..=b'9' => Some(digit - b'0'),
         b'a'..=b'f' => Some(digit - b'a' + 10),
         b'A'..=b'F' => Some(digit - b'A' + 10),
         _ => None,
     }
+}
+
+/// As many places as a decimal may have.
+const MOST_PLACES: usize = 38;
+
+/// Digits after the point, as many as a decimal may have.
+#[must_use]
+pub fn places(digits: &str) -> i8 {
+    let places = digits.split_once('.').map_or(0, |(_, fraction)| fraction.trim_end_matches('0').len());
+    i8::try_from(places.min(MOST_PLACES)).unwrap_or(0)
+}
+
+/// Whether a number's digits come back from a double, zeros at either end aside.
+#[must_use]
+pub fn survives_double(digits: &str) -> bool {
+    /// Any number of so many digits comes back (`f64::DIGITS`), together with a sign and a point.
+    const ALWAYS: usize = f64::DIGITS as usize;
+    if digits.len() <= ALWAYS && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'.' | b'-')) {
+        return true;
+    }
+    let Ok(double) = digits.parse::<f64>() else { return false };
+    // Display prints the shortest digits that read back as the same double, and never an exponent.
+    double.is_finite() && plain(&double.to_string()) == plain(digits)
+}
+
+/// Sign and significant digits of a number without an exponent, or the text itself where it has one.
+fn plain(digits: &str) -> (bool, String, usize) {
+    let (negative, digits) = digits.strip_prefix('-').map_or((false, digits), |rest| (true, rest));
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let fraction = fraction.trim_end_matches('0');
+    let all = format!("{whole}{fraction}");
+    let significant = all.trim_start_matches('0').to_owned();
+    (negative && !significant.is_empty(), significant, fraction.len())
 }
 
 #[cfg(test)]

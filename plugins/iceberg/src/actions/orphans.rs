@@ -13,13 +13,14 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use iceberg::TableIdent;
 use iceberg::spec::TableMetadata;
+use philotes_sdk::quantity;
 use philotes_sdk::{Action, ActionOutput, Error, Result, StreamName, TaskContext};
 use serde::Deserialize;
 
 use super::{Switch, argument};
 use crate::base::Base;
 use crate::catalog::{self, Catalog, CatalogErrorKind, LoadedTable, Shown};
-use crate::config::{Config, parse_duration};
+use crate::config::Config;
 use crate::dead_letters;
 use crate::error::from_iceberg;
 use crate::fence;
@@ -81,7 +82,7 @@ pub(super) async fn orphans(
     let remove = arguments.remove.on("remove")?;
     let older_than = match &arguments.older_than {
         None => OLDER_THAN,
-        Some(text) => parse_duration(text).ok_or_else(|| {
+        Some(text) => quantity::duration(text).ok_or_else(|| {
             Error::config(format!("older_than={text}: allowed is a number with ms, s, m, h or d, as in 3d"))
         })?,
     };

@@ -39,7 +39,7 @@ fn holds_number(kind: &Kind, digits: &str) -> bool {
         Kind::Long => {
             (digits.len() < 19 && digits.bytes().all(|byte| byte.is_ascii_digit())) || digits.parse::<i64>().is_ok()
         }
-        Kind::Double => survives_double(digits),
+        Kind::Double => scalar::survives_double(digits),
         Kind::Decimal(precision, scale, _) => scalar::decimal(digits, *precision, *scale).is_ok(),
         Kind::String(_) => true,
         _ => false,
@@ -50,7 +50,7 @@ fn holds_number(kind: &Kind, digits: &str) -> bool {
 pub(super) fn wider(kind: &Kind, so_far: &[Option<String>], digits: &str) -> Kind {
     let numbers = || so_far.iter().flatten().map(String::as_str).chain([digits]);
     let least = if let Kind::Decimal(_, scale, _) = kind { *scale } else { 0 };
-    let scale = numbers().map(places).fold(least, i8::max);
+    let scale = numbers().map(scalar::places).fold(least, i8::max);
     let candidates = [Kind::Long, Kind::Double, Kind::Decimal(PRECISION, scale, Digits::Text)];
     let skipped = match kind {
         Kind::Long => 0,
@@ -79,34 +79,6 @@ pub(super) fn joined(kind: &Kind, so_far: &[Option<String>], other: &Kind) -> Ki
         }
         _ => Kind::STRING,
     }
-}
-
-/// Digits after the point, as many as a decimal may have.
-fn places(digits: &str) -> i8 {
-    let places = digits.split_once('.').map_or(0, |(_, fraction)| fraction.trim_end_matches('0').len());
-    i8::try_from(places.min(PRECISION.into())).unwrap_or(0)
-}
-
-/// Whether a number's digits come back from a double, zeros at either end aside.
-fn survives_double(digits: &str) -> bool {
-    /// Any number of so many digits comes back (`f64::DIGITS`), together with a sign and a point.
-    const ALWAYS: usize = f64::DIGITS as usize;
-    if digits.len() <= ALWAYS && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'.' | b'-')) {
-        return true;
-    }
-    let Ok(double) = digits.parse::<f64>() else { return false };
-    // Display prints the shortest digits that read back as the same double, and never an exponent.
-    double.is_finite() && plain(&double.to_string()) == plain(digits)
-}
-
-/// Sign and significant digits of a number without an exponent, or the text itself where it has one.
-fn plain(digits: &str) -> (bool, String, usize) {
-    let (negative, digits) = digits.strip_prefix('-').map_or((false, digits), |rest| (true, rest));
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    let fraction = fraction.trim_end_matches('0');
-    let all = format!("{whole}{fraction}");
-    let significant = all.trim_start_matches('0').to_owned();
-    (negative && !significant.is_empty(), significant, fraction.len())
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The bytes of a bytea out of their text.
 
+use philotes_sdk::json::scalar::hex;
+
 use super::Refusal;
 
 /// The bytes of a bytea as either of PostgreSQL's output formats prints them: hexadecimal behind `\x`, or escaped.
@@ -31,15 +33,6 @@ fn unescaped(text: &str) -> Option<Vec<u8>> {
             }
             _ => return None,
         }
-    }
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        b'A'..=b'F' => Some(digit - b'A' + 10),
-        _ => None,
     }
 }
 

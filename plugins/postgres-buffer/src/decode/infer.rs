@@ -23,7 +23,7 @@ pub(crate) fn infer(value: Value<'_>) -> Option<ColumnType> {
 }
 
 fn number(digits: &str) -> ColumnType {
-    let candidates = [ColumnType::Int64, ColumnType::Float64, ColumnType::Decimal(PRECISION, places(digits))];
+    let candidates = [ColumnType::Int64, ColumnType::Float64, ColumnType::Decimal(PRECISION, scalar::places(digits))];
     candidates.into_iter().find(|kind| holds(kind, Value::Number(digits))).unwrap_or(ColumnType::Text)
 }
 
@@ -33,7 +33,7 @@ pub(crate) fn holds(kind: &ColumnType, value: Value<'_>) -> bool {
         (_, Value::Null) | (ColumnType::Text, _) | (ColumnType::Boolean, Value::Bool(_)) => true,
         (ColumnType::Json, Value::Nested(_)) => true,
         (ColumnType::Int64, Value::Number(digits)) => digits.parse::<i64>().is_ok(),
-        (ColumnType::Float64, Value::Number(digits)) => survives_double(digits),
+        (ColumnType::Float64, Value::Number(digits)) => scalar::survives_double(digits),
         (ColumnType::Decimal(precision, scale), Value::Number(digits)) => {
             scalar::decimal(digits, *precision, *scale).is_ok()
         }
@@ -50,35 +50,12 @@ pub(crate) fn wider(kind: &ColumnType, so_far: &[Option<String>], value: Value<'
         _ => return ColumnType::Text,
     };
     let numbers = || so_far.iter().flatten().map(String::as_str).chain([digits]);
-    let scale = numbers().map(places).fold(least, i8::max);
+    let scale = numbers().map(scalar::places).fold(least, i8::max);
     double
         .into_iter()
         .chain([ColumnType::Decimal(PRECISION, scale)])
         .find(|wider| numbers().all(|number| holds(wider, Value::Number(number))))
         .unwrap_or(ColumnType::Text)
-}
-
-/// Digits after the point, as many as a decimal may have.
-fn places(digits: &str) -> i8 {
-    let places = digits.split_once('.').map_or(0, |(_, fraction)| fraction.trim_end_matches('0').len());
-    i8::try_from(places.min(PRECISION.into())).unwrap_or(0)
-}
-
-/// Whether a number's digits come back from a double, zeros at either end aside.
-fn survives_double(digits: &str) -> bool {
-    let Ok(double) = digits.parse::<f64>() else { return false };
-    // Display prints the shortest digits that read back as the same double, and never an exponent.
-    double.is_finite() && plain(&double.to_string()) == plain(digits)
-}
-
-/// Sign and significant digits of a number without an exponent, or the text itself where it has one.
-fn plain(digits: &str) -> (bool, String, usize) {
-    let (negative, digits) = digits.strip_prefix('-').map_or((false, digits), |rest| (true, rest));
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    let fraction = fraction.trim_end_matches('0');
-    let all = format!("{whole}{fraction}");
-    let significant = all.trim_start_matches('0').to_owned();
-    (negative && !significant.is_empty(), significant, fraction.len())
 }
 
 #[cfg(test)]

@@ -1,14 +1,15 @@
-//! Durations and sizes as an operator writes them.
+//! Durations and sizes as an operator writes them, in host and plugins alike.
 
 use std::time::Duration;
 
 /// What a duration looks like, for a fault.
-pub(crate) const DURATION: &str = "a duration such as 500ms, 10s, 5m, 24h or 7d";
+pub const DURATION: &str = "a duration such as 500ms, 10s, 5m, 24h or 7d";
 /// What a size looks like, for a fault.
-pub(crate) const SIZE: &str = "a size such as 64KiB, 128MiB, 1GiB or a number of bytes";
+pub const SIZE: &str = "a size such as 64KiB, 128MiB, 1GiB or a number of bytes";
 
 /// A whole number and a unit: `500ms`, `10s`, `5m`, `24h`, `7d`.
-pub(crate) fn duration(text: &str) -> Option<Duration> {
+#[must_use]
+pub fn duration(text: &str) -> Option<Duration> {
     let (number, unit) = split(text)?;
     let millis = match unit {
         "ms" => 1,
@@ -22,7 +23,8 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
 }
 
 /// A whole number of bytes, or of `KiB`, `MiB`, `GiB`.
-pub(crate) fn size(text: &str) -> Option<u64> {
+#[must_use]
+pub fn size(text: &str) -> Option<u64> {
     let (number, unit) = split(text)?;
     let bytes: u64 = match unit {
         "" | "B" => 1,
@@ -42,7 +44,8 @@ fn split(text: &str) -> Option<(u64, &str)> {
 }
 
 /// A size for people: the largest unit that leaves at least one whole.
-pub(crate) fn print_size(bytes: u64) -> String {
+#[must_use]
+pub fn print_size(bytes: u64) -> String {
     for (unit, shift) in [("GiB", 30), ("MiB", 20), ("KiB", 10)] {
         if bytes >= 1 << shift {
             #[expect(clippy::cast_precision_loss, reason = "printed with one digit after the point")]
