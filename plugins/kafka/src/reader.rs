@@ -7,31 +7,29 @@
 //! read, until it is *revoked*: what was not handed over of it is dropped, the host flushes what it has, and only then is the
 //! group told that the next member may have it. A partition that was *lost* may have another owner already: that is fencing.
 
-use std::collections::{HashMap, HashSet};
+mod group;
+mod intake;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use philotes_sdk::{Error, ErrorKind, Result, StreamName, StreamPartition, TaskContext, failpoint};
+use philotes_sdk::{Error, ErrorKind, Result, StreamName, TaskContext, failpoint};
 use rdkafka::consumer::{CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::{Offset, TopicPartitionList};
 
-use crate::client::{self, Consumer, Rebalance, TopicPartition, failed};
+use crate::client::{self, Consumer, TopicPartition};
 use crate::cluster;
 use crate::config::{MetadataColumn, Settings};
-use crate::decode::{Appended, TopicDecoder};
-use crate::handover::{Announced, Handover, Request, Start};
-use crate::message::Message;
-use crate::native::{self, Arrived, Messages, PartitionKey, Taken, TopicIds};
+use crate::decode::TopicDecoder;
+use crate::handover::{Handover, Request};
+use crate::native::{self, Messages, PartitionKey, TopicIds};
 use crate::offset::Lineage;
 use crate::partition::Partition;
-use crate::streams::stream_of;
 use crate::verify::{Identity, Verify};
 
 /// How long the thread waits for messages, or for room, before it looks at everything else.
 const LOOK: Duration = Duration::from_millis(20);
-/// How many messages are decoded before everything else is looked at.
-const AT_ONCE: usize = 1024;
 /// How many events are served at a time.
 const EVENTS: usize = 16;
 /// How often the group is told how far the table reaches, and the metrics how far it is behind.
@@ -228,259 +226,6 @@ impl Reader {
         read.or(self.settings.config.topics.first()).map(String::as_str)
     }
 
-    /// What the group has decided.
-    fn serve_group(&mut self) -> Result<()> {
-        while let Some(rebalance) = self.consumer.context().next_rebalance() {
-            match rebalance {
-                Rebalance::Assign(partitions) => self.assign(partitions)?,
-                Rebalance::Revoke { partitions, lost: true } => {
-                    let count = partitions.len();
-                    self.revoked = Some(partitions);
-                    return Err(Error::fenced(format!(
-                        "the group has given this member up, and {count} partitions may have other owners"
-                    )));
-                }
-                Rebalance::Revoke { partitions, lost: false } => self.revoke(partitions)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn assign(&mut self, partitions: Vec<TopicPartition>) -> Result<()> {
-        self.joined = true;
-        tracing::info!(partitions = partitions.len(), "the group has assigned partitions");
-        let route = &self.context.info().route;
-        let wanted: Vec<TopicPartition> = partitions
-            .iter()
-            .filter(|(topic, _)| stream_of(topic).is_ok_and(|stream| route.wants(&stream)))
-            .cloned()
-            .collect();
-        self.assigned = Some(partitions);
-        if wanted.is_empty() {
-            return self.begin(&[]);
-        }
-        let topics = wanted.iter().map(|(topic, _)| topic.as_str());
-        self.lineages.extend(cluster::lineages(&self.ids, &self.cluster, topics)?);
-        let known = cluster::know(&self.consumer, &self.lineages, &wanted)?;
-        failpoint!("kafka.assigned", |message| Error::unavailable(message));
-        let mut announced = Vec::with_capacity(known.len());
-        for partition in wanted {
-            let at = StreamPartition { stream: stream_of(&partition.0)?, partition: partition.1.to_string() };
-            let known = known.get(&partition).cloned();
-            let known = known.ok_or_else(|| Error::internal(format!("{at}: nothing is known of it")))?;
-            announced.push((at, Announced { partition, known }));
-        }
-        self.handover.announce(announced);
-        Ok(())
-    }
-
-    /// Begins what was assigned: what was resumed at its start, and nothing of what nobody wants.
-    fn begin(&mut self, starts: &[Start]) -> Result<()> {
-        let Some(assigned) = self.assigned.take() else { return Ok(()) };
-        let mut begun = Vec::with_capacity(assigned.len());
-        let mut paused = Vec::new();
-        for partition in assigned {
-            let at = StreamPartition { stream: stream_of(&partition.0)?, partition: partition.1.to_string() };
-            self.messages.gather(&partition.0, partition.1)?;
-            match starts.iter().find(|start| start.at == at) {
-                Some(start) => {
-                    let topic = self.topic(&partition.0, &at.stream)?;
-                    self.partitions.push(Partition::new(partition.clone(), topic, start));
-                    begun.push((partition, Offset::Offset(start.offset)));
-                }
-                None => {
-                    paused.push(partition.clone());
-                    begun.push((partition, Offset::End));
-                }
-            }
-        }
-        let list = cluster::list(begun.iter().map(|(partition, offset)| (partition, *offset)))?;
-        self.consumer.incremental_assign(&list).map_err(|error| failed("cannot begin partitions", error))?;
-        if !paused.is_empty() {
-            let list = cluster::list(paused.iter().map(|partition| (partition, Offset::Invalid)))?;
-            self.consumer.pause(&list).map_err(|error| failed("cannot pause partitions", error))?;
-        }
-        failpoint!("kafka.begun", |message| Error::unavailable(message));
-        Ok(())
-    }
-
-    /// Where the topic is in `topics`; it is put there.
-    fn topic(&mut self, name: &str, stream: &StreamName) -> Result<usize> {
-        let lineage = self.lineages.get(name);
-        let lineage = lineage.ok_or_else(|| Error::internal(format!("topic {name} has no lineage")))?;
-        if let Some(known) = self.topics.iter().position(|topic| topic.identity.topic == name) {
-            let identity = &self.topics[known].identity;
-            if identity.lineage == *lineage {
-                return Ok(known);
-            }
-            return Err(identity.made_anew(lineage.topic_id.as_deref()));
-        }
-        let decoder = (self.decoders)(name, stream.clone())?;
-        let identity = Arc::new(Identity { topic: name.to_owned(), lineage: lineage.clone() });
-        self.topics.push(Topic { decoder, identity });
-        Ok(self.topics.len() - 1)
-    }
-
-    fn revoke(&mut self, partitions: Vec<TopicPartition>) -> Result<()> {
-        tracing::info!(partitions = partitions.len(), "the group has revoked partitions");
-        let revoked: HashSet<&TopicPartition> = partitions.iter().collect();
-        let streams: Vec<StreamPartition> = self
-            .partitions
-            .iter()
-            .filter(|partition| revoked.contains(&partition.name))
-            .map(|partition| partition.at.clone())
-            .collect();
-        for partition in self.partitions.iter_mut().filter(|partition| revoked.contains(&partition.name)) {
-            // Read again by whoever comes next.
-            partition.stop();
-        }
-        self.verify.forget(&streams);
-        self.revoked = Some(partitions);
-        if streams.is_empty() || !self.handover.revoke(&streams) {
-            return self.let_go();
-        }
-        Ok(())
-    }
-
-    /// The host has flushed what was revoked: the next member may have it.
-    fn let_go(&mut self) -> Result<()> {
-        let Some(revoked) = self.revoked.take() else { return Ok(()) };
-        failpoint!("kafka.revoked", |message| Error::unavailable(message));
-        self.tell(CommitMode::Async);
-        self.keys.clear();
-        self.partitions.retain(|partition| {
-            let goes = revoked.contains(&partition.name);
-            if goes {
-                gauge_lag(&self.context, partition, 0);
-            }
-            !goes
-        });
-        let list = cluster::list(revoked.iter().map(|partition| (partition, Offset::Invalid)))?;
-        self.consumer.incremental_unassign(&list).map_err(|error| failed("cannot let go of partitions", error))
-    }
-
-    /// Decodes what comes out of the queue, some of it.
-    fn take_in(&mut self, patience: Duration) -> Result<()> {
-        let messages = Arc::clone(&self.messages);
-        let (_, batch_bytes) = self.handover.sizes();
-        let mut last = None;
-        let mut patience = patience;
-        for _ in 0..AT_ONCE {
-            let Some(message) = messages.next(patience) else { break };
-            self.take_one(message.look(), &mut last, batch_bytes)?;
-            patience = Duration::ZERO;
-        }
-        Ok(())
-    }
-
-    /// `last` is the partition of the message before: most often it is this one's.
-    fn take_one(
-        &mut self,
-        taken: Taken<'_>,
-        last: &mut Option<(PartitionKey, usize)>,
-        batch_bytes: usize,
-    ) -> Result<()> {
-        let key = taken.key();
-        let index = match *last {
-            Some((known, index)) if known == key => index,
-            _ => {
-                let Some(index) = self.find(taken) else { return Ok(()) };
-                *last = Some((key, index));
-                index
-            }
-        };
-        match taken.read() {
-            Arrived::Message(message) => self.take_message(message, taken, index)?,
-            Arrived::End { offset, .. } => {
-                let partition = &mut self.partitions[index];
-                partition.next = partition.next.max(offset);
-                partition.at_end = true;
-            }
-            Arrived::Failed { topic, partition, code, reason } => {
-                return Err(self.unreadable(topic, partition, code, &reason, index));
-            }
-        }
-        let partition = &self.partitions[index];
-        let full = batch_bytes > 0 && partition.bytes() >= batch_bytes;
-        if full || partition.rows() >= self.settings.config.batch_rows as usize {
-            self.close(index)?;
-        }
-        Ok(())
-    }
-
-    /// The partition of a message; none where it was revoked.
-    fn find(&mut self, taken: Taken<'_>) -> Option<usize> {
-        let known = self.keys.get(&taken.key()).copied();
-        let index = known.or_else(|| {
-            let (topic, number) = match taken.read() {
-                Arrived::Message(message) => (message.topic, message.partition),
-                Arrived::End { topic, partition, .. } | Arrived::Failed { topic, partition, .. } => (topic, partition),
-            };
-            self.partitions.iter().position(|partition| partition.name.0 == topic && partition.name.1 == number)
-        })?;
-        self.keys.insert(taken.key(), index);
-        self.partitions[index].is_read().then_some(index)
-    }
-
-    fn take_message(&mut self, message: Message<'_>, taken: Taken<'_>, index: usize) -> Result<()> {
-        let headers = if self.wants_headers { taken.headers() } else { Vec::new() };
-        let message = Message { headers: &headers, ..message };
-        let partition = &mut self.partitions[index];
-        if message.offset < partition.next {
-            return Ok(());
-        }
-        let Topic { decoder, identity } = &mut self.topics[partition.topic];
-        // Rows and letters are never in one batch.
-        let mut closes = partition.letters.rows() > 0;
-        loop {
-            if closes && let Some(batch) = partition.close(decoder, &identity.lineage)? {
-                self.verify.push(Arc::clone(identity), batch);
-            }
-            match decoder.append(&mut partition.batch, &message) {
-                Ok(Appended::Rows | Appended::Skipped) => break,
-                Ok(Appended::CloseFirst) => closes = true,
-                Err(error) if error.kind() == ErrorKind::Data && self.context.info().tolerance.dead_letters() => {
-                    if partition.batch.rows() > 0
-                        && let Some(batch) = partition.close(decoder, &identity.lineage)?
-                    {
-                        self.verify.push(Arc::clone(identity), batch);
-                    }
-                    partition.keep(&message, &taken.headers(), &error);
-                    break;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        partition.took(&message);
-        Ok(())
-    }
-
-    fn unreadable(&self, topic: &str, partition: i32, code: RDKafkaErrorCode, reason: &str, index: usize) -> Error {
-        let at = format!("{topic}/{partition}");
-        match code {
-            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
-                let name = &self.partitions[index].name;
-                let reach = |edge| {
-                    let edges = cluster::edges(&self.consumer, std::slice::from_ref(name), edge);
-                    edges.ok().and_then(|edges| edges.get(name).copied())
-                };
-                let (next, first, end) = (self.partitions[index].next, reach(Offset::Beginning), reach(Offset::End));
-                let print = |edge: Option<i64>| edge.map_or_else(|| "(unknown)".to_owned(), |edge| edge.to_string());
-                Error::config(format!(
-                    "{at}: {reason}. The next message is at offset {next}, and the partition begins at {} and ends at {}: messages are gone by \
-                     retention, or it is another partition. Nothing was skipped; to accept it, say where to go on with the sink's action \
-                     `offsets`",
-                    print(first),
-                    print(end)
-                ))
-            }
-            RDKafkaErrorCode::UnknownTopicOrPartition
-            | RDKafkaErrorCode::UnknownTopic
-            | RDKafkaErrorCode::UnknownPartition => Error::unavailable(format!("{at} does not exist any more")),
-            code => Error::new(client::kind(code), format!("{at}: {reason}")),
-        }
-    }
-
     fn close(&mut self, index: usize) -> Result<()> {
         let partition = &mut self.partitions[index];
         let Topic { decoder, identity } = &mut self.topics[partition.topic];
@@ -529,26 +274,6 @@ impl Reader {
         if let Err(error) = cluster::commit(&self.consumer, offsets, mode) {
             // For people's tools only: the next one makes up for it.
             tracing::debug!(%error, "the group was not told how far the table reaches");
-        }
-    }
-
-    /// Answers what the group waits for, so that the client can be closed.
-    fn answer_group(&mut self) {
-        let mut unanswered = Vec::new();
-        unanswered.extend(self.assigned.take().map(Rebalance::Assign));
-        unanswered.extend(self.revoked.take().map(|partitions| Rebalance::Revoke { partitions, lost: false }));
-        unanswered.extend(std::iter::from_fn(|| self.consumer.context().next_rebalance()));
-        for rebalance in unanswered {
-            let answered = match rebalance {
-                Rebalance::Assign(_) => self.consumer.incremental_assign(&TopicPartitionList::new()),
-                Rebalance::Revoke { partitions, .. } => {
-                    let list = cluster::list(partitions.iter().map(|partition| (partition, Offset::Invalid)));
-                    self.consumer.incremental_unassign(&list.unwrap_or_default())
-                }
-            };
-            if let Err(error) = answered {
-                tracing::debug!(%error, "leaving the group");
-            }
         }
     }
 
