@@ -56,3 +56,26 @@ fn the_c_source_fills_a_table() {
         assert_eq!(reader.number(&table, "select count(*) from t").unwrap(), 12_345, "{reader}");
     }
 }
+
+/// What is inside of a plugin stays there: SQLite, librdkafka, OpenSSL. Another plugin may hold another version of it.
+#[test]
+fn the_plugins_export_one_symbol_each_and_want_nothing_but_the_c_library() {
+    if let Err(error) = services::install(&["nm:binutils"]) {
+        return skip(&error);
+    }
+    let lines = |command: &mut Command| {
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    for plugin in ["postgres_buffer", "kafka", "iceberg"] {
+        let library = target::profile_dir().join(format!("libphilotes_{plugin}.so"));
+        let exported = lines(Command::new("nm").args(["-D", "--defined-only"]).arg(&library));
+        assert!(exported.len() == 1 && exported[0].ends_with(" T philotes_plugin_v1"), "{plugin}: {exported:?}");
+        let needed = lines(Command::new("objdump").arg("-p").arg(&library));
+        let needed = needed.iter().filter_map(|line| line.trim().strip_prefix("NEEDED")).map(str::trim);
+        let theirs = ["libc.so.", "libm.so.", "libgcc_s.so.", "ld-linux"];
+        let others: Vec<_> = needed.filter(|name| !theirs.iter().any(|own| name.starts_with(own))).collect();
+        assert!(others.is_empty(), "{plugin}: {others:?}");
+    }
+}
