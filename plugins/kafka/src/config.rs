@@ -79,6 +79,7 @@ pub struct Config {
     pub batch_wait: String,
     /// Further settings of librdkafka, by their own names: {session.timeout.ms: "10000", client.rack: eu-1}.
     #[serde(default)]
+    #[schemars(extend("writeOnly" = true))]
     pub properties: BTreeMap<String, String>,
 }
 
