@@ -41,3 +41,23 @@ fn while_it_runs() {
     assert_stops(&mut host, &[topic, "id", "made anew"]);
     assert_once(&table, &Produced::in_turn(0..10, 1));
 }
+
+/// Nothing is missed in between: the reader, which slept, goes on at the old offset, and finds messages there.
+#[test]
+fn while_it_sleeps() {
+    let Some((broker, client)) = Broker::shared() else { return };
+    let topic = "again_overnight";
+    let (producer, connector) = filled(&client, broker.bootstrap(), topic, 10, 1);
+    let connector = connector.source("properties: {session.timeout.ms: \"30000\"}");
+    let table = connector_table(&connector, topic);
+    let mut host = Host::start(&connector, &[]).unwrap();
+    wait_for(&host, &table, 10);
+    host.signal("STOP");
+    drop(producer);
+    client.delete_topic(topic).unwrap();
+    client.create_topic(topic, 1).unwrap();
+    produce(&client.producer().unwrap(), topic, 0..20, 1);
+    host.signal("CONT");
+    assert_stops(&mut host, &[topic, "id", "made anew"]);
+    assert_once(&table, &Produced::in_turn(0..10, 1));
+}
