@@ -13,7 +13,7 @@ use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::types::{RDKafka, RDKafkaRespErr};
+use rdkafka::types::RDKafkaRespErr;
 
 use crate::config::{IsolationLevel, PasswordConfig, SaslConfig, Settings, TlsMode};
 use crate::oauth::Tokens;
@@ -22,11 +22,6 @@ pub(crate) type Consumer = BaseConsumer<Context>;
 
 /// How long a request to a broker may take.
 pub(crate) const REQUEST: Duration = Duration::from_secs(10);
-
-/// The address of librdkafka's client, for `native`.
-pub(crate) fn native_client(consumer: &Consumer) -> *mut RDKafka {
-    consumer.client().native_ptr()
-}
 
 /// A partition by its topic's name and its number.
 pub(crate) type TopicPartition = (String, i32);
@@ -214,12 +209,8 @@ fn configure(settings: &Settings, info: &TaskInfo) -> Result<ClientConfig> {
         set.insert("enable.ssl.certificate.verification", (config.tls == TlsMode::VerifyFull).to_string());
         let verify = if config.tls == TlsMode::VerifyFull { "https" } else { "none" };
         set.insert("ssl.endpoint.identification.algorithm", verify.to_owned());
-        let files = [
-            ("ssl.ca.location", "tls_ca", &config.tls_ca),
-            ("ssl.certificate.location", "tls_certificate", &config.tls_certificate),
-            ("ssl.key.location", "tls_key", &config.tls_key),
-        ];
-        for (name, key, file) in files {
+        let files = [&config.tls_ca, &config.tls_certificate, &config.tls_key];
+        for ((name, key), file) in KEYS.into_iter().zip(files) {
             let Some(file) = file else { continue };
             std::fs::metadata(file)
                 .map_err(|error| Error::config(format!("{key}: {file} cannot be read")).with_source(error))?;
@@ -299,19 +290,15 @@ fn out_of_reach(consumer: &Consumer, settings: &Settings) -> Error {
     }
 }
 
-/// Codes that no waiting heals: the client is not let in.
+/// Codes that no waiting heals.
 fn shuts_out(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;
-    matches!(
-        code,
-        Code::Authentication
-            | Code::SaslAuthenticationFailed
-            | Code::UnsupportedSASLMechanism
-            | Code::SSL
-            | Code::TopicAuthorizationFailed
-            | Code::GroupAuthorizationFailed
-            | Code::ClusterAuthorizationFailed
-    )
+    match code {
+        Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed => true,
+        // Said of a connection that was let in before.
+        Code::IllegalSASLState => false,
+        code => is_about_getting_in(code),
+    }
 }
 
 /// Codes of a client that is not let in, which may have been let in before: opened again, it hears whether it still is.

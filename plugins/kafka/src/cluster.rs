@@ -4,7 +4,6 @@ use std::collections::{BTreeSet, HashMap};
 
 use philotes_sdk::{Error, Result};
 use rdkafka::consumer::{CommitMode, Consumer as _};
-use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::begin::Known;
@@ -120,7 +119,15 @@ fn committed(consumer: &Consumer, partitions: &[TopicPartition]) -> Result<HashM
         .map_err(|error| failed("cannot ask for the group's offsets", error))?;
     let mut committed = HashMap::new();
     for element in answered.elements() {
-        if let (Offset::Offset(offset), Ok(())) = (element.offset(), element.error()) {
+        // Taken for none, it would let a partition begin anew.
+        element.error().map_err(|error| {
+            failed("cannot ask for the group's offset", error).context(format!(
+                "{}/{}",
+                element.topic(),
+                element.partition()
+            ))
+        })?;
+        if let Offset::Offset(offset) = element.offset() {
             let partition = (element.topic().to_owned(), element.partition());
             committed.insert(partition, (offset, element.metadata().to_owned()));
         }
@@ -146,9 +153,16 @@ pub(crate) fn begin_at_end(consumer: &Consumer, partition: &TopicPartition, know
     }
     let ends = edges(consumer, &siblings, Offset::End)?;
     let mark = GroupMark::new(&known.lineage, None);
-    commit(consumer, ends.iter().map(|(partition, end)| (partition, *end, &mark)), CommitMode::Sync)
-        .map_err(|error| failed("cannot write down in the group where to begin", error))?;
-    ends.get(partition).copied().ok_or_else(|| Error::unavailable(format!("{topic}/{}: has no end", partition.1)))
+    commit(consumer, ends.iter().map(|(partition, end)| (partition, *end, &mark)), CommitMode::Sync)?;
+    // Read back: an answer to all of them may hide that one was not taken.
+    let written = committed(consumer, std::slice::from_ref(partition))?.remove(partition);
+    match (ends.get(partition), written) {
+        (Some(end), Some((offset, _))) if offset == *end => Ok(offset),
+        _ => Err(Error::unavailable(format!(
+            "{topic}/{}: the group has not kept where the partition is begun",
+            partition.1
+        ))),
+    }
 }
 
 /// Commits offsets of the group.
@@ -156,14 +170,18 @@ pub(crate) fn commit<'a>(
     consumer: &Consumer,
     offsets: impl Iterator<Item = (&'a TopicPartition, i64, &'a GroupMark)>,
     mode: CommitMode,
-) -> Result<(), KafkaError> {
+) -> Result<()> {
+    let doing = "cannot tell the group how far the table reaches";
     let mut committed = TopicPartitionList::new();
     for ((topic, partition), offset, mark) in offsets {
         let mut element = committed.add_partition(topic, *partition);
-        element.set_offset(Offset::Offset(offset))?;
-        element.set_metadata(mark.write().unwrap_or_default());
+        element.set_offset(Offset::Offset(offset)).map_err(|error| failed(doing, error))?;
+        element.set_metadata(mark.write()?);
     }
-    if committed.count() == 0 { Ok(()) } else { consumer.commit(&committed, mode) }
+    if committed.count() == 0 {
+        return Ok(());
+    }
+    consumer.commit(&committed, mode).map_err(|error| failed(doing, error))
 }
 
 /// A list for librdkafka.

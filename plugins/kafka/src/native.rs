@@ -1,7 +1,7 @@
-//! What librdkafka offers and the crate `rdkafka` does not wrap: messages by the hundred, without an allocation for each, from a
-//! queue beside the consumer's own, and the ids of topics.
+//! What librdkafka offers and the crate `rdkafka` does not wrap: messages from a queue beside the consumer's own, the end of a partition together
+//! with its topic, and the ids of topics.
 //!
-//! The only module of this plugin with unsafe code. Whatever holds a pointer here holds the consumer as well, so that librdkafka's
+//! With `regex` the only module of this plugin with unsafe code. Whatever holds a pointer here holds the consumer as well, so that librdkafka's
 //! client outlives it.
 
 #![allow(unsafe_code)]
@@ -14,14 +14,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use philotes_sdk::{Error, Result};
+use rdkafka::consumer::Consumer as _;
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka_sys as sys;
 
-use crate::client::{Consumer, native_client};
+use crate::client::Consumer;
 use crate::message::{Header, Message};
 
 type ErrorCode = sys::rd_kafka_resp_err_t;
 const OK: ErrorCode = ErrorCode::RD_KAFKA_RESP_ERR_NO_ERROR;
+
+fn native_client(consumer: &Consumer) -> *mut sys::rd_kafka_t {
+    consumer.client().native_ptr()
+}
 
 /// A queue of librdkafka.
 struct Queue {

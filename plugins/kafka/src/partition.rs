@@ -2,10 +2,11 @@
 
 use std::time::Instant;
 
+use arrow::array::RecordBatch;
 use philotes_sdk::{ChangeBatch, Error, Result, StreamPartition};
 
 use crate::client::TopicPartition;
-use crate::decode::{OpenBatch, TopicDecoder};
+use crate::decode::{Built, OpenBatch, TopicDecoder};
 use crate::handover::Start;
 use crate::letters::{self, Letters};
 use crate::message::{Header, Message};
@@ -94,30 +95,42 @@ impl Partition {
         self.letters.push(message, headers, error);
     }
 
-    /// What was read in a batch; `None` where there is nothing.
+    /// What is open in a batch; `None` where there is nothing.
     pub(crate) fn close(&mut self, decoder: &mut TopicDecoder, lineage: &Lineage) -> Result<Option<ChangeBatch>> {
-        let (rows, schema_id, initial_load, dead_letters) = match decoder.close(&mut self.batch)? {
-            Some(built) => (built.rows, built.schema_id, built.initial_load, false),
-            None => match self.letters.close(&self.at.stream)? {
-                Some(rows) => (rows, letters::SCHEMA_ID, false, true),
-                None => return Ok(None),
-            },
-        };
+        match self.close_rows(decoder, lineage)? {
+            Some(rows) => Ok(Some(rows)),
+            None => self.close_letters(lineage),
+        }
+    }
+
+    /// The rows in a batch, which covers all messages that were taken in.
+    pub(crate) fn close_rows(&mut self, decoder: &mut TopicDecoder, lineage: &Lineage) -> Result<Option<ChangeBatch>> {
+        let Some(Built { rows, schema_id, initial_load }) = decoder.close(&mut self.batch)? else { return Ok(None) };
+        self.batch_of(rows, schema_id, lineage).map(|batch| Some(ChangeBatch { initial_load, ..batch }))
+    }
+
+    /// The letters in a batch, in the same way.
+    pub(crate) fn close_letters(&mut self, lineage: &Lineage) -> Result<Option<ChangeBatch>> {
+        let Some(rows) = self.letters.close(&self.at.stream)? else { return Ok(None) };
+        self.batch_of(rows, letters::SCHEMA_ID, lineage).map(|batch| Some(ChangeBatch { dead_letters: true, ..batch }))
+    }
+
+    fn batch_of(&mut self, rows: RecordBatch, schema_id: u64, lineage: &Lineage) -> Result<ChangeBatch> {
         self.opened = None;
         let last = self.next - 1;
         self.made = Some(last);
         let newest_micros = std::mem::take(&mut self.newest_millis).saturating_mul(1000);
-        Ok(Some(ChangeBatch {
+        Ok(ChangeBatch {
             at: self.at.clone(),
             schema_id,
             rows,
             offset: TableOffset { lineage: lineage.clone(), offset: last }.write()?,
             // Kafka does not say where its transactions end.
             ends_transaction: true,
-            initial_load,
-            dead_letters,
+            initial_load: false,
+            dead_letters: false,
             newest_micros,
-        }))
+        })
     }
 
     pub(crate) fn durable(&mut self, offset: i64) {

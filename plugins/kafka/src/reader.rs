@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use philotes_sdk::{Error, ErrorKind, Result, StreamName, TaskContext, failpoint};
+use philotes_sdk::{Error, ErrorKind, Result, StreamName, StreamPartition, TaskContext, failpoint};
 use rdkafka::consumer::{CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
@@ -116,13 +116,17 @@ impl Reader {
     }
 
     fn read(&mut self) -> Result<()> {
+        let mut patience = Duration::ZERO;
         loop {
-            for request in self.handover.requests(Duration::ZERO) {
-                if matches!(request, Request::Stop) {
-                    return Ok(());
+            for request in self.handover.requests(patience) {
+                match request {
+                    Request::Begin(starts) => self.begin(&starts)?,
+                    Request::LetGo => self.let_go()?,
+                    Request::Durable(at, offset) => self.durable(&at, offset),
+                    Request::Stop => return Ok(()),
                 }
-                self.serve(request)?;
             }
+            patience = Duration::ZERO;
             self.serve_events()?;
             self.serve_group()?;
             self.hand_over(Duration::ZERO)?;
@@ -132,18 +136,12 @@ impl Reader {
             }
             self.handover.set_drained(self.drained());
             if self.has_room()? {
-                let patience = if self.verify.is_empty() { LOOK } else { Duration::from_millis(2) };
-                self.take_in(patience)?;
+                self.take_in(if self.verify.is_empty() { LOOK } else { Duration::from_millis(2) })?;
             } else if !self.verify.is_empty() {
                 self.hand_over(LOOK)?;
             } else {
-                // Waits for the host to take some, or to ask for something.
-                for request in self.handover.requests(LOOK) {
-                    if matches!(request, Request::Stop) {
-                        return Ok(());
-                    }
-                    self.serve(request)?;
-                }
+                // For the host to take some, or to ask for something.
+                patience = LOOK;
             }
         }
     }
@@ -170,17 +168,9 @@ impl Reader {
         Ok(waiting + open < self.room)
     }
 
-    fn serve(&mut self, request: Request) -> Result<()> {
-        match request {
-            Request::Begin(starts) => self.begin(&starts),
-            Request::LetGo => self.let_go(),
-            Request::Durable(at, offset) => {
-                if let Some(partition) = self.partitions.iter_mut().find(|partition| partition.at == at) {
-                    partition.durable(offset);
-                }
-                Ok(())
-            }
-            Request::Stop => Ok(()),
+    fn durable(&mut self, at: &StreamPartition, offset: i64) {
+        if let Some(partition) = self.partitions.iter_mut().find(|partition| partition.at == *at) {
+            partition.durable(offset);
         }
     }
 
@@ -212,7 +202,8 @@ impl Reader {
             _ => {
                 let kind = client::kind(code);
                 if kind == ErrorKind::Unavailable && !is_final(code) {
-                    tracing::warn!(code = %code, "{reason}");
+                    // librdkafka's own log has it as well.
+                    tracing::debug!(code = %code, "{reason}");
                     return Ok(());
                 }
                 Err(Error::new(kind, reason))
@@ -281,10 +272,8 @@ impl Reader {
     fn leave(mut self, failed: bool) {
         let consumer = Arc::clone(&self.consumer);
         for request in self.handover.requests(Duration::ZERO) {
-            if let Request::Durable(at, offset) = request
-                && let Some(partition) = self.partitions.iter_mut().find(|partition| partition.at == at)
-            {
-                partition.durable(offset);
+            if let Request::Durable(at, offset) = request {
+                self.durable(&at, offset);
             }
         }
         if !failed {

@@ -65,7 +65,7 @@ pub(crate) fn sample(
 }
 
 /// The names of the topics that the configuration means.
-pub(crate) fn topics(consumer: &client::Consumer, settings: &Settings) -> Result<Vec<String>> {
+fn topics(consumer: &client::Consumer, settings: &Settings) -> Result<Vec<String>> {
     let Some(regex) = &settings.config.topics_regex else { return Ok(settings.config.topics.clone()) };
     let all = consumer.client().fetch_metadata(None, REQUEST).map_err(|e| failed("cannot ask for topics", e))?;
     let names = all.topics().iter().map(|topic| topic.name()).filter(|name| !name.starts_with("__"));

@@ -58,23 +58,11 @@ impl Verify {
 
     /// Lets go of what waits of these partitions.
     pub(crate) fn forget(&mut self, partitions: &[StreamPartition]) {
-        let mut asked = self.asked;
-        let mut index = 0;
-        self.waiting.retain(|waiting| {
-            let stays = !partitions.contains(&waiting.batch.at);
-            if !stays {
-                self.bytes -= waiting.batch.bytes();
-                // The question goes by how many there were before it.
-                if let Some(asked) = &mut asked
-                    && index < self.asked.unwrap_or(0)
-                {
-                    *asked -= 1;
-                }
-            }
-            index += 1;
-            stays
-        });
-        self.asked = asked;
+        let stays = |waiting: &Waiting| !partitions.contains(&waiting.batch.at);
+        // The question goes by how many there were when it was asked.
+        self.asked = self.asked.map(|asked| self.waiting.iter().take(asked).filter(|waiting| stays(waiting)).count());
+        self.waiting.retain(stays);
+        self.bytes = self.waiting.iter().map(|waiting| waiting.batch.bytes()).sum();
     }
 
     /// The batches whose topics are still what they were; waits so long for an answer.

@@ -89,20 +89,24 @@ impl Reader {
             return Ok(());
         }
         let Topic { decoder, identity } = &mut self.topics[partition.topic];
-        // Rows and letters are never in one batch.
-        let mut closes = partition.letters.rows() > 0;
+        // Rows and letters are never open at once: what came first is closed by what comes then.
         loop {
-            if closes && let Some(batch) = partition.close(decoder, &identity.lineage)? {
-                self.verify.push(Arc::clone(identity), batch);
-            }
             match decoder.append(&mut partition.batch, &message) {
-                Ok(Appended::Rows | Appended::Skipped) => break,
-                Ok(Appended::CloseFirst) => closes = true,
+                Ok(Appended::Skipped) => break,
+                Ok(Appended::Rows) => {
+                    if let Some(letters) = partition.close_letters(&identity.lineage)? {
+                        self.verify.push(Arc::clone(identity), letters);
+                    }
+                    break;
+                }
+                Ok(Appended::CloseFirst) => {
+                    let rows = partition.close_rows(decoder, &identity.lineage)?;
+                    let rows = rows.ok_or_else(|| Error::internal("a batch without rows wants to be closed"))?;
+                    self.verify.push(Arc::clone(identity), rows);
+                }
                 Err(error) if error.kind() == ErrorKind::Data && self.context.info().tolerance.dead_letters() => {
-                    if partition.batch.rows() > 0
-                        && let Some(batch) = partition.close(decoder, &identity.lineage)?
-                    {
-                        self.verify.push(Arc::clone(identity), batch);
+                    if let Some(rows) = partition.close_rows(decoder, &identity.lineage)? {
+                        self.verify.push(Arc::clone(identity), rows);
                     }
                     partition.keep(&message, &taken.headers(), &error);
                     break;
