@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use iceberg::io::FileIO;
-use iceberg::spec::{ManifestFile, ManifestList, SnapshotRef, TableMetadata, TableMetadataRef};
+use iceberg::spec::{ManifestContentType, ManifestFile, ManifestList, SnapshotRef, TableMetadata, TableMetadataRef};
 use philotes_sdk::Result;
 
 use crate::catalog::LoadedTable;
@@ -46,6 +46,15 @@ impl Base {
         });
         self.manifests = Some(manifests.clone());
         Ok(manifests)
+    }
+
+    /// Whether no data file is part of the table.
+    pub(crate) async fn is_empty(&mut self) -> Result<bool> {
+        let holds_data = |manifest: &ManifestFile| {
+            manifest.content == ManifestContentType::Data
+                && (manifest.has_added_files() || manifest.has_existing_files())
+        };
+        Ok(!self.manifests().await?.iter().any(holds_data))
     }
 }
 

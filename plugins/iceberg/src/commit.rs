@@ -24,6 +24,8 @@ use crate::table::{ROUNDS, Table};
 #[derive(Debug)]
 pub(crate) struct Payload {
     files: Vec<AddedFile>,
+    /// Whether everything that the table holds is removed.
+    empties: bool,
     offsets: BTreeMap<StreamPartition, Option<Offset>>,
     /// Dead letters; their files are part of an attempt, because another task of the connector may take their numbers.
     pub(crate) letters: Letters,
@@ -42,7 +44,13 @@ impl Payload {
         letters: Letters,
         replayed: Option<Ranges>,
     ) -> Self {
-        Self { files, offsets, letters, stored: None, replayed, attempts: Vec::new() }
+        Self { files, empties: false, offsets, letters, stored: None, replayed, attempts: Vec::new() }
+    }
+
+    /// The same, put in the place of everything that the table holds.
+    fn emptying(mut self, empties: bool) -> Self {
+        self.empties = empties;
+        self
     }
 
     /// Whether rows of this key are in it.
@@ -72,8 +80,9 @@ impl Payload {
 
     /// The payload, made durable by this attempt.
     pub(crate) fn landed(self, attempt: Attempt) -> Landed {
+        let data = self.files.iter().filter(|added| !added.is_deletes());
         Landed {
-            rows: self.files.iter().map(|added| added.file.record_count()).sum(),
+            rows: data.map(|added| added.file.record_count()).sum(),
             bytes: self.files.iter().map(|added| added.file.file_size_in_bytes()).sum(),
             files: self.files.len() as u64,
             letters: counted(self.letters.all()),
@@ -180,14 +189,16 @@ impl Table {
         self.roll().await?;
         if self.payload.is_none() && !self.offsets.is_empty() {
             if !self.letters.is_empty() {
-                self.create_for_letters().await?;
+                self.create_bare().await?;
             }
-            self.payload = Some(Payload::new(
+            let payload = Payload::new(
                 std::mem::take(&mut self.complete),
                 std::mem::take(&mut self.offsets),
                 std::mem::take(&mut self.letters),
                 None,
-            ));
+            );
+            let empties = self.upsert.as_mut().is_some_and(|upsert| std::mem::take(&mut upsert.truncated));
+            self.payload = Some(payload.emptying(empties));
         }
         Ok(())
     }
@@ -275,6 +286,7 @@ impl Table {
         let changes = Changes {
             connector: &self.settings.context.info().connector,
             files: &payload.files,
+            empties: payload.empties,
             offsets: &payload.offsets,
             properties: &properties,
             retention: self.settings.retention,

@@ -18,6 +18,7 @@ use crate::partition;
 use crate::schema::Policy;
 use crate::sort;
 use crate::template::Template;
+use crate::upsert::Rules;
 
 /// Where the tables are and how they are written.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -35,6 +36,15 @@ pub struct Config {
     /// What the tables hold.
     #[serde(default)]
     pub mode: Mode,
+    /// What becomes of a row that is deleted at the source: hard, unless this says otherwise; needs mode: upsert.
+    #[serde(default)]
+    #[schemars(with = "Deletes")]
+    pub deletes: Option<Deletes>,
+    /// What becomes of the table when its source is truncated: apply, and with deletes: soft fail, unless this says otherwise;
+    /// needs mode: upsert.
+    #[serde(default)]
+    #[schemars(with = "Truncate")]
+    pub truncate: Option<Truncate>,
     /// Partition fields: `day(_cdc_timestamp) as date`, `bucket(16, id)`, `region`. New data of a table that is partitioned
     /// otherwise is partitioned so from then on; without any, tables stay as they are.
     #[serde(default)]
@@ -253,6 +263,31 @@ pub enum Mode {
     /// The change log: one row per change.
     #[default]
     Append,
+    /// The rows as they are now: one per key.
+    Upsert,
+}
+
+/// What becomes of a row that is deleted at the source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Deletes {
+    /// It is deleted.
+    #[default]
+    Hard,
+    /// It stays, with _cdc_deleted = true.
+    Soft,
+}
+
+/// What becomes of a table when its source is truncated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Truncate {
+    /// All its rows are removed.
+    Apply,
+    /// They stay.
+    Ignore,
+    /// The connector stops.
+    Fail,
 }
 
 /// What may be done to a table.
@@ -386,6 +421,9 @@ impl Config {
         if let Err(messages) = Overrides::parse(&self.columns) {
             faults.extend(messages);
         }
+        if let Err(messages) = Rules::parse(self) {
+            faults.extend(messages);
+        }
         faults
     }
 
@@ -413,6 +451,11 @@ impl Config {
     /// What is said of columns.
     pub(crate) fn overrides(&self) -> Result<Overrides, String> {
         Overrides::parse(&self.columns).map_err(|faults| faults.join("; "))
+    }
+
+    /// How changes are applied, in mode upsert.
+    pub(crate) fn rules(&self) -> Result<Option<Rules>, String> {
+        Rules::parse(self).map_err(|faults| faults.join("; "))
     }
 
     /// The table of dead letters.

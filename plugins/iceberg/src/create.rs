@@ -9,6 +9,7 @@ use crate::catalog::{Catalog, CatalogErrorKind, LoadedTable};
 use crate::partition::{self, PartitionField};
 use crate::schema;
 use crate::sort::{self, SortField};
+use crate::upsert;
 
 /// What new tables are given: metadata files stay bounded, and other writers compress as this one does.
 const PROPERTIES: [(&str, &str); 3] = [
@@ -39,34 +40,41 @@ impl Making {
         Self { format_version: FormatVersion::V2, partition_by: Vec::new(), sort_by: Vec::new() }
     }
 
-    /// The table for rows of this schema.
+    /// The table for rows of this schema, in mode upsert with the places of its key's columns.
     ///
     /// # Errors
-    /// Data: a column that no table can have. Config: a partition or sort field that does not fit the columns.
-    pub(crate) fn design(&self, arrow: &ArrowSchema) -> Result<Design> {
-        let schema = schema::table_schema(arrow)?;
+    /// Data: a column that no table can have. Config: a partition or sort field that does not fit the columns, or a column of the
+    /// key that cannot identify rows.
+    pub(crate) fn design(&self, arrow: &ArrowSchema, key: Option<&[usize]>) -> Result<Design> {
+        let mut schema = schema::table_schema(arrow)?;
+        if let Some(key) = key {
+            let fields = schema.as_struct().fields();
+            let ids: Vec<i32> = key.iter().map(|place| fields[*place].id).collect();
+            schema = upsert::identified(&schema, &ids)?;
+        }
         let partition_spec = partition::bind(&self.partition_by, &schema)?;
         let sort_order = sort::bind(&self.sort_by, &schema)?;
         Ok(Design { schema, partition_spec, sort_order })
     }
 }
 
-/// Creates a table for rows of this schema, and its namespaces. `None` where somebody else may have created it: it is to be
+/// Creates a table for rows of this schema and, in mode upsert, this key, and its namespaces. `None` where somebody else may have created it: it is to be
 /// loaded.
 pub(crate) async fn create_table(
     catalog: &dyn Catalog,
     name: &TableIdent,
     making: &Making,
-    arrow: &ArrowSchema,
+    (arrow, key): (&ArrowSchema, Option<&[usize]>),
 ) -> Result<Option<LoadedTable>> {
-    let Design { schema, partition_spec, sort_order } = making.design(arrow)?;
+    let Design { schema, partition_spec, sort_order } = making.design(arrow, key)?;
     create_namespaces(catalog, name.namespace()).await?;
+    let properties = PROPERTIES.into_iter().chain(key.is_some().then_some(upsert::MODE));
     let creation = TableCreation::builder()
         .name(name.name().to_owned())
         .schema(schema)
         .partition_spec(partition_spec)
         .sort_order_opt((!sort_order.is_unsorted()).then_some(sort_order))
-        .properties(PROPERTIES.map(|(name, value)| (name.to_owned(), value.to_owned())))
+        .properties(properties.map(|(name, value)| (name.to_owned(), value.to_owned())))
         .format_version(making.format_version)
         .build();
     match catalog.create_table(name.namespace(), creation).await {

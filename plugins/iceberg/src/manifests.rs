@@ -8,14 +8,15 @@ mod names;
 mod output;
 mod read;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::str::FromStr;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt};
 use iceberg::spec::{
-    DataFile, FormatVersion, ManifestContentType, ManifestFile, ManifestListWriter, PartitionSpecRef, SchemaRef,
+    DataContentType, DataFile, DataFileFormat, FormatVersion, ManifestContentType, ManifestFile, ManifestListWriter,
+    PartitionSpecRef, SchemaRef, Struct, TableMetadata,
 };
 use philotes_sdk::{Error, Result};
 use uuid::Uuid;
@@ -31,8 +32,8 @@ pub(crate) use read::read;
 /// Manifests read at a time when they are merged.
 const READ_AT_ONCE: usize = 8;
 
-/// A data file that waits to be committed, and the schema and partition spec it was written with. Both may be older than the
-/// table's current ones: readers find columns by id, and a manifest names its own spec.
+/// A file with rows or deletes that waits to be committed, and the table's schema and the partition spec it was written with. Both may
+/// be older than the table's current ones: readers find columns by id, and a manifest names its own spec.
 #[derive(Clone, Debug)]
 pub(crate) struct AddedFile {
     pub(crate) file: DataFile,
@@ -58,6 +59,8 @@ pub(crate) struct Written {
     pub(crate) rows: Option<RowIds>,
     /// Every file that was written, the list included.
     pub(crate) locations: Vec<String>,
+    /// What is no longer part of the table.
+    pub(crate) removed: Tally,
 }
 
 /// The row ids that a snapshot hands out, in tables that have them: from the first on, at most so many.
@@ -67,13 +70,15 @@ pub(crate) struct RowIds {
     pub(crate) count: u64,
 }
 
-/// Writes the manifests of a snapshot that adds `added` to the base, and its manifest list. After an error nothing of it is left.
-pub(crate) async fn write(base: &mut Base, added: &[AddedFile], ids: SnapshotIds) -> Result<Written> {
+/// Writes the manifests of a snapshot that adds `added` to the base, and its manifest list; `empties`: after it has removed all
+/// files that are there. After an error nothing of it is left.
+pub(crate) async fn write(base: &mut Base, added: &[AddedFile], empties: bool, ids: SnapshotIds) -> Result<Written> {
     let parents = base.manifests().await?;
-    let mut folder = Folder { base, ids, locations: Vec::new() };
-    match folder.write(added, &parents).await {
+    let mut folder = Folder { base, ids, locations: Vec::new(), removed: Tally::default() };
+    match folder.write(added, &parents, empties).await {
         Ok((list, manifests, rows)) => {
-            Ok(Written { list, manifests: Arc::new(manifests), rows, locations: folder.locations })
+            let Folder { locations, removed, .. } = folder;
+            Ok(Written { list, manifests: Arc::new(manifests), rows, locations, removed })
         }
         Err(error) => {
             storage::discard(&base.files, folder.locations).await;
@@ -88,6 +93,61 @@ struct Folder<'a> {
     ids: SnapshotIds,
     /// What was written, or begun.
     locations: Vec<String>,
+    removed: Tally,
+}
+
+impl AddedFile {
+    /// Whether it deletes rows.
+    pub(crate) fn is_deletes(&self) -> bool {
+        self.file.content_type() != DataContentType::Data
+    }
+}
+
+/// Files, counted as summaries of snapshots tell them.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) data_files: u64,
+    pub(crate) records: u64,
+    pub(crate) delete_files: u64,
+    pub(crate) equality_delete_files: u64,
+    pub(crate) equality_deletes: u64,
+    pub(crate) position_delete_files: u64,
+    pub(crate) deletion_vectors: u64,
+    pub(crate) position_deletes: u64,
+    pub(crate) bytes: u64,
+    pub(crate) partitions: HashSet<(i32, Struct)>,
+}
+
+impl Tally {
+    pub(crate) fn of(added: &[AddedFile]) -> Self {
+        let mut tally = Self::default();
+        added.iter().for_each(|added| tally.count(&added.file, added.spec.spec_id()));
+        tally
+    }
+
+    fn count(&mut self, file: &DataFile, spec_id: i32) {
+        self.bytes += file.file_size_in_bytes();
+        self.partitions.insert((spec_id, file.partition().clone()));
+        match file.content_type() {
+            DataContentType::Data => {
+                self.data_files += 1;
+                self.records += file.record_count();
+            }
+            DataContentType::EqualityDeletes => {
+                self.delete_files += 1;
+                self.equality_delete_files += 1;
+                self.equality_deletes += file.record_count();
+            }
+            DataContentType::PositionDeletes => {
+                self.delete_files += 1;
+                match file.file_format() {
+                    DataFileFormat::Puffin => self.deletion_vectors += 1,
+                    _ => self.position_delete_files += 1,
+                }
+                self.position_deletes += file.record_count();
+            }
+        }
+    }
 }
 
 impl Folder<'_> {
@@ -95,11 +155,18 @@ impl Folder<'_> {
         &mut self,
         added: &[AddedFile],
         parents: &[ManifestFile],
+        empties: bool,
     ) -> Result<(String, Vec<ManifestFile>, Option<RowIds>)> {
         let mut manifests = self.add(added).await?;
         // A manifest that only tells of removals has told it in its own snapshot.
-        let alive = parents.iter().filter(|m| m.has_added_files() || m.has_existing_files()).cloned();
-        manifests.extend(self.merge(alive.collect()).await?);
+        let alive = parents.iter().filter(|m| m.has_added_files() || m.has_existing_files());
+        if empties {
+            for manifest in alive {
+                manifests.push(self.remove(manifest).await?);
+            }
+        } else {
+            manifests.extend(self.merge(alive.cloned().collect()).await?);
+        }
         let rows = if self.has_row_ids() { Some(assign_row_ids(&mut manifests, &self.base.metadata)?) } else { None };
         let list = self.write_list(&manifests, rows).await?;
         Ok((list, manifests, rows))
@@ -116,10 +183,10 @@ impl Folder<'_> {
         format!("{}/{name}", folder.trim_end_matches('/'))
     }
 
-    fn begin(&mut self, schema: &SchemaRef, spec: &PartitionSpecRef) -> Result<Output> {
+    fn begin(&mut self, what: (ManifestContentType, &SchemaRef, &PartitionSpecRef)) -> Result<Output> {
         let location = self.location(&format!("{}-m{}.avro", self.ids.commit_id, self.locations.len()));
         self.locations.push(location.clone());
-        Output::begin(location, &self.base.files, self.ids.snapshot_id, (schema, spec), self.has_row_ids())
+        Output::begin(location, &self.base.files, self.ids.snapshot_id, what, self.has_row_ids())
     }
 
     async fn close(&self, output: Output) -> Result<ManifestFile> {
@@ -132,15 +199,17 @@ impl Folder<'_> {
         Ok(manifest)
     }
 
-    /// One manifest per partition spec and schema among the added files.
+    /// One manifest per content, partition spec and schema among the added files.
     async fn add(&mut self, added: &[AddedFile]) -> Result<Vec<ManifestFile>> {
-        let mut groups: BTreeMap<(i32, i32), Vec<&AddedFile>> = BTreeMap::new();
+        let mut groups: BTreeMap<(bool, i32, i32), Vec<&AddedFile>> = BTreeMap::new();
         for file in added {
-            groups.entry((file.spec.spec_id(), file.schema.schema_id())).or_default().push(file);
+            let group = (file.is_deletes(), file.spec.spec_id(), file.schema.schema_id());
+            groups.entry(group).or_default().push(file);
         }
         let mut manifests = Vec::with_capacity(groups.len());
         for group in groups.into_values() {
-            let mut output = self.begin(&group[0].schema, &group[0].spec)?;
+            let content = if group[0].is_deletes() { ManifestContentType::Deletes } else { ManifestContentType::Data };
+            let mut output = self.begin((content, &group[0].schema, &group[0].spec))?;
             for added in group {
                 output.add(added.file.clone())?;
             }
@@ -174,12 +243,24 @@ impl Folder<'_> {
         })
     }
 
+    /// A manifest that says of all files of another that they are no longer part of the table.
+    async fn remove(&mut self, manifest: &ManifestFile) -> Result<ManifestFile> {
+        let metadata = self.base.metadata.clone();
+        let spec = spec_of(&metadata, manifest)?;
+        let read = read(&self.base.files, manifest).await?;
+        let current = metadata.current_schema();
+        let schema = if spec.partition_type(current).is_ok() { current } else { &read.schema };
+        let mut output = self.begin((manifest.content, schema, spec))?;
+        for entry in read.entries.iter().filter(|entry| entry.is_alive()) {
+            output.remove(entry)?;
+            self.removed.count(&entry.data_file, spec.spec_id());
+        }
+        self.close(output).await
+    }
+
     async fn merge_into_one(&mut self, manifests: &[ManifestFile]) -> Result<ManifestFile> {
         let metadata = self.base.metadata.clone();
-        let spec_id = manifests[0].partition_spec_id;
-        let spec = metadata
-            .partition_spec_by_id(spec_id)
-            .ok_or_else(|| Error::data(format!("a manifest names partition spec {spec_id}, which the table lacks")))?;
+        let spec = spec_of(&metadata, &manifests[0])?;
         let files = &self.base.files;
         let mut reads: Vec<BoxFuture<'_, _>> = Vec::with_capacity(manifests.len());
         for manifest in manifests {
@@ -193,7 +274,7 @@ impl Folder<'_> {
         // The current schema, unless the spec is over a column that it no longer has: then one that has it.
         let current = metadata.current_schema();
         let schema = if spec.partition_type(current).is_ok() { current } else { &loaded[0].schema };
-        let mut output = self.begin(schema, spec)?;
+        let mut output = self.begin((manifests[0].content, schema, spec))?;
         for entry in loaded.iter().flat_map(|manifest| &manifest.entries).filter(|entry| entry.is_alive()) {
             output.keep(entry)?;
         }
@@ -218,9 +299,16 @@ impl Folder<'_> {
     }
 }
 
+fn spec_of<'a>(metadata: &'a TableMetadata, manifest: &ManifestFile) -> Result<&'a PartitionSpecRef> {
+    let id = manifest.partition_spec_id;
+    metadata
+        .partition_spec_by_id(id)
+        .ok_or_else(|| Error::data(format!("a manifest names partition spec {id}, which the table lacks")))
+}
+
 /// Gives ids to the rows of the manifests that have none: those that are new, and those of a time when the table had no row
 /// ids. A merged manifest is counted whole, as Java does, although each of its files goes on with the ids it has.
-fn assign_row_ids(manifests: &mut [ManifestFile], metadata: &iceberg::spec::TableMetadata) -> Result<RowIds> {
+fn assign_row_ids(manifests: &mut [ManifestFile], metadata: &TableMetadata) -> Result<RowIds> {
     let first = metadata.next_row_id();
     let mut next = first;
     for manifest in manifests {
@@ -256,7 +344,7 @@ struct MergeLimits {
 }
 
 impl MergeLimits {
-    fn of(metadata: &iceberg::spec::TableMetadata) -> Result<Self> {
+    fn of(metadata: &TableMetadata) -> Result<Self> {
         Ok(Self {
             enabled: property(metadata, "commit.manifest-merge.enabled", true)?,
             min_count: property(metadata, "commit.manifest.min-count-to-merge", 100)?,
@@ -264,22 +352,21 @@ impl MergeLimits {
         })
     }
 
-    /// Packs the manifests of each partition spec, which come newest first, into bins of the target size, beginning with
-    /// the oldest: full bins come out the same every time, and only the newest is still filling. That one is merged
-    /// once it holds `min_count`. Manifests of delete files stay as they are.
+    /// Packs the manifests of each content and partition spec, which come newest first, into bins of the target size, beginning
+    /// with the oldest: full bins come out the same every time, and only the newest is still filling. That one is merged
+    /// once it holds `min_count`.
     fn bins(self, manifests: Vec<ManifestFile>) -> Vec<Bin> {
         if !self.enabled {
             return vec![Bin::Keep(manifests)];
         }
-        let (data, deletes): (Vec<_>, Vec<_>) =
-            manifests.into_iter().partition(|manifest| manifest.content == ManifestContentType::Data);
-        let mut by_spec: BTreeMap<i32, Vec<ManifestFile>> = BTreeMap::new();
-        for manifest in data {
-            by_spec.entry(manifest.partition_spec_id).or_default().push(manifest);
+        let mut groups: BTreeMap<(bool, i32), Vec<ManifestFile>> = BTreeMap::new();
+        for manifest in manifests {
+            let is_data = manifest.content == ManifestContentType::Data;
+            groups.entry((is_data, manifest.partition_spec_id)).or_default().push(manifest);
         }
         let mut bins = Vec::new();
-        // Newer specs first, as their manifests are.
-        for manifests in by_spec.into_values().rev() {
+        // Data first, and newer specs first, as their manifests are.
+        for manifests in groups.into_values().rev() {
             let mut packed: Vec<Vec<ManifestFile>> = vec![Vec::new()];
             let mut bytes = 0;
             for manifest in manifests.into_iter().rev() {
@@ -299,13 +386,12 @@ impl MergeLimits {
                 bins.push(if filling || bin.len() < 2 { Bin::Keep(bin) } else { Bin::Merge(bin) });
             }
         }
-        bins.push(Bin::Keep(deletes));
         bins
     }
 }
 
 /// A property of the table, or its default.
-pub(crate) fn property<T: FromStr>(metadata: &iceberg::spec::TableMetadata, name: &str, default: T) -> Result<T> {
+pub(crate) fn property<T: FromStr>(metadata: &TableMetadata, name: &str, default: T) -> Result<T> {
     match metadata.properties().get(name) {
         None => Ok(default),
         Some(value) => value

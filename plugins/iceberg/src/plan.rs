@@ -18,6 +18,7 @@ use crate::sort;
 use crate::table;
 use crate::template::Template;
 use crate::token;
+use crate::upsert;
 
 /// The plan for a stream of this schema.
 pub(crate) async fn plan(
@@ -35,10 +36,28 @@ pub(crate) async fn plan(
         Some(_) => None,
     };
     let overrides = config.overrides().map_err(Error::config)?;
-    let (arrow, mut notes) = overridden(overrides.of(&at.stream), arrow)?;
-    let arrow = arrow.as_ref();
+    let rules = config.rules().map_err(Error::config)?;
+    let (given, mut kept) = (arrow, arrow.clone());
+    if rules.is_some() {
+        kept = upsert::schema_without_unchanged(given);
+    }
+    let (arrow, mut notes) = overridden(overrides.of(&at.stream), &kept)?;
+    let mut arrow = arrow.as_ref().clone();
+    let key = match &rules {
+        None => None,
+        Some(rules) => {
+            let key = upsert::of_batch(&at.stream, given, &arrow)?;
+            let names: Vec<&str> = key.iter().map(|place| arrow.field(*place).name().as_str()).collect();
+            notes.push(format!("mode upsert: one row per {}", names.join(", ")));
+            if rules.soft {
+                arrow = upsert::with_deleted(&arrow);
+            }
+            Some(key)
+        }
+    };
+    let arrow = &arrow;
     let Some(metadata) = existing else {
-        let Design { schema: designed, partition_spec, sort_order } = making.design(arrow)?;
+        let Design { schema: designed, partition_spec, sort_order } = making.design(arrow, key.as_deref())?;
         let spec = partition_spec.bind(designed.clone()).map_err(|e| Error::config("partition_by").with_source(e))?;
         if making.format_version >= FormatVersion::V3 {
             notes.push(format!("the table is made in format version {}", making.format_version as u8));

@@ -195,7 +195,8 @@ impl Sink for IcebergSink {
             return 0;
         }
         // What is kept of the tables takes room from the rows, but leaves them an eighth.
-        let kept = self.tables.values().map(Table::columns).sum::<usize>() * COLUMN_BYTES;
+        let columns = self.tables.values().map(Table::columns).sum::<usize>() * COLUMN_BYTES;
+        let kept = columns + self.settings.filters.taken();
         let memory = usize::try_from(self.settings.context.info().max_memory).unwrap_or(usize::MAX);
         rows + kept.min(memory / 8 * 7)
     }

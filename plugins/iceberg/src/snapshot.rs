@@ -14,7 +14,7 @@ use crate::catalog::CommitRequest;
 use crate::config::Retention;
 use crate::error::from_iceberg;
 use crate::expire;
-use crate::manifests::{self, AddedFile, SnapshotIds, Written};
+use crate::manifests::{self, AddedFile, SnapshotIds, Tally, Written};
 use crate::storage;
 use crate::token::{self, Token};
 
@@ -26,6 +26,8 @@ pub(crate) const COMMIT_ID: &str = "philotes.commit-id";
 pub(crate) struct Changes<'a> {
     pub(crate) connector: &'a str,
     pub(crate) files: &'a [AddedFile],
+    /// Whether all files that are there are removed.
+    pub(crate) empties: bool,
     pub(crate) offsets: &'a BTreeMap<StreamPartition, Option<Offset>>,
     /// Other properties to set.
     pub(crate) properties: &'a HashMap<String, String>,
@@ -37,6 +39,11 @@ pub(crate) struct Changes<'a> {
 pub(crate) struct Attempt {
     pub(crate) commit_id: Uuid,
     pub(crate) snapshot_id: i64,
+    pub(crate) sequence_number: i64,
+    /// The snapshot that it goes onto.
+    pub(crate) parent: Option<i64>,
+    /// Whether it removes all files that are there.
+    pub(crate) emptied: bool,
     /// The tokens that the keys have if it succeeds; `None` where they are forgotten.
     pub(crate) tokens: BTreeMap<StreamPartition, Option<Token>>,
     /// The snapshot's manifests.
@@ -71,7 +78,7 @@ pub(crate) async fn propose(base: &mut Base, changes: Changes<'_>) -> Result<(Co
     let snapshot_id = new_snapshot_id(&metadata);
     let sequence_number = metadata.last_sequence_number() + 1;
     let mut tokens = BTreeMap::new();
-    let (mut set, mut removed) = (changes.properties.clone(), Vec::new());
+    let (mut set, mut unset) = (changes.properties.clone(), Vec::new());
     for (at, offset) in changes.offsets {
         let name = token::property(changes.connector, at);
         let token = offset.clone().map(|offset| Token { offset, commit_id, snapshot_id, sequence_number });
@@ -79,7 +86,7 @@ pub(crate) async fn propose(base: &mut Base, changes: Changes<'_>) -> Result<(Co
             Some(token) => {
                 set.insert(name, token.to_value()?);
             }
-            None => removed.push(name),
+            None => unset.push(name),
         }
         tokens.insert(at.clone(), token);
     }
@@ -91,16 +98,18 @@ pub(crate) async fn propose(base: &mut Base, changes: Changes<'_>) -> Result<(Co
         None => Vec::new(),
     };
     let ids = SnapshotIds { commit_id, snapshot_id, sequence_number };
-    let Written { list, manifests, rows, locations } = manifests::write(base, changes.files, ids).await?;
+    let Written { list, manifests, rows, locations, removed } =
+        manifests::write(base, changes.files, changes.empties, ids).await?;
     let head = base.head();
+    let parent = head.map(|head| head.snapshot_id());
     let snapshot = Snapshot::builder()
         .with_snapshot_id(snapshot_id)
-        .with_parent_snapshot_id(head.map(|head| head.snapshot_id()))
+        .with_parent_snapshot_id(parent)
         .with_sequence_number(sequence_number)
         // Never before the last change: catalogs refuse that, and a clock that was ahead must not stop the table.
         .with_timestamp_ms(now_ms.max(metadata.last_updated_ms()))
         .with_manifest_list(list)
-        .with_summary(summary(head.map(|head| head.summary()), changes.files, commit_id))
+        .with_summary(summary(head.map(|head| head.summary()), &changes, &removed, commit_id))
         .with_schema_id(metadata.current_schema_id());
     let snapshot = match rows {
         Some(rows) => snapshot.with_row_range(rows.first, rows.count).build(),
@@ -110,10 +119,7 @@ pub(crate) async fn propose(base: &mut Base, changes: Changes<'_>) -> Result<(Co
     let requirements = vec![
         TableRequirement::UuidMatch { uuid: metadata.uuid() },
         // `None` asserts that the branch does not exist.
-        TableRequirement::RefSnapshotIdMatch {
-            r#ref: MAIN_BRANCH.to_owned(),
-            snapshot_id: head.map(|head| head.snapshot_id()),
-        },
+        TableRequirement::RefSnapshotIdMatch { r#ref: MAIN_BRANCH.to_owned(), snapshot_id: parent },
         TableRequirement::CurrentSchemaIdMatch { current_schema_id: metadata.current_schema_id() },
         TableRequirement::DefaultSpecIdMatch { default_spec_id: metadata.default_partition_spec_id() },
     ];
@@ -123,7 +129,7 @@ pub(crate) async fn propose(base: &mut Base, changes: Changes<'_>) -> Result<(Co
         .into_builder(None)
         .set_branch_snapshot(snapshot, MAIN_BRANCH)
         .and_then(|builder| builder.set_properties(set))
-        .and_then(|builder| builder.remove_properties(&removed))
+        .and_then(|builder| builder.remove_properties(&unset))
         .and_then(|builder| builder.remove_snapshots(&expired_ids).build());
     let updates = match updates {
         Ok(built) => built.changes,
@@ -133,7 +139,10 @@ pub(crate) async fn propose(base: &mut Base, changes: Changes<'_>) -> Result<(Co
         }
     };
     let request = CommitRequest { id: commit_id, requirements, updates };
-    Ok((request, Attempt { commit_id, snapshot_id, tokens, manifests, expired, locations }))
+    let emptied = changes.empties;
+    let attempt =
+        Attempt { commit_id, snapshot_id, sequence_number, parent, emptied, tokens, manifests, expired, locations };
+    Ok((request, attempt))
 }
 
 /// A positive number that no snapshot of the table has.
@@ -153,30 +162,45 @@ pub(crate) fn now_ms() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// The summary of a snapshot that appends: what it adds, and the table's totals with it.
-fn summary(parent: Option<&Summary>, added: &[AddedFile], commit_id: Uuid) -> Summary {
-    let files = added.len() as u64;
-    let records: u64 = added.iter().map(|added| added.file.record_count()).sum();
-    let bytes: u64 = added.iter().map(|added| added.file.file_size_in_bytes()).sum();
-    let partitions: HashSet<_> = added.iter().map(|a| (a.spec.spec_id(), a.file.partition())).collect();
-
+/// The summary of a snapshot: what it adds and removes, and the table's totals with it.
+fn summary(parent: Option<&Summary>, changes: &Changes<'_>, removed: &Tally, commit_id: Uuid) -> Summary {
+    let added = Tally::of(changes.files);
     let mut properties = HashMap::from([(COMMIT_ID.to_owned(), commit_id.to_string())]);
-    if files > 0 {
-        for (name, value) in [("added-data-files", files), ("added-records", records), ("added-files-size", bytes)] {
+    for (name, value) in [
+        ("added-data-files", added.data_files),
+        ("added-records", added.records),
+        ("added-delete-files", added.delete_files),
+        ("added-equality-delete-files", added.equality_delete_files),
+        ("added-equality-deletes", added.equality_deletes),
+        ("added-files-size", added.bytes),
+        ("deleted-data-files", removed.data_files),
+        ("deleted-records", removed.records),
+        ("removed-delete-files", removed.delete_files),
+        ("removed-equality-delete-files", removed.equality_delete_files),
+        ("removed-equality-deletes", removed.equality_deletes),
+        ("removed-position-delete-files", removed.position_delete_files),
+        ("removed-dvs", removed.deletion_vectors),
+        ("removed-position-deletes", removed.position_deletes),
+        ("removed-files-size", removed.bytes),
+    ] {
+        if value > 0 {
             properties.insert(name.to_owned(), value.to_string());
         }
     }
-    properties.insert("changed-partition-count".to_owned(), partitions.len().to_string());
+    let partitions = added.partitions.union(&removed.partitions).count();
+    properties.insert("changed-partition-count".to_owned(), partitions.to_string());
     for (name, added) in [
-        ("total-data-files", files),
-        ("total-records", records),
-        ("total-files-size", bytes),
-        ("total-delete-files", 0),
+        ("total-data-files", added.data_files),
+        ("total-records", added.records),
+        ("total-files-size", added.bytes),
+        ("total-delete-files", added.delete_files),
         ("total-position-deletes", 0),
-        ("total-equality-deletes", 0),
+        ("total-equality-deletes", added.equality_deletes),
     ] {
         let before = match parent {
             None => Some(0),
+            // Nothing else is left.
+            Some(_) if changes.empties => Some(0),
             // A parent without totals leaves its children without them: a wrong one would be worse.
             Some(summary) => summary.additional_properties.get(name).and_then(|value| value.parse::<u64>().ok()),
         };
@@ -184,11 +208,17 @@ fn summary(parent: Option<&Summary>, added: &[AddedFile], commit_id: Uuid) -> Su
             properties.insert(name.to_owned(), (before + added).to_string());
         }
     }
-    Summary { operation: Operation::Append, additional_properties: properties }
+    let operation = match (added.data_files, added.delete_files) {
+        _ if changes.empties => Operation::Overwrite,
+        (_, 0) => Operation::Append,
+        (0, _) => Operation::Delete,
+        _ => Operation::Overwrite,
+    };
+    Summary { operation, additional_properties: properties }
 }
 
-/// Refuses to add files to a schema that gained a required column which they do not have, and names columns that were
-/// dropped while rows with them were under way.
+/// Refuses to add files to a schema that gained a required column which they do not have, or lost one by which they delete, and names
+/// columns that were dropped while rows with them were under way.
 ///
 /// Files written under an older schema stay valid otherwise: readers find columns by id, a column that was added reads as
 /// null, one that was widened is widened on reading, and one that was dropped is not read, which is what dropping it
@@ -197,7 +227,15 @@ pub(crate) fn check_schemas(table: &str, metadata: &TableMetadata, added: &[Adde
     let current = metadata.current_schema();
     let mut checked = HashSet::from([current.schema_id()]);
     for file in added {
-        if !checked.insert(file.schema.schema_id()) {
+        let ids = file.file.equality_ids().unwrap_or_default();
+        if let Some(field) = ids.iter().find(|id| current.field_by_id(**id).is_none()) {
+            let name = file.schema.name_by_field_id(*field).unwrap_or("?");
+            return Err(Error::config(format!(
+                "table {table}: column {name:?} of its key was dropped while rows were under way; nothing of them was acknowledged. \
+                 Restore the column, or let the connector begin a new table"
+            )));
+        }
+        if file.is_deletes() || !checked.insert(file.schema.schema_id()) {
             continue;
         }
         let written = file.schema.as_struct().fields();

@@ -7,6 +7,7 @@
 mod fit;
 mod layout;
 mod letters;
+mod upsert;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use crate::overrides::Overrides;
 use crate::schema::{Numbers, Policy, Projection};
 use crate::storage;
 use crate::token::{self, Token};
+use crate::upsert::{FilterBudget, Key, Removal, Rules, Stage, Upsert};
 use crate::writer::{TableWriter, WriterOptions, WriterTarget};
 
 pub(crate) use fit::{Incoming, fixed_fields};
@@ -51,6 +53,10 @@ pub(crate) struct Settings {
     pub(crate) policy: Policy,
     /// What is said of single columns.
     pub(crate) overrides: Overrides,
+    /// How changes are applied; `None` where each is a row.
+    pub(crate) rules: Option<Rules>,
+    /// What upsert tables may keep of their keys.
+    pub(crate) filters: Arc<FilterBudget>,
     /// The table of dead letters.
     pub(crate) dead_letters: TableIdent,
     /// Held while dead letters are appended.
@@ -59,6 +65,10 @@ pub(crate) struct Settings {
 
 /// A writer with less memory than this would write row groups too small to compress.
 const MIN_BUFFER_BYTES: usize = 8 << 20;
+/// Which part of the sink's memory the filters of keys may take, at most.
+const FILTER_SHARE: usize = 8;
+/// What they may take where the sink's memory has no limit.
+const MAX_FILTER_BYTES: usize = 16 << 20;
 
 impl Settings {
     pub(crate) fn new(config: &Config, context: TaskContext, catalog: Arc<dyn Catalog>) -> Result<Self> {
@@ -66,8 +76,10 @@ impl Settings {
             target_file_bytes: config.target_file_bytes().map_err(Error::config)?,
             ..WriterOptions::default()
         };
+        let mut filter_bytes = MAX_FILTER_BYTES;
         if let Ok(memory @ 1..) = usize::try_from(context.info().max_memory) {
             writer.max_buffer_bytes = writer.max_buffer_bytes.min(memory).max(MIN_BUFFER_BYTES);
+            filter_bytes = memory / FILTER_SHARE;
         }
         Ok(Self {
             catalog,
@@ -76,6 +88,8 @@ impl Settings {
             writer,
             policy: config.policy(),
             overrides: config.overrides().map_err(Error::config)?,
+            rules: config.rules().map_err(Error::config)?,
+            filters: Arc::new(FilterBudget::new(filter_bytes)),
             context,
             dead_letters: config.dead_letters_table().map_err(Error::config)?,
             appending: tokio::sync::Mutex::default(),
@@ -98,6 +112,8 @@ pub(crate) struct Table {
     pub(crate) owned: BTreeMap<StreamPartition, Option<Token>>,
     /// Rows on their way into files.
     open: Option<Open>,
+    /// What is kept of a table of mode upsert.
+    pub(crate) upsert: Option<Upsert>,
     /// Files that are complete and wait for the next commit.
     pub(crate) complete: Vec<AddedFile>,
     /// Records that cannot be written.
@@ -125,18 +141,22 @@ struct Open {
     schema: iceberg::spec::SchemaRef,
     spec: iceberg::spec::PartitionSpecRef,
     writer: TableWriter,
+    /// Where rows wait that may still be changed, in mode upsert.
+    stage: Option<Stage>,
     /// By the source's schema id.
     projections: HashMap<u64, Projection>,
 }
 
 impl Table {
     pub(crate) fn new(name: TableIdent, settings: Arc<Settings>) -> Self {
+        let upsert = settings.rules.is_some().then(|| Upsert::new(Removal::new(settings.filters.clone())));
         Self {
             name,
             settings,
             base: None,
             owned: BTreeMap::new(),
             open: None,
+            upsert,
             complete: Vec::new(),
             letters: Letters::default(),
             offsets: BTreeMap::new(),
@@ -223,6 +243,7 @@ impl Table {
             )));
         }
         check_format(&self.name, &metadata)?;
+        self.check_mode(&metadata)?;
         if let Some(base) = &self.base {
             fence::check(&self.name, &base.metadata, &metadata)?;
         }
@@ -262,6 +283,9 @@ impl Table {
         if let Some(attempt) = landed
             && let Some(payload) = self.payload.take()
         {
+            if let Some(upsert) = &mut self.upsert {
+                upsert.removal.landed(&attempt);
+            }
             self.landed.push(payload.landed(attempt));
         }
         Ok(())
@@ -290,6 +314,9 @@ impl Table {
                 letters.iter_mut().for_each(|letter| letter.leave_out(&dropped));
             }
             self.letters.extend(letters);
+        } else if self.upsert.is_some() {
+            self.tell_unknown_columns(batch);
+            self.write_changes(batch).await?;
         } else if self.columns_of(&batch.at.stream).is_some() {
             self.tell_unknown_columns(batch);
             let rows = self.shaped(&batch.at.stream, &batch.rows)?;
@@ -307,7 +334,8 @@ impl Table {
     }
 
     pub(crate) fn buffered_bytes(&self) -> usize {
-        self.open.as_ref().map_or(0, |open| open.writer.buffered_bytes()) + self.letter_bytes()
+        let open = |open: &Open| open.writer.buffered_bytes() + open.stage.as_ref().map_or(0, Stage::buffered_bytes);
+        self.open.as_ref().map_or(0, open) + self.letter_bytes()
     }
 
     /// The writer, if it writes what the table now is.
@@ -324,12 +352,15 @@ impl Table {
         let Some(base) = &self.base else { return Err(Error::internal("a writer for a table that does not exist")) };
         let order = order_of(&self.settings.making, &base.metadata);
         let target = WriterTarget::current(&base.metadata).sorted_by(order);
-        Ok(Open {
-            schema: base.metadata.current_schema().clone(),
-            spec: base.metadata.default_partition_spec().clone(),
-            writer: TableWriter::new(base.files.clone(), target, self.settings.writer)?,
-            projections: HashMap::new(),
-        })
+        let schema = base.metadata.current_schema().clone();
+        let writer = TableWriter::new(base.files.clone(), target, self.settings.writer)?;
+        let stage = match (&self.settings.rules, Key::of(&schema)) {
+            (Some(rules), Some(key)) => Some(Stage::new(writer.schema(), &key.places, rules.soft)?),
+            (Some(_), None) => return Err(Error::internal("an upsert table without identifier fields")),
+            (None, _) => None,
+        };
+        let spec = base.metadata.default_partition_spec().clone();
+        Ok(Open { schema, spec, writer, stage, projections: HashMap::new() })
     }
 
     /// Completes the open files; the next rows begin new ones.
@@ -337,6 +368,7 @@ impl Table {
     /// # Errors
     /// Unavailable: nothing is lost, and it can be called again. Fenced: rows were lost.
     pub(crate) async fn roll(&mut self) -> Result<()> {
+        self.settle().await.map_err(|e| e.context(format!("table {}", self.name)))?;
         let Some(open) = self.open.as_mut().filter(|open| open.writer.rows() > 0) else { return Ok(()) };
         let files = open.writer.finish().await.map_err(|e| e.context(format!("table {}", self.name)))?;
         let added = |file| AddedFile { file, schema: open.schema.clone(), spec: open.spec.clone() };
@@ -346,7 +378,11 @@ impl Table {
 
     /// Lets go of the writer if it has no rows; the next ones bring another.
     pub(crate) fn rest(&mut self) {
-        self.open.take_if(|open| open.writer.rows() == 0 && open.writer.buffered_bytes() == 0);
+        let idle = |open: &mut Open| {
+            let staged = open.stage.as_ref().is_some_and(|stage| !stage.is_empty());
+            open.writer.rows() == 0 && open.writer.buffered_bytes() == 0 && !staged
+        };
+        self.open.take_if(idle);
     }
 
     /// Lets go of the table: removes files that no request has ever named. Those of a payload that was sent stay, for the
@@ -362,11 +398,11 @@ impl Table {
         storage::discard(&base.files, complete.chain(open.into_iter().flatten())).await;
     }
 
-    /// Creates the table for rows of this schema, and its namespaces. If somebody else has created it by now, that one
+    /// Creates the table for rows of this schema and key, and its namespaces. If somebody else has created it by now, that one
     /// is taken.
-    async fn create(&mut self, arrow: &ArrowSchema) -> Result<()> {
+    async fn create(&mut self, arrow: &ArrowSchema, key: Option<&[usize]>) -> Result<()> {
         let settings = self.settings.clone();
-        match create_table(settings.catalog.as_ref(), &self.name, &settings.making, arrow).await? {
+        match create_table(settings.catalog.as_ref(), &self.name, &settings.making, (arrow, key)).await? {
             Some(created) => self.adopt(created),
             None => {
                 self.reload().await?;

@@ -33,6 +33,7 @@ mod stalled;
 mod told;
 mod torture;
 mod under_fire;
+mod upserts;
 
 use std::time::Duration;
 

@@ -299,6 +299,7 @@ impl Search<'_> {
             let changes = Changes {
                 connector: self.connector,
                 files: &[],
+                empties: false,
                 offsets: &BTreeMap::new(),
                 properties: &HashMap::new(),
                 retention: None,

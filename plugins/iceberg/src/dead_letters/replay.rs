@@ -15,7 +15,7 @@ use super::letter::{self, Origin};
 use super::ranges::Ranges;
 use super::read::{self, Stored};
 use crate::catalog::{self, Catalog};
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::table::{Incoming, Settings, Table};
 use crate::template::Template;
 
@@ -49,6 +49,12 @@ pub(crate) async fn replay_in(
 ) -> Result<ActionOutput> {
     let arguments: Arguments =
         serde_json::from_value(arguments).map_err(|e| Error::config("arguments of replay").with_source(e))?;
+    if config.mode == Mode::Upsert {
+        return Err(Error::config(
+            "replay: in mode upsert a letter may be older than what the table holds of its key, or than its deletion; bring the row \
+             itself again, by an UPDATE at the source that changes nothing. Allowed is replay in mode append",
+        ));
+    }
     let stream: StreamName = arguments.stream.parse()?;
     let wanted: Option<Ranges> = match &arguments.sequence {
         None => None,
@@ -117,7 +123,7 @@ async fn write(table: &mut Table, stream: &StreamName, due: &[Stored]) -> Result
     }
     let mut written = Vec::new();
     for (schema_id, (rows, letters)) in (0..).zip(&groups) {
-        let sifted = table.sift(&Incoming { stream, schema_id, rows, late: true }).await?;
+        let sifted = table.sift(&Incoming { stream, schema_id, rows, late: true, key: None }).await?;
         let mut good: Vec<u64> = letters.iter().map(|letter| letter.sequence).collect();
         for (row, error) in sifted.bad.iter().rev() {
             good.remove(*row);

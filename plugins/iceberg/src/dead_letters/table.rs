@@ -91,6 +91,7 @@ pub(crate) async fn append(settings: &Settings, main: Main<'_>, intent: &Intent)
         let changes = Changes {
             connector,
             files: &files,
+            empties: false,
             offsets: &BTreeMap::new(),
             properties: &Appended { number: intent.number, upto: intent.upto }.property(connector, main)?,
             retention: settings.retention,
@@ -160,7 +161,7 @@ async fn load_or_create(settings: &Settings) -> Result<LoadedTable> {
         Ok(loaded) => loaded,
         Err(error) if error.kind() == CatalogErrorKind::NotFound => {
             // Of version 2 whatever the others are: others may delete from it, and the actions read no deletion vectors.
-            match create_table(settings.catalog.as_ref(), name, &Making::plain(), &letter::schema()).await? {
+            match create_table(settings.catalog.as_ref(), name, &Making::plain(), (&letter::schema(), None)).await? {
                 Some(created) => created,
                 None => settings.catalog.load_table(name).await?,
             }

@@ -2,7 +2,8 @@
 
 use iceberg::io::FileIO;
 use iceberg::spec::{
-    DataFile, ManifestEntry, ManifestFile, ManifestWriter, ManifestWriterBuilder, PartitionSpecRef, SchemaRef,
+    DataFile, ManifestContentType, ManifestEntry, ManifestFile, ManifestWriter, ManifestWriterBuilder,
+    PartitionSpecRef, SchemaRef,
 };
 use philotes_sdk::{Error, Result};
 
@@ -25,12 +26,12 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// A manifest at this location, for files of this schema and partition specification.
+    /// A manifest at this location, for files of this content, schema and partition specification.
     pub(super) fn begin(
         location: String,
         files: &FileIO,
         snapshot_id: i64,
-        (schema, spec): (&SchemaRef, &PartitionSpecRef),
+        (content, schema, spec): (ManifestContentType, &SchemaRef, &PartitionSpecRef),
         has_row_ids: bool,
     ) -> Result<Self> {
         let wording = Wording::of(spec, schema)?;
@@ -42,14 +43,28 @@ impl Output {
         let output = output.map_err(failed)?;
         let builder =
             ManifestWriterBuilder::new(output, Some(snapshot_id), wording.schema.clone(), wording.spec.clone());
-        let writer = if has_row_ids { builder.build_v3_data() } else { builder.build_v2_data() };
+        let writer = match (content, has_row_ids) {
+            (ManifestContentType::Data, false) => builder.build_v2_data(),
+            (ManifestContentType::Data, true) => builder.build_v3_data(),
+            (ManifestContentType::Deletes, false) => builder.build_v2_deletes(),
+            (ManifestContentType::Deletes, true) => builder.build_v3_deletes(),
+        };
         Ok(Self { location, wording, writer, memory })
     }
 
     /// Adds a new file.
     pub(super) fn add(&mut self, file: DataFile) -> Result<()> {
         let file = self.worded(file)?;
-        self.writer.add_file(file, INHERITED).map_err(|e| from_iceberg("cannot add a data file to a manifest", e))
+        self.writer.add_file(file, INHERITED).map_err(|e| from_iceberg("cannot add a file to a manifest", e))
+    }
+
+    /// Says of a file that is in another manifest that it is no longer part of the table.
+    pub(super) fn remove(&mut self, entry: &ManifestEntry) -> Result<()> {
+        let missing = || Error::data("an entry of a manifest has no sequence number");
+        let file = self.worded(entry.data_file.clone())?;
+        self.writer
+            .add_delete_file(file, entry.sequence_number.ok_or_else(missing)?, entry.file_sequence_number)
+            .map_err(|e| from_iceberg("cannot remove a file from the table", e))
     }
 
     /// Adds a file that is in another manifest.

@@ -16,6 +16,7 @@ pub(crate) use convert::Conversion;
 pub use rules::Column;
 pub(crate) use rules::{Columns, Overrides};
 pub(crate) use scrub::without;
+pub(crate) use shape::original;
 
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ use super::rules::{Columns, Rule};
 const META_ORIGINAL: &str = "philotes.column";
 
 /// The name that a column came with.
-pub(super) fn original(field: &Field) -> &str {
+pub(crate) fn original(field: &Field) -> &str {
     field.metadata().get(META_ORIGINAL).map_or(field.name(), String::as_str)
 }
 

@@ -113,6 +113,11 @@ impl Projection {
         Ok(Self { schema: Arc::new(schema), columns, requires })
     }
 
+    /// Which column of the table this column of a batch becomes.
+    pub(crate) fn place_of(&self, incoming: usize) -> Option<usize> {
+        self.columns.iter().position(|column| matches!(column.source, Source::Field(index, _) if index == incoming))
+    }
+
     /// The required fields in which rows have NULL. Values are not looked at, so that those of a column that is still to be
     /// converted may come.
     pub(crate) fn nulls(&self, batch: &RecordBatch) -> BTreeSet<i32> {

@@ -8,7 +8,8 @@
 //! - after the alteration and before the commit of the rows that need it, these rows come again, and find the table altered.
 //!
 //! So no row comes again under an older schema than the table has followed, which would undo a rename or drop a new column.
-//! Where only columns are added and widened, rows of an older schema are no harm.
+//! Where only columns are added and widened, rows of an older schema are no harm. In mode upsert everything is committed
+//! before as well, because a commit's rows are told apart by one key of one schema.
 
 use std::collections::BTreeSet;
 
@@ -34,11 +35,13 @@ pub(crate) struct Incoming<'a> {
     pub(crate) rows: &'a RecordBatch,
     /// They come later than their order, so that their names may be old ones.
     pub(crate) late: bool,
+    /// The places of the columns that identify a row, in mode upsert.
+    pub(crate) key: Option<&'a [usize]>,
 }
 
 impl<'a> Incoming<'a> {
     pub(super) fn of(batch: &'a ChangeBatch) -> Self {
-        Self { stream: &batch.at.stream, schema_id: batch.schema_id, rows: &batch.rows, late: false }
+        Self { stream: &batch.at.stream, schema_id: batch.schema_id, rows: &batch.rows, late: false, key: None }
     }
 }
 
@@ -71,13 +74,19 @@ impl Table {
     pub(super) async fn prepare(&mut self, incoming: &Incoming<'_>, conversion: &Conversion) -> Result<()> {
         let arrow = conversion.schema();
         if self.base.is_none() {
-            self.create(arrow).await?;
+            self.create(arrow, incoming.key).await?;
         }
         let mut nulls = BTreeSet::new();
         for _ in 0..ROUNDS {
             let known = self.open_writer().is_some_and(|open| open.projections.contains_key(&incoming.schema_id));
             if !known || !nulls.is_empty() {
                 let fields = self.evolve(incoming, arrow, &nulls).await?;
+                if let Some(key) = incoming.key {
+                    let ids: Vec<i32> = key.iter().map(|place| fields[*place]).collect();
+                    if self.identify(incoming.stream, &ids).await? {
+                        continue;
+                    }
+                }
                 let fitted_to = self.base.as_ref().map(|base| base.metadata.current_schema_id());
                 self.lay_out().await?;
                 if self.base.as_ref().map(|base| base.metadata.current_schema_id()) != fitted_to {
@@ -85,6 +94,10 @@ impl Table {
                     continue;
                 }
                 if self.open_writer().is_none() {
+                    if self.upsert.is_some() && self.holds_rows() {
+                        self.commit_before_altering().await?;
+                        continue;
+                    }
                     self.roll().await?;
                     self.open = Some(self.new_writer()?);
                 }
@@ -146,7 +159,7 @@ impl Table {
                 }
                 return Ok(fields);
             };
-            if follows && !incoming.late && self.holds_rows() {
+            if (self.upsert.is_some() || follows && !incoming.late) && self.holds_rows() {
                 self.commit_before_altering().await?;
                 continue;
             }
@@ -193,13 +206,7 @@ impl Table {
             requirements.push(TableRequirement::DefaultSpecIdMatch { default_spec_id: spec });
             requirements.push(TableRequirement::DefaultSortOrderIdMatch { default_sort_order_id: order });
         }
-        // A schema that the table has had is not added again: catalogs take that for no addition, and know of no last one then.
-        let mut updates = match metadata.schemas_iter().find(|had| same(had, &schema)) {
-            Some(had) => vec![TableUpdate::SetCurrentSchema { schema_id: had.schema_id() }],
-            None => {
-                vec![TableUpdate::AddSchema { schema }, TableUpdate::SetCurrentSchema { schema_id: -1 }]
-            }
-        };
+        let mut updates = change_of_schema(metadata, schema);
         if let Some((stream, numbers)) = numbers {
             let set = [(schema::numbers_property(self.settings.connector(), stream), numbers.to_value()?)].into();
             token::check_size(metadata.properties(), &set)?;
@@ -231,7 +238,7 @@ impl Table {
     }
 
     /// Commits everything that was written; the next flush reports it.
-    async fn commit_before_altering(&mut self) -> Result<()> {
+    pub(super) async fn commit_before_altering(&mut self) -> Result<()> {
         self.commit_all().await.map_err(|error| {
             // Nothing is wrong with the rows at hand.
             let kind = if error.kind() == ErrorKind::Data { ErrorKind::Config } else { error.kind() };
@@ -240,7 +247,7 @@ impl Table {
         })
     }
 
-    fn holds_rows(&self) -> bool {
+    pub(super) fn holds_rows(&self) -> bool {
         self.payload.is_some() || !self.offsets.is_empty()
     }
 
@@ -257,6 +264,15 @@ impl Table {
             let (table, column) = (&self.name, &change.column);
             tracing::warn!(%table, column, from = change.from(), to = change.to(), "altered the table: {change}");
         }
+    }
+}
+
+/// What gives a table this schema.
+pub(super) fn change_of_schema(metadata: &TableMetadata, schema: Schema) -> Vec<TableUpdate> {
+    // A schema that the table has had is not added again: catalogs take that for no addition, and know of no last one then.
+    match metadata.schemas_iter().find(|had| same(had, &schema)) {
+        Some(had) => vec![TableUpdate::SetCurrentSchema { schema_id: had.schema_id() }],
+        None => vec![TableUpdate::AddSchema { schema }, TableUpdate::SetCurrentSchema { schema_id: -1 }],
     }
 }
 

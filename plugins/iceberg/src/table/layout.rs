@@ -44,6 +44,10 @@ impl Table {
                 self.laid_out = true;
                 return Ok(());
             }
+            if self.upsert.is_some() && self.holds_rows() {
+                self.commit_before_altering().await?;
+                continue;
+            }
             // What was written so far is laid out as it was.
             self.roll().await?;
             let request = change.request();

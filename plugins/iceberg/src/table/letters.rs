@@ -18,29 +18,36 @@ impl Table {
             outcome => return outcome,
         }
         let sifted = self.sift(&Incoming::of(batch)).await?;
-        let letters = sifted.bad.iter().map(|(row, error)| Letter::of_row(batch, *row, error));
-        let letters = letters.collect::<Result<Vec<_>>>()?;
+        let letters = letters_of(batch, &sifted.bad)?;
         if let Some(good) = &sifted.good {
             self.take_in(good).await?;
         }
-        // None where the table was altered for them meanwhile.
-        let Some((first, reason)) = sifted.bad.first() else { return Ok(()) };
+        self.set_aside(batch, &sifted.bad, letters);
+        Ok(())
+    }
+
+    /// Keeps the letters of rows of a batch that cannot be written. There may be none, where the table was altered for them.
+    pub(super) fn set_aside(&mut self, batch: &ChangeBatch, bad: &[(usize, Error)], letters: Vec<Letter>) {
+        let Some((first, reason)) = bad.first() else { return };
         tracing::warn!(
             stream = %batch.at.stream, partition = batch.at.partition, offset = batch.offset.as_str(), rows = letters.len(),
             first_row = first, error = %reason,
             "rows cannot be written and become dead letters; the first of them is named"
         );
         self.letters.extend(letters);
-        Ok(())
     }
 
     async fn write_all(&mut self, batch: &ChangeBatch) -> Result<()> {
-        let incoming = Incoming::of(batch);
-        let prepared = self.converted(&incoming).await;
-        let conversion = prepared.map_err(|e| e.context(format!("stream {}", batch.at.stream)))?;
-        let projected = self.project(batch.schema_id, &conversion, &batch.rows);
-        let rows = projected.map_err(|e| e.context(format!("{}, offset {}", batch.at, batch.offset.as_str())))?;
+        let rows = self.fit(batch, &Incoming::of(batch)).await?;
         self.take_in(&rows).await
+    }
+
+    /// The rows of a batch as the table's.
+    pub(super) async fn fit(&mut self, batch: &ChangeBatch, incoming: &Incoming<'_>) -> Result<RecordBatch> {
+        let prepared = self.converted(incoming).await;
+        let conversion = prepared.map_err(|e| e.context(format!("stream {}", batch.at.stream)))?;
+        let projected = self.project(incoming.schema_id, &conversion, incoming.rows);
+        projected.map_err(|e| e.context(format!("{}, offset {}", batch.at, batch.offset.as_str())))
     }
 
     /// Makes the table take such rows, and gives back how they are converted.
@@ -96,16 +103,17 @@ impl Table {
         self.letters.bytes() + self.payload.as_ref().map_or(0, |payload| payload.letters.bytes())
     }
 
-    /// Creates the table where only dead letters have come for it: their intent needs a place.
-    pub(crate) async fn create_for_letters(&mut self) -> Result<()> {
+    /// Creates the table where nothing has come for it that has columns, only dead letters or a TRUNCATE: their offset, and the intent
+    /// of the letters, need a place.
+    pub(crate) async fn create_bare(&mut self) -> Result<()> {
         if self.base.is_some() {
             return Ok(());
         }
         // Its other columns follow with the first row that can be written.
-        self.create(&Schema::new(reserved_fields().to_vec())).await.map_err(|error| match error.kind() {
+        self.create(&Schema::new(reserved_fields().to_vec()), None).await.map_err(|error| match error.kind() {
             ErrorKind::Config => Error::data(format!(
-                "only dead letters have come for table {} yet, and it cannot be made for them without its columns; make it by \
-                 hand, or tolerate none of them",
+                "nothing has come for table {} yet that has its columns, and it cannot be made without them; make it by hand, or \
+                 let a row come first that can be written",
                 self.name
             ))
             .with_source(error),
@@ -132,4 +140,9 @@ impl Table {
             None => Ok(Ranges::default()),
         }
     }
+}
+
+/// The letters of rows of a batch that cannot be written.
+pub(super) fn letters_of(batch: &ChangeBatch, bad: &[(usize, Error)]) -> Result<Vec<Letter>> {
+    bad.iter().map(|(row, error)| Letter::of_row(batch, *row, error)).collect()
 }

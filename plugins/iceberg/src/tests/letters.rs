@@ -190,7 +190,7 @@ async fn a_table_that_cannot_be_made_without_its_columns_is_named() {
     let flushed = sink.flush().await.unwrap();
     assert_failed(&flushed, ErrorKind::Data);
     let message = flushed.failed[0].1.to_string();
-    assert!(message.contains("only dead letters") && message.contains("\"id\""), "{message}");
+    assert!(message.contains("nothing has come for table") && message.contains("\"id\""), "{message}");
 }
 
 /// Every request of the two commits, lost, late, or answered wrongly.

@@ -54,6 +54,8 @@ impl Lake {
             storage: None,
             table: "cdc.{schema}_{table}".into(),
             mode: Mode::Append,
+            deletes: None,
+            truncate: None,
             partition_by: Vec::new(),
             sort_by: Vec::new(),
             format_version: 2,

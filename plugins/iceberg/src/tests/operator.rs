@@ -165,7 +165,7 @@ fn configurations_are_read_with_their_defaults_and_unknown_keys_refused() {
         json!({"catalog": {"type": "rest", "uri": "x", "nmae": "z"}}),
         json!({"catalog": {"type": "rest", "uri": "x"}, "storage": {"acces_key": "z"}}),
         json!({"catalog": {"type": "sql", "uri": "x", "warehouse": "y", "nmae": "z"}}),
-        json!({"catalog": {"type": "sql", "uri": "x", "warehouse": "y"}, "mode": "upsert"}),
+        json!({"catalog": {"type": "sql", "uri": "x", "warehouse": "y"}, "mode": "merge"}),
         json!({"catalog": {"type": "sql", "uri": "x", "warehouse": "y"}, "tabel": "z"}),
     ] {
         assert!(serde_json::from_value::<Config>(bad.clone()).is_err(), "{bad}");

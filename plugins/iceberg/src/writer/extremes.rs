@@ -6,7 +6,7 @@ use arrow::array::{ArrayRef, Date32Array, Float32Array, Float64Array, RecordBatc
 use iceberg::spec::{DataFile, NestedField, PrimitiveType, Schema, Type};
 use tempfile::TempDir;
 
-use super::{TableWriter, WriterOptions, WriterTarget};
+use super::{Content, TableWriter, WriterOptions, WriterTarget};
 use crate::storage::Files;
 
 const UTC: &str = "+00:00";
@@ -32,7 +32,8 @@ async fn written(floats: &[f64], days: &[i32], micros: &[i64]) -> DataFile {
     let spec = iceberg::spec::PartitionSpec::unpartition_spec();
     let location = format!("file://{}", folder.path().display());
     let arrow = Arc::new(iceberg::arrow::schema_to_arrow_schema(&schema).unwrap());
-    let target = WriterTarget { location, schema: Arc::new(schema), spec: Arc::new(spec), order: None };
+    let target =
+        WriterTarget { location, schema: Arc::new(schema), spec: Arc::new(spec), order: None, content: Content::Rows };
     let mut writer = TableWriter::new(Files::local().io, target, WriterOptions::default()).unwrap();
     let dates: ArrayRef = Arc::new(Date32Array::from(days.to_vec()));
     let arrow::datatypes::DataType::Struct(inner) = arrow.field(5).data_type() else { panic!("a struct") };

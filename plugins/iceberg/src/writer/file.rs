@@ -10,9 +10,9 @@ use iceberg::spec::{DataContentType, DataFile, DataFileBuilder, DataFileFormat, 
 use parquet::file::metadata::ParquetMetaData;
 use philotes_sdk::{Error, ErrorKind, Result, failpoint};
 
-use super::WriterTarget;
 use super::encode::{Encoder, failed};
 use super::metrics::{self, NanColumns};
+use super::{Content, WriterTarget};
 
 /// Files up to this size are kept whole until they are stored.
 const LARGE_BYTES: usize = 32 << 20;
@@ -119,8 +119,16 @@ impl OpenFile {
             parquet.row_groups().iter().filter_map(|group| group.column(0).byte_range().0.try_into().ok());
         let order = i32::try_from(target.sort_order_id())
             .map_err(|e| Error::data("the table's sort order has an id beyond those of files").with_source(e))?;
+        let (content, equality_ids) = match target.content {
+            Content::Rows => (DataContentType::Data, None),
+            Content::EqualityDeletes => {
+                let ids = target.schema.as_struct().fields().iter().map(|field| field.id);
+                (DataContentType::EqualityDeletes, Some(ids.collect()))
+            }
+        };
         let described = DataFileBuilder::default()
-            .content(DataContentType::Data)
+            .content(content)
+            .equality_ids(equality_ids)
             .file_format(DataFileFormat::Parquet)
             .file_path(self.bytes.location.clone())
             .file_size_in_bytes(self.encoder.bytes_written() as u64)

@@ -90,6 +90,17 @@ pub(crate) struct WriterTarget {
     pub(crate) spec: PartitionSpecRef,
     /// What the rows of each file are sorted by; `None` leaves them as they come.
     pub(crate) order: Option<SortOrderRef>,
+    /// What the files are.
+    pub(crate) content: Content,
+}
+
+/// What files are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// The table's rows.
+    Rows,
+    /// Keys, in all of the columns, whose rows are deleted.
+    EqualityDeletes,
 }
 
 impl WriterTarget {
@@ -100,7 +111,13 @@ impl WriterTarget {
             schema: metadata.current_schema().clone(),
             spec: metadata.default_partition_spec().clone(),
             order: None,
+            content: Content::Rows,
         }
+    }
+
+    /// The table's equality deletes under this specification; the columns are those of `key`.
+    pub(crate) fn deletes(metadata: &TableMetadata, key: SchemaRef, spec: PartitionSpecRef) -> Self {
+        Self { schema: key, spec, content: Content::EqualityDeletes, ..Self::current(metadata) }
     }
 
     /// The same with sorted files.
@@ -201,7 +218,7 @@ impl TableWriter {
             Ok((PartitionKey::from(partition), rows))
         });
         let groups = groups.collect::<Result<Vec<_>>>()?;
-        self.staged_bytes += groups.iter().map(|(_, rows)| staged_bytes(rows)).sum::<usize>();
+        self.staged_bytes += groups.iter().map(|(_, rows)| memory_of(rows)).sum::<usize>();
         self.staged.extend(groups);
         self.rows += batch.num_rows() as u64;
         if self.sorting.is_some() {
@@ -215,7 +232,7 @@ impl TableWriter {
     fn encode_largest(&mut self, most_left: usize) -> Result<()> {
         let mut kept: HashMap<&PartitionKey, usize> = HashMap::new();
         for (partition, rows) in &self.staged {
-            *kept.entry(partition).or_default() += staged_bytes(rows);
+            *kept.entry(partition).or_default() += memory_of(rows);
         }
         let mut kept: Vec<(PartitionKey, usize)> =
             kept.into_iter().map(|(partition, bytes)| (partition.clone(), bytes)).collect();
@@ -288,6 +305,11 @@ impl TableWriter {
         let open: usize = self.open.values().map(OpenFile::buffered_bytes).sum();
         let closed: usize = self.closed.iter().map(ClosedFile::buffered_bytes).sum();
         self.staged_bytes + open + closed
+    }
+
+    /// The schema of the rows that it takes.
+    pub(crate) fn schema(&self) -> &ArrowSchemaRef {
+        &self.arrow
     }
 
     /// The id of the order that files have; 0 stands for none.
@@ -443,7 +465,8 @@ impl TableWriter {
         let path = partition_path(&self.target.spec, self.partitioner.partition_type(), partition.as_struct());
         let slash = if path.is_empty() { "" } else { "/" };
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let name = format!("{}-{seconds}.parquet", Uuid::now_v7());
+        let what = if self.target.content == Content::EqualityDeletes { "-deletes" } else { "" };
+        let name = format!("{}-{seconds}{what}.parquet", Uuid::now_v7());
         let location = format!("{}/data/{path}{slash}{name}", self.target.location);
         let encoding = match self.encoding.take() {
             Some(encoding) => encoding,
@@ -456,7 +479,7 @@ impl TableWriter {
 }
 
 /// The memory that rows take while they are kept.
-fn staged_bytes(rows: &RecordBatch) -> usize {
+pub(crate) fn memory_of(rows: &RecordBatch) -> usize {
     rows.get_array_memory_size() + rows.num_columns() * ARRAY_BYTES
 }
 

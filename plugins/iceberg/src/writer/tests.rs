@@ -129,7 +129,13 @@ fn target(location: &str, schema: Schema, partition_by: &[&str]) -> WriterTarget
     let fields: Vec<String> = partition_by.iter().map(|&f| f.to_owned()).collect();
     let spec = partition::bind(&partition::parse(&fields).unwrap(), &schema).unwrap();
     let spec = spec.with_spec_id(3).bind(schema.clone()).unwrap();
-    WriterTarget { location: location.to_owned(), schema: Arc::new(schema), spec: Arc::new(spec), order: None }
+    WriterTarget {
+        location: location.to_owned(),
+        schema: Arc::new(schema),
+        spec: Arc::new(spec),
+        order: None,
+        content: Content::Rows,
+    }
 }
 
 fn in_folder(folder: &TempDir, schema: Schema, partition_by: &[&str], options: WriterOptions) -> TableWriter {

@@ -1,0 +1,345 @@
+//! How changes get into a table of mode upsert: what was not sent is found, the last change of each key waits in the stage, and
+//! with the commit goes what removes the rows that the table holds of these keys.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
+use iceberg::spec::{MAIN_BRANCH, TableMetadata, UnboundPartitionSpec};
+use iceberg::{TableRequirement, TableUpdate};
+use philotes_sdk::{ChangeBatch, Error, ErrorKind, Result, StreamName, StreamPartition, failpoint};
+use uuid::Uuid;
+
+use super::fit::{Incoming, change_of_schema};
+use super::letters::letters_of;
+use super::{ROUNDS, Table};
+use crate::catalog::CommitRequest;
+use crate::config::Truncate;
+use crate::dead_letters::Sifted;
+use crate::lookup;
+use crate::overrides;
+use crate::token;
+use crate::upsert::{self, Lacking, MODE, Marks, Operation, Whence, global_spec, identified, without_unchanged};
+
+impl Table {
+    /// Refuses a table of the other mode.
+    pub(super) fn check_mode(&self, metadata: &TableMetadata) -> Result<()> {
+        match metadata.properties().get(MODE.0) {
+            Some(mode) if self.upsert.is_none() || mode != MODE.1 => Err(Error::config(format!(
+                "mode: table {} was made by mode {mode}, and holds what that writes; allowed for it is that mode, or another table",
+                self.name
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes changes in.
+    pub(super) async fn write_changes(&mut self, batch: &ChangeBatch) -> Result<()> {
+        if self.is_settling() {
+            // What a flush has begun to write is one commit, and nothing joins it.
+            self.commit_before_altering().await?;
+        }
+        let settings = self.settings.clone();
+        let Some(rules) = &settings.rules else { return Err(Error::internal("changes for a table of rows")) };
+        let (soft, truncate) = (rules.soft, rules.truncate);
+        let told = |e: Error| e.context(format!("{}, offset {}", batch.at, batch.offset.as_str()));
+        let mut marks = Marks::of(&batch.rows).map_err(told)?;
+        let mut rows = self.shaped(&batch.at.stream, &batch.rows)?;
+        let truncated = marks.last_truncate().filter(|_| truncate == Truncate::Apply);
+        if marks.last_truncate().is_some() {
+            self.check_truncate(batch, truncate)?;
+            let from = truncated.map_or(0, |last| last + 1);
+            let kept = (from..rows.num_rows()).filter(|row| marks.rows[*row].operation != Operation::Truncate);
+            let kept: Vec<usize> = kept.collect();
+            marks = marks.only(&kept);
+            rows = taken(&rows, &kept)?;
+        }
+        if rows.num_rows() == 0 && ChangeBatch::key_columns(batch.rows.schema_ref())?.is_empty() {
+            // A TRUNCATE from a source that does not know the table's columns yet.
+            self.create_bare().await?;
+            if truncated.is_some() {
+                self.empty();
+            }
+            return Ok(());
+        }
+        let shaped = ChangeBatch { rows, ..batch.clone() };
+        let mut rows = without_unchanged(&shaped.rows);
+        let key = upsert::of_batch(&batch.at.stream, batch.rows.schema_ref(), rows.schema_ref())?;
+        if soft {
+            rows = marks.with_deleted(&rows)?;
+        }
+        let (stream, schema_id) = (&batch.at.stream, batch.schema_id);
+        let incoming = Incoming { stream, schema_id, rows: &rows, late: false, key: Some(&key) };
+        let Sifted { good, bad } = self.sifted(&shaped, &incoming).await?;
+        let letters = letters_of(&shaped, &bad)?;
+
+        let tolerant = settings.context.info().tolerance.dead_letters();
+        let (Some(upsert), Some(open)) = (&self.upsert, &self.open) else {
+            return Err(Error::internal("changes for a table that is not ready for them"));
+        };
+        let (Some(stage), Some(projection)) = (&open.stage, open.projections.get(&schema_id)) else {
+            return Err(Error::internal("changes of a schema that was not prepared"));
+        };
+        let part = match good {
+            Some(good) if good.num_rows() > 0 => {
+                let refused: BTreeSet<usize> = bad.iter().map(|(row, _)| *row).collect();
+                let kept: Vec<usize> = (0..rows.num_rows()).filter(|row| !refused.contains(row)).collect();
+                let place_of = |name: &str| {
+                    let mut fields = rows.schema_ref().fields().iter();
+                    projection.place_of(fields.position(|field| overrides::original(field) == name)?)
+                };
+                // The rows themselves are kept where they may become letters.
+                let told = if tolerant { shaped.rows.clone() } else { shaped.rows.slice(0, 0) };
+                let told = Arc::new(ChangeBatch { rows: told, ..shaped.clone() });
+                let whence = |row: usize| Whence { batch: told.clone(), row: kept[row] };
+                let gone = (truncated.is_some(), truncated.is_some() || upsert.truncated);
+                Some(stage.part(good, &marks.only(&kept), gone, place_of, whence)?)
+            }
+            _ => None,
+        };
+        if truncated.is_some() {
+            self.empty();
+        }
+        if let (Some(part), Some(stage)) = (part, self.open.as_mut().and_then(|open| open.stage.as_mut())) {
+            stage.push(part)?;
+        }
+        self.set_aside(&shaped, &bad, letters);
+        Ok(())
+    }
+
+    /// Nothing of what was committed, or waits, stays.
+    fn empty(&mut self) {
+        if let Some(stage) = self.open.as_mut().and_then(|open| open.stage.as_mut()) {
+            stage.clear();
+        }
+        if let Some(upsert) = &mut self.upsert {
+            upsert.truncated = true;
+            upsert.removal.begin_anew();
+        }
+    }
+
+    /// Fits changes to the table; those that cannot be written are apart, where the connector tolerates that.
+    async fn sifted(&mut self, batch: &ChangeBatch, incoming: &Incoming<'_>) -> Result<Sifted> {
+        match self.fit_and_place(batch, incoming).await {
+            Ok(rows) => Ok(Sifted { good: Some(rows), bad: Vec::new() }),
+            Err(error) if error.kind() == ErrorKind::Data && self.settings.context.info().tolerance.dead_letters() => {
+                self.sift(incoming).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a commit is under way that a flush has begun.
+    fn is_settling(&self) -> bool {
+        let moving = self.upsert.as_ref().is_some_and(|upsert| !upsert.moving.is_empty());
+        self.payload.is_some() || !self.complete.is_empty() || moving
+    }
+
+    /// Fits rows to the table, and sees to it that each has a place in a file.
+    async fn fit_and_place(&mut self, batch: &ChangeBatch, incoming: &Incoming<'_>) -> Result<RecordBatch> {
+        let rows = self.fit(batch, incoming).await?;
+        if let Some(open) = &self.open {
+            open.writer
+                .accepts(&rows)
+                .map_err(|e| e.context(format!("{}, offset {}", batch.at, batch.offset.as_str())))?;
+        }
+        Ok(rows)
+    }
+
+    /// Gives rows of the stage the values that only the table has; those that lack one become letters, where the connector tolerates
+    /// that.
+    async fn complete(&mut self) -> Result<()> {
+        let (Some(open), Some(base)) = (&mut self.open, &mut self.base) else { return Ok(()) };
+        let Some(stage) = &mut open.stage else { return Ok(()) };
+        let Some(wanted) = stage.wanted()? else { return Ok(()) };
+        let fields = open.schema.as_struct().fields();
+        let ids = |places: &[usize]| places.iter().map(|place| fields[*place].id).collect::<Vec<i32>>();
+        let found = lookup::find(base, &ids(stage.key()), &wanted.keys, &ids(&wanted.columns)).await?;
+        let lacking = stage.complete(&wanted, &found)?;
+        let tolerant = self.settings.context.info().tolerance.dead_letters();
+        let told = lacking.into_iter().map(|Lacking { whence, column }| {
+            let error = Error::data(format!(
+                "column {:?}: its value was not sent with this change of the row, and the table holds no such row to take it from",
+                fields[column].name
+            ));
+            (whence, error)
+        });
+        for (Whence { batch, row }, error) in told.collect::<Vec<_>>() {
+            if !tolerant {
+                return Err(error.context(format!("{}, offset {}, row {row}", batch.at, batch.offset.as_str())));
+            }
+            let bad = [(row, error)];
+            let letters = letters_of(&batch, &bad)?;
+            self.set_aside(&batch, &bad, letters);
+        }
+        Ok(())
+    }
+
+    /// Refuses a TRUNCATE that is not to be applied or ignored, or of which nobody knows what comes before it.
+    fn check_truncate(&mut self, batch: &ChangeBatch, truncate: Truncate) -> Result<()> {
+        let StreamPartition { stream, partition } = &batch.at;
+        match truncate {
+            Truncate::Fail => Err(Error::config(format!(
+                "truncate: stream {stream}, offset {}: the source was truncated, and `truncate` says fail; allowed are apply (without \
+                 deletes: soft) and ignore",
+                batch.offset.as_str()
+            ))),
+            Truncate::Ignore => {
+                if self.said.insert(format!("{stream} TRUNCATE")) {
+                    tracing::warn!(%stream, table = %self.name, "the source was truncated; `truncate: ignore` lets the table's rows stay");
+                }
+                Ok(())
+            }
+            Truncate::Apply => {
+                let connector = self.settings.connector();
+                let known = match &self.base {
+                    Some(base) => token::read_all(&base.metadata, connector)?,
+                    None => Default::default(),
+                };
+                let others = self.owned.keys().chain(known.keys());
+                let others = others.filter(|at| at.stream == *stream && at.partition != *partition);
+                let mut others: Vec<&str> = others.map(|at| at.partition.as_str()).collect();
+                others.sort_unstable();
+                others.dedup();
+                if others.is_empty() {
+                    tracing::warn!(%stream, table = %self.name, "the source was truncated: the table's rows are removed");
+                    return Ok(());
+                }
+                Err(Error::config(format!(
+                    "truncate: stream {stream}, partition {partition}, offset {}: the source was truncated, and nothing tells which rows \
+                     of the stream's other partitions ({}) came before that; allowed are `truncate: ignore`, or a topic of one partition",
+                    batch.offset.as_str(),
+                    others.join(", ")
+                )))
+            }
+        }
+    }
+
+    /// Moves the rows that are to be written from the stage to the writer, and adds what removes the rows that they replace.
+    ///
+    /// # Errors
+    /// Unavailable: nothing is lost, and it can be called again.
+    pub(super) async fn settle(&mut self) -> Result<()> {
+        self.complete().await?;
+        let (Some(upsert), Some(open), Some(base)) = (&mut self.upsert, &mut self.open, &mut self.base) else {
+            return Ok(());
+        };
+        if let Some(stage) = open.stage.as_mut().filter(|stage| !stage.is_empty()) {
+            let changed = stage.changed()?;
+            if upsert.truncated {
+                upsert.removal.remove_nothing(&changed)?;
+            } else {
+                let options = self.settings.writer;
+                self.complete.extend(upsert.removal.remove(base, &open.schema, options, &changed).await?);
+            }
+            upsert.moving = stage.take()?;
+        }
+        while let Some(rows) = upsert.moving.front() {
+            open.writer.write(rows).await?;
+            upsert.moving.pop_front();
+        }
+        Ok(())
+    }
+
+    /// Makes the table one of mode upsert, whose rows these fields identify: by a commit of its own, where it is none yet. Whether it
+    /// has altered it.
+    pub(super) async fn identify(&mut self, stream: &StreamName, key: &[i32]) -> Result<bool> {
+        let wanted: BTreeSet<i32> = key.iter().copied().collect();
+        let mut altered = false;
+        for _ in 0..ROUNDS {
+            let Some(base) = &mut self.base else { return Err(Error::internal("a table without metadata")) };
+            let metadata = base.metadata.clone();
+            let known: BTreeSet<i32> = metadata.current_schema().identifier_field_ids().collect();
+            let marked = metadata.properties().contains_key(MODE.0);
+            if marked && known == wanted && global_spec(&metadata).is_some() {
+                return Ok(altered);
+            }
+            if !base.is_empty().await? {
+                self.check_rows(stream, &metadata, &known, &wanted, marked)?;
+            }
+            let request = request_to_identify(&metadata, (known != wanted).then_some(key), marked)?;
+            let answer = self.settings.catalog.commit_table(&self.name, request).await;
+            failpoint!("schema.altered", |message| Error::unknown(message));
+            match answer {
+                Ok(loaded) => self.adopt(loaded)?,
+                Err(error) if error.calls_for_a_look() => {
+                    tracing::debug!(table = %self.name, %error, "looking at the table before it is altered again");
+                    self.reload().await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+            altered = true;
+        }
+        Err(self.altered_all_the_time())
+    }
+
+    /// Refuses a table whose rows are not one per key.
+    fn check_rows(
+        &self,
+        stream: &StreamName,
+        metadata: &TableMetadata,
+        known: &BTreeSet<i32>,
+        wanted: &BTreeSet<i32>,
+        marked: bool,
+    ) -> Result<()> {
+        let schema = metadata.current_schema();
+        let names = |ids: &BTreeSet<i32>| {
+            let names: Vec<&str> = ids.iter().filter_map(|id| schema.name_by_field_id(*id)).collect();
+            names.join(", ")
+        };
+        let table = &self.name;
+        if known != wanted {
+            let has = match known.is_empty() {
+                true => "no identifier fields".to_owned(),
+                false => format!("the identifier fields {}", names(known)),
+            };
+            return Err(Error::config(format!(
+                "table {table} holds rows and has {has}, and the key of stream {stream} is {}; allowed are the same columns, or a table \
+                 without rows",
+                names(wanted)
+            )));
+        }
+        if !marked && !token::read_everyones(metadata)?.is_empty() {
+            return Err(Error::config(format!(
+                "mode: table {table} was written by mode append, and holds changes and not rows; allowed for it is mode: append, or \
+                 another table"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// The request that makes a table one of mode upsert, with a key where it has another.
+fn request_to_identify(metadata: &TableMetadata, key: Option<&[i32]>, marked: bool) -> Result<CommitRequest> {
+    let head = crate::lineage::head(metadata).map(|head| head.snapshot_id());
+    let requirements = vec![
+        TableRequirement::UuidMatch { uuid: metadata.uuid() },
+        // What has no rows may be changed in any way.
+        TableRequirement::RefSnapshotIdMatch { r#ref: MAIN_BRANCH.to_owned(), snapshot_id: head },
+        TableRequirement::CurrentSchemaIdMatch { current_schema_id: metadata.current_schema_id() },
+        TableRequirement::LastAssignedPartitionIdMatch { last_assigned_partition_id: metadata.last_partition_id() },
+    ];
+    let mut updates = Vec::new();
+    if let Some(key) = key {
+        updates.extend(change_of_schema(metadata, identified(metadata.current_schema(), key)?));
+    }
+    if global_spec(metadata).is_none() {
+        let next = metadata.partition_specs_iter().map(|spec| spec.spec_id()).max().unwrap_or(0) + 1;
+        updates.push(TableUpdate::AddSpec { spec: UnboundPartitionSpec::builder().with_spec_id(next).build() });
+    }
+    if !marked {
+        let (name, value) = MODE;
+        updates.push(TableUpdate::SetProperties { updates: [(name.to_owned(), value.to_owned())].into() });
+    }
+    Ok(CommitRequest { id: Uuid::new_v4(), requirements, updates })
+}
+
+fn taken(rows: &RecordBatch, kept: &[usize]) -> Result<RecordBatch> {
+    let kept: UInt32Array = kept.iter().map(|row| u32::try_from(*row).ok()).collect();
+    take_record_batch(rows, &kept).map_err(failed)
+}
+
+fn failed(error: arrow::error::ArrowError) -> Error {
+    Error::internal("rows cannot be chosen from a batch").with_source(error)
+}

@@ -1,0 +1,49 @@
+//! Mode upsert: a table that holds the rows of its source as they are now, one per key.
+//!
+//! Rows wait in a [`Stage`], where the last change of each key wins, until the table is committed. Then the rows that are left go
+//! into data files, and [`Removal`] sees to it that what the table holds of their keys, and of the keys that are gone, is
+//! removed in the same commit. A commit so consists of one stage and nothing else: a second one would hold keys of the first, and
+//! rows and deletes of one commit do not see each other.
+//!
+//! [`Marks`] are what is told of each row beside its values; `unsent` finds the values that were not sent, `pending` those of them
+//! that only the table has. Nothing here talks to the catalog.
+
+mod key;
+mod known;
+mod marks;
+mod pending;
+mod removal;
+mod rules;
+mod stage;
+mod unsent;
+
+use std::collections::VecDeque;
+
+use arrow::array::RecordBatch;
+
+pub(crate) use key::{Key, identified, of_batch};
+pub(crate) use known::FilterBudget;
+pub(crate) use marks::{Marks, Operation, schema_without_unchanged, with_deleted, without_unchanged};
+pub(crate) use pending::{Lacking, Whence};
+pub(crate) use removal::{Removal, global_spec};
+pub(crate) use rules::Rules;
+pub(crate) use stage::Stage;
+
+/// The table's property that says what the table holds, and its value here.
+pub(crate) const MODE: (&str, &str) = ("philotes.mode", "upsert");
+
+/// What a task keeps of an upsert table beside what it keeps of any.
+#[derive(Debug)]
+pub(crate) struct Upsert {
+    pub(crate) removal: Removal,
+    /// The source was truncated since the last commit: nothing of what the table holds stays.
+    pub(crate) truncated: bool,
+    /// Rows that have left the stage and are in no file yet.
+    pub(crate) moving: VecDeque<RecordBatch>,
+}
+
+impl Upsert {
+    pub(crate) fn new(removal: Removal) -> Self {
+        Self { removal, truncated: false, moving: VecDeque::new() }
+    }
+}

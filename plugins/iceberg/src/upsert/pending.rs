@@ -1,0 +1,108 @@
+//! Rows of the stage that wait for values which only the table has.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use arrow::array::{Array, RecordBatch};
+use arrow::compute::interleave;
+use philotes_sdk::{ChangeBatch, Result};
+
+use super::stage::{Stage, State};
+use super::unsent::{Cells, failed};
+use crate::lookup::Found;
+
+/// What a row waits for.
+#[derive(Clone, Debug)]
+pub(super) struct Pending {
+    pub(super) cells: Cells,
+    /// A row that is deleted, and stays, takes what there is.
+    pub(super) deletes: bool,
+    pub(super) whence: Whence,
+}
+
+/// Which row of which batch it is. Of the batch there are only as many columns and rows as whoever put it there wanted kept.
+#[derive(Clone, Debug)]
+pub(crate) struct Whence {
+    pub(crate) batch: Arc<ChangeBatch>,
+    pub(crate) row: usize,
+}
+
+/// A row whose values are nowhere.
+#[derive(Debug)]
+pub(crate) struct Lacking {
+    pub(crate) whence: Whence,
+    /// The place of the first column that it lacks.
+    pub(crate) column: usize,
+}
+
+/// What is to be looked up in the table.
+pub(crate) struct Wanted {
+    /// The columns of the key, each key once.
+    pub(crate) keys: RecordBatch,
+    /// The places of the columns.
+    pub(crate) columns: Vec<usize>,
+    by_key: HashMap<Arc<[u8]>, usize>,
+}
+
+impl Stage {
+    /// What is to be looked up for rows that are still wanted; `None` where nothing is.
+    pub(crate) fn wanted(&self) -> Result<Option<Wanted>> {
+        let mut by_key: HashMap<Arc<[u8]>, usize> = HashMap::new();
+        let mut keys: Vec<Arc<[u8]>> = Vec::new();
+        let mut columns = BTreeSet::new();
+        let mut any = false;
+        for (column, key) in self.live_pending().flat_map(|pending| &pending.cells) {
+            any = true;
+            columns.insert(*column);
+            if let Some(key) = key {
+                by_key.entry(key.clone()).or_insert_with(|| {
+                    keys.push(key.clone());
+                    keys.len() - 1
+                });
+            }
+        }
+        if !any {
+            return Ok(None);
+        }
+        Ok(Some(Wanted { keys: self.key_columns(&keys)?, columns: columns.into_iter().collect(), by_key }))
+    }
+
+    /// Gives the rows what was found. Those that still lack a value are given back and count as deleted: what came before them
+    /// in the stage, if anything, was their deletion.
+    pub(crate) fn complete(&mut self, wanted: &Wanted, found: &Found) -> Result<Vec<Lacking>> {
+        let place_of = |key: Option<&Arc<[u8]>>| found.places.get(*wanted.by_key.get(key?)?).copied().flatten();
+        let mut lacking = Vec::new();
+        for part in self.parts_mut() {
+            let live: Vec<(usize, Pending)> = std::mem::take(&mut part.pending)
+                .into_iter()
+                .filter(|(row, _)| part.states[*row] == State::Live)
+                .collect();
+            let mut sources: HashMap<usize, HashMap<usize, usize>> = HashMap::new();
+            for (row, Pending { cells, deletes, whence }) in live {
+                for (column, key) in cells {
+                    match place_of(key.as_ref()) {
+                        Some(place) => {
+                            sources.entry(column).or_default().insert(row, place);
+                        }
+                        None if deletes => {}
+                        None => {
+                            part.states[row] = State::Gone;
+                            lacking.push(Lacking { whence, column });
+                            break;
+                        }
+                    }
+                }
+            }
+            let mut columns = part.rows.columns().to_vec();
+            for (column, places) in sources {
+                let Some(asked) = wanted.columns.iter().position(|asked| *asked == column) else { continue };
+                let arrays: [&dyn Array; 2] = [part.rows.column(column).as_ref(), found.rows.column(asked).as_ref()];
+                let source = |row: usize| places.get(&row).map_or((0, row), |place| (1, *place));
+                let sources: Vec<(usize, usize)> = (0..part.rows.num_rows()).map(source).collect();
+                columns[column] = interleave(&arrays, &sources).map_err(failed)?;
+            }
+            part.rows = RecordBatch::try_new(part.rows.schema(), columns).map_err(failed)?;
+        }
+        Ok(lacking)
+    }
+}

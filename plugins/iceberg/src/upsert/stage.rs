@@ -1,0 +1,302 @@
+//! Rows that wait for a commit, of which the last change of each key wins.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
+use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
+use arrow::row::{RowConverter, Rows, SortField};
+use hashbrown::HashTable;
+use philotes_sdk::{Error, Result};
+
+use super::marks::{Mark, Marks, Operation};
+use super::pending::{Pending, Whence};
+use super::unsent::Unsent;
+use crate::writer::memory_of;
+
+/// Less memory than this is not worth clearing up.
+const MIN_CLEARED_BYTES: usize = 4 << 20;
+
+/// Rows of one state of a table's schema, each key's last change alive.
+pub(crate) struct Stage {
+    schema: SchemaRef,
+    key: Vec<usize>,
+    converter: RowConverter,
+    /// Deleted rows stay.
+    soft: bool,
+    parts: Vec<Part>,
+    /// Where each key's last change is.
+    index: HashTable<Place>,
+    hasher: RandomState,
+    bytes: usize,
+    rows: usize,
+    dead: usize,
+}
+
+/// Where a row is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) part: usize,
+    pub(super) row: usize,
+}
+
+/// Rows that came together, and what is known of each.
+pub(crate) struct Part {
+    pub(super) rows: RecordBatch,
+    keys: Rows,
+    pub(super) states: Vec<State>,
+    /// By row, what waits for values of the table.
+    pub(super) pending: BTreeMap<usize, Pending>,
+    /// Whether the first change of the row's key, since the last commit, was an INSERT.
+    inserted: Vec<bool>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// The row is its key's last change, and will be written.
+    Live,
+    /// The row is its key's last change, and deletes it.
+    Gone,
+    /// A later change of its key has taken its place.
+    Dead,
+}
+
+/// Keys that were changed since the last commit, each once.
+#[derive(Debug)]
+pub(crate) struct ChangedKeys {
+    /// The key's columns.
+    pub(super) columns: RecordBatch,
+    /// For each key, whether its first change was an INSERT.
+    pub(super) inserted: Vec<bool>,
+}
+
+impl Stage {
+    /// A stage for rows of this schema; `key` are the places of the key's columns.
+    pub(crate) fn new(schema: &SchemaRef, key: &[usize], soft: bool) -> Result<Self> {
+        let fields = key.iter().map(|place| SortField::new(schema.field(*place).data_type().clone())).collect();
+        Ok(Self {
+            schema: schema.clone(),
+            key: key.to_vec(),
+            converter: RowConverter::new(fields).map_err(failed)?,
+            soft,
+            parts: Vec::new(),
+            index: HashTable::new(),
+            hasher: RandomState::new(),
+            bytes: 0,
+            rows: 0,
+            dead: 0,
+        })
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// Whether the row of such a change is written.
+    pub(super) fn keeps(&self, operation: Operation) -> bool {
+        self.soft || operation != Operation::Delete
+    }
+
+    /// The places of the key's columns.
+    pub(crate) fn key(&self) -> &[usize] {
+        &self.key
+    }
+
+    /// The bytes that tell these rows' keys apart.
+    pub(super) fn keys_of(&self, rows: &RecordBatch) -> Result<Rows> {
+        let columns: Vec<_> = self.key.iter().map(|place| rows.column(*place).clone()).collect();
+        self.converter.convert_columns(&columns).map_err(failed)
+    }
+
+    /// Memory that the rows hold, and as much again, which it takes to write them.
+    pub(crate) fn buffered_bytes(&self) -> usize {
+        2 * self.bytes
+    }
+
+    /// Makes rows ready to be pushed; what can fail of it is done. `whence` says which row of the source's batch one is. For the
+    /// others see [`Unsent::of`].
+    pub(crate) fn part(
+        &self,
+        rows: RecordBatch,
+        marks: &Marks,
+        gone: (bool, bool),
+        column_of: impl Fn(&str) -> Option<usize>,
+        whence: impl Fn(usize) -> Whence,
+    ) -> Result<Part> {
+        let (mut rows, mut pending) = (rows, BTreeMap::new());
+        if !marks.unsent.is_empty() {
+            let (filled, cells) = Unsent::of(self, &rows, marks, gone, column_of)?.fill(self, &rows)?;
+            rows = filled;
+            let waits = |(row, cells): (usize, _)| {
+                let deletes = marks.rows[row].operation == Operation::Delete;
+                (row, Pending { cells, deletes, whence: whence(row) })
+            };
+            pending = cells.into_iter().map(waits).collect();
+        }
+        let state = |mark: &Mark| if self.keeps(mark.operation) { State::Live } else { State::Gone };
+        Ok(Part {
+            states: marks.rows.iter().map(state).collect(),
+            inserted: marks.rows.iter().map(|mark| mark.operation == Operation::Insert).collect(),
+            keys: self.keys_of(&rows)?,
+            pending,
+            rows,
+        })
+    }
+
+    /// Takes rows in, each in its key's place.
+    pub(crate) fn push(&mut self, part: Part) -> Result<()> {
+        self.bytes += part.bytes();
+        self.parts.push(part);
+        self.enter(self.parts.len() - 1);
+        if self.bytes > MIN_CLEARED_BYTES && self.dead * 2 > self.rows { self.clear_up() } else { Ok(()) }
+    }
+
+    /// Enters the rows of a part into the index.
+    fn enter(&mut self, number: usize) {
+        let Self { parts, index, hasher, .. } = self;
+        self.rows += parts[number].states.len();
+        for row in 0..parts[number].states.len() {
+            let key = parts[number].keys.row(row).data();
+            let hash = hasher.hash_one(key);
+            let same = |place: &Place| parts[place.part].keys.row(place.row).data() == key;
+            let place = Place { part: number, row };
+            let before = index.find_mut(hash, same).map(|entry| std::mem::replace(entry, place));
+            match before {
+                Some(before) => {
+                    let inserted = parts[before.part].inserted[before.row];
+                    parts[before.part].states[before.row] = State::Dead;
+                    parts[number].inserted[row] = inserted;
+                    self.dead += 1;
+                }
+                None => {
+                    index.insert_unique(hash, place, |place| {
+                        hasher.hash_one(parts[place.part].keys.row(place.row).data())
+                    });
+                }
+            }
+        }
+    }
+
+    /// Lets go of everything: the table is emptied, and what came before that is nothing any more.
+    pub(crate) fn clear(&mut self) {
+        self.parts.clear();
+        self.index.clear();
+        (self.bytes, self.rows, self.dead) = (0, 0, 0);
+    }
+
+    /// Lets go of the rows that others have taken the place of.
+    fn clear_up(&mut self) -> Result<()> {
+        let parts =
+            self.parts.iter().map(|part| part.only(|state| state != State::Dead)).collect::<Result<Vec<_>>>()?;
+        let rows = concat_batches(&self.schema, &parts).map_err(failed)?;
+        let kept = |part: &Part| {
+            let alive = part.states.iter().zip(&part.inserted).filter(|(state, _)| **state != State::Dead);
+            alive.map(|(state, inserted)| (*state, *inserted)).collect::<Vec<_>>()
+        };
+        let (states, inserted) = self.parts.iter().flat_map(kept).unzip();
+        let (mut pending, mut next) = (BTreeMap::new(), 0);
+        for part in &self.parts {
+            for row in (0..part.states.len()).filter(|row| part.states[*row] != State::Dead) {
+                pending.extend(part.pending.get(&row).map(|waits| (next, waits.clone())));
+                next += 1;
+            }
+        }
+        let part = Part { keys: self.keys_of(&rows)?, rows, states, pending, inserted };
+        self.clear();
+        self.bytes = part.bytes();
+        self.parts.push(part);
+        self.enter(0);
+        Ok(())
+    }
+
+    /// Where the last change of a key is, and whether it deletes it.
+    pub(super) fn last(&self, key: &[u8]) -> Option<(Place, bool)> {
+        let same = |place: &Place| self.parts[place.part].keys.row(place.row).data() == key;
+        let place = *self.index.find(self.hasher.hash_one(key), same)?;
+        Some((place, self.parts[place.part].states[place.row] == State::Gone))
+    }
+
+    /// A column of each of the parts.
+    pub(super) fn columns(&self, column: usize) -> impl Iterator<Item = &ArrayRef> {
+        self.parts.iter().map(move |part| part.rows.column(column))
+    }
+
+    pub(super) fn parts_mut(&mut self) -> &mut [Part] {
+        &mut self.parts
+    }
+
+    /// The key under which the table has a cell's value, where it is the table that has it.
+    #[expect(clippy::option_option, reason = "it may be known that nobody has it")]
+    pub(super) fn pending(&self, place: Place, column: usize) -> Option<Option<Arc<[u8]>>> {
+        let pending = self.parts[place.part].pending.get(&place.row)?;
+        pending.cells.iter().find(|(waiting, _)| *waiting == column).map(|(_, key)| key.clone())
+    }
+
+    /// What waits for values of the table and is still wanted.
+    pub(super) fn live_pending(&self) -> impl Iterator<Item = &Pending> {
+        self.parts.iter().flat_map(|part| {
+            let live = part.pending.iter().filter(|(row, _)| part.states[**row] == State::Live);
+            live.map(|(_, pending)| pending)
+        })
+    }
+
+    /// The columns of these keys.
+    pub(super) fn key_columns(&self, keys: &[Arc<[u8]>]) -> Result<RecordBatch> {
+        let parser = self.converter.parser();
+        let columns = self.converter.convert_rows(keys.iter().map(|key| parser.parse(key))).map_err(failed)?;
+        let schema = Arc::new(self.schema.project(&self.key).map_err(failed)?);
+        RecordBatch::try_new(schema, columns).map_err(failed)
+    }
+
+    /// The keys that were changed.
+    pub(crate) fn changed(&self) -> Result<Vec<ChangedKeys>> {
+        let changed = |part: &Part| {
+            let columns = part.rows.project(&self.key).map_err(failed)?;
+            let alive: BooleanArray = part.states.iter().map(|state| Some(*state != State::Dead)).collect();
+            let inserted = part.inserted.iter().zip(&part.states).filter(|(_, state)| **state != State::Dead);
+            Ok(ChangedKeys {
+                columns: filter_record_batch(&columns, &alive).map_err(failed)?,
+                inserted: inserted.map(|(inserted, _)| *inserted).collect(),
+            })
+        };
+        self.parts.iter().map(changed).collect()
+    }
+
+    /// The rows that are to be written, in the order in which they came; the stage is empty afterwards.
+    pub(crate) fn take(&mut self) -> Result<VecDeque<RecordBatch>> {
+        let live = self.parts.iter().map(|part| part.only(|state| state == State::Live));
+        let live = live.filter(|rows| rows.as_ref().map_or(true, |rows| rows.num_rows() > 0)).collect::<Result<_>>()?;
+        self.clear();
+        Ok(live)
+    }
+}
+
+impl Part {
+    fn only(&self, wanted: impl Fn(State) -> bool) -> Result<RecordBatch> {
+        if self.states.iter().all(|state| wanted(*state)) {
+            return Ok(self.rows.clone());
+        }
+        let wanted: BooleanArray = self.states.iter().map(|state| Some(wanted(*state))).collect();
+        filter_record_batch(&self.rows, &wanted).map_err(failed)
+    }
+
+    fn bytes(&self) -> usize {
+        let kept: usize =
+            self.pending.values().map(|pending| pending.whence.batch.bytes() / self.rows.num_rows()).sum();
+        memory_of(&self.rows) + self.keys.size() + self.states.len() * (2 + 2 * size_of::<Place>()) + kept
+    }
+}
+
+impl fmt::Debug for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stage").field("rows", &self.rows).field("dead", &self.dead).finish_non_exhaustive()
+    }
+}
+
+fn failed(error: ArrowError) -> Error {
+    Error::internal("rows cannot be told apart by their key").with_source(error)
+}
