@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::columns::{Columns, ColumnsConfig};
+use crate::key::{KeyConfig, Keys};
 
 /// The source's keys in a connector file.
 #[derive(Clone, Deserialize, JsonSchema)]
@@ -32,6 +33,9 @@ pub struct Config {
     /// How columns are read, and which are left out: {public.orders: {note: {type: json}, ssn: {drop: true}}}.
     #[serde(default)]
     pub columns: ColumnsConfig,
+    /// The columns that identify a row, in place of the buffer's key_columns: {public.events: [tenant, id]}.
+    #[serde(default)]
+    pub key: KeyConfig,
     /// How often to look for rows where no notification comes, 10ms to 1h.
     #[serde(default = "default_poll_interval")]
     pub poll_interval: String,
@@ -101,6 +105,7 @@ fn default_retention() -> String {
 pub(crate) struct Settings {
     pub(crate) config: Config,
     pub(crate) columns: Columns,
+    pub(crate) keys: Keys,
     pub(crate) poll_interval: Duration,
     /// `None` keeps marked rows for ever.
     pub(crate) retention: Option<Duration>,
@@ -116,7 +121,8 @@ impl Settings {
         let poll_interval = duration(&config.poll_interval).unwrap_or(Duration::from_secs(1));
         let retention = if config.retention == "never" { None } else { duration(&config.retention) };
         let columns = Columns::new(&config.columns).map_err(|faults| Error::config(faults.join("; ")))?;
-        Ok(Self { config, columns, poll_interval, retention })
+        let keys = Keys::new(&config.key).map_err(|faults| Error::config(faults.join("; ")))?;
+        Ok(Self { config, columns, keys, poll_interval, retention })
     }
 }
 
@@ -152,6 +158,7 @@ pub(crate) fn faults(config: &Config) -> Vec<String> {
         faults.push("tls_ca: is only used with tls: verify-full".to_owned());
     }
     faults.extend(Columns::new(&config.columns).err().unwrap_or_default());
+    faults.extend(Keys::new(&config.key).err().unwrap_or_default());
     faults
 }
 
@@ -175,6 +182,9 @@ mod tests {
             (serde_json::json!({"poll_interval": "1ms"}), "poll_interval:"),
             (serde_json::json!({"retention": "soon"}), "retention:"),
             (serde_json::json!({"tls_ca": "/ca.pem"}), "tls_ca:"),
+            (serde_json::json!({"key": {"public.t": []}}), "key.public.t:"),
+            (serde_json::json!({"key": {"t": ["id"]}}), "key.t:"),
+            (serde_json::json!({"key": {"public.t": ["id", "id"]}}), "key.public.t:"),
         ] {
             let faults = faults(&config(&json));
             assert_eq!(faults.len(), 1, "{faults:?}");

@@ -20,6 +20,7 @@ mod connect;
 mod copy;
 mod decode;
 mod describe;
+mod key;
 mod letters;
 mod offset;
 mod ranges;
@@ -33,6 +34,7 @@ mod sql;
 
 pub use columns::{ColumnConfig, ColumnsConfig};
 pub use config::{Acknowledge, Config, TlsMode, Unrouted};
+pub use key::KeyConfig;
 pub use source::PostgresBuffer;
 
 // One worker: the reader keeps it busy, writing down and acknowledging wait for the server most of the time, and the host's

@@ -249,7 +249,8 @@ impl Reader {
         let mut parts: Vec<Option<Wanted<'_>>> = Vec::new();
         let mut left_out = Vec::new();
         for stream in &mut self.streams {
-            let part = Wanted { schema: &stream.schema, table: &stream.table, known: stream.decoder.know() };
+            let keyed = self.settings.keys.of(&stream.at.stream).is_some();
+            let part = Wanted { schema: &stream.schema, table: &stream.table, known: stream.decoder.know(), keyed };
             let by_name = self.unwanted_by_name && matches!(stream.status, Status::Unwanted { .. });
             if by_name {
                 left_out.push(part);
@@ -301,7 +302,8 @@ impl Reader {
             table: table.clone(),
             status,
             delivered: 0,
-            decoder: StreamDecoder::new(name.clone(), self.catalog.is_some(), self.settings.columns.of(&name)),
+            decoder: StreamDecoder::new(name.clone(), self.catalog.is_some(), self.settings.columns.of(&name))
+                .identified_by(self.settings.keys.of(&name)),
             letters: Letters::default(),
             at: Arc::new(StreamPartition::only(name)),
         };

@@ -41,7 +41,8 @@ pub(crate) async fn streams(settings: Settings, context: &TaskContext) -> Result
         if !context.info().route.wants(&stream) {
             continue;
         }
-        let mut decoder = StreamDecoder::new(stream.clone(), catalog.is_some(), settings.columns.of(&stream));
+        let mut decoder = StreamDecoder::new(stream.clone(), catalog.is_some(), settings.columns.of(&stream))
+            .identified_by(settings.keys.of(&stream));
         let statement = format!(
             "COPY (SELECT id, NULL::int2, schema_name, table_name, operation, lsn, event_time, created_at, key_columns, before_data, \
              after_data, metadata FROM philotes.cdc_events WHERE source_id = {} AND processed_at IS NULL AND schema_name = {} \

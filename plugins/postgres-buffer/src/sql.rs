@@ -27,6 +27,8 @@ pub(crate) struct Wanted<'a> {
     /// Metadata and key columns that are known already, as JSON. A row that has the same does not send them, which saves
     /// most of its bytes where the metadata names the columns.
     pub(crate) known: Option<(Option<&'a str>, Option<&'a str>)>,
+    /// Its key is known whatever its rows say.
+    pub(crate) keyed: bool,
 }
 
 /// How many streams' rows carry a mark in place of their names; each costs every row of the others a comparison.
@@ -76,13 +78,13 @@ impl Snapshot<'_> {
             .collect();
         // The LIMIT within keeps the planner from merging the queries: mark and whole are computed once, and the spans are
         // read one after the other, which is what orders the rows. The reader checks the order.
-        let (mark, whole) = (self.mark(), self.whole());
+        let (mark, whole, keyed) = (self.mark(), self.whole(), self.keyed());
         format!(
             "COPY (SELECT e.id, e.mark, CASE WHEN e.mark IS NULL THEN e.schema_name END, \
              CASE WHEN e.mark IS NULL THEN e.table_name END, CASE WHEN e.whole THEN e.operation END, \
              CASE WHEN e.whole THEN e.lsn END, e.event_time, e.created_at, \
              CASE WHEN e.mark % 2 = 0 THEN NULL WHEN e.whole THEN e.key_columns END, \
-             CASE WHEN e.whole AND (e.operation = 'DELETE' OR (e.operation = 'UPDATE' AND e.key_columns IS NOT NULL)) \
+             CASE WHEN e.whole AND (e.operation = 'DELETE' OR (e.operation = 'UPDATE' AND (e.key_columns IS NOT NULL{keyed}))) \
              THEN e.before_data END, CASE WHEN e.whole AND e.operation <> 'DELETE' THEN e.after_data END, \
              CASE WHEN e.mark % 2 = 0 THEN NULL WHEN e.whole THEN e.metadata END \
              FROM unnest(ARRAY[{}]::int8[], ARRAY[{}]::int8[], ARRAY[{}]::bytea[]) AS probe (first, last, seen) \
@@ -119,6 +121,14 @@ impl Snapshot<'_> {
         if cases.is_empty() { "NULL::int2".to_owned() } else { format!("CASE{cases} END") }
     }
 
+    /// Whether a row has a key although it does not say so.
+    fn keyed(&self) -> String {
+        let keyed = self.wanted.iter().filter(|stream| stream.keyed);
+        keyed
+            .map(|s| format!(" OR (e.table_name = {} AND e.schema_name = {})", literal(s.table), literal(s.schema)))
+            .collect()
+    }
+
     /// Whether a row is sent whole. With very many streams it may be sent although nobody asked, and is then left alone.
     fn whole(&self) -> String {
         let schemas = array(self.wanted.iter().map(|stream| stream.schema), "text");
@@ -135,7 +145,8 @@ mod tests {
     fn names_are_quoted() {
         assert_eq!(literal("it's"), "'it''s'");
         let probes = [Probe { span: (1, 2), seen: vec![1] }];
-        let wanted = [Wanted { schema: "o'x", table: "t", known: Some((Some("{\"a\": \"it's\"}"), None)) }];
+        let wanted =
+            [Wanted { schema: "o'x", table: "t", known: Some((Some("{\"a\": \"it's\"}"), None)), keyed: true }];
         let statement =
             Snapshot { source_id: "s'", probes: &probes, wanted: &wanted, left_out: &wanted, limit: 5, indexed: true }
                 .statement();
@@ -144,5 +155,6 @@ mod tests {
         assert!(statement.contains("'\\x01'"));
         assert!(statement.contains(r#"ROW('{"a": "it''s"}'::jsonb, NULL::jsonb)"#));
         assert!(statement.contains("AND NOT (table_name = 't' AND schema_name = 'o''x')"));
+        assert!(statement.contains("key_columns IS NOT NULL OR (e.table_name = 't' AND e.schema_name = 'o''x')"));
     }
 }

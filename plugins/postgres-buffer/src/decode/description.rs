@@ -206,6 +206,10 @@ impl StreamDecoder {
     }
 
     fn take_key(&mut self, text: &[u8]) -> Result<Appended, Refusal> {
+        if self.key_is_fixed {
+            self.key_text = text.to_vec();
+            return Ok(Appended::Done);
+        }
         if self.key_text == text {
             return Ok(Appended::Done);
         }

@@ -92,7 +92,9 @@ pub(crate) struct StreamDecoder {
     /// Which column the n-th key of the last row was.
     order: Vec<usize>,
     key: Vec<String>,
-    /// The text that `key` was read from.
+    /// The key is the configuration's, whatever rows say.
+    key_is_fixed: bool,
+    /// The text that `key` was read from, or would have been.
     key_text: Vec<u8>,
     /// The metadata of the last row that had one, and its columns: most rows repeat them byte by byte.
     metadata: Option<String>,
@@ -137,6 +139,7 @@ impl StreamDecoder {
             index: HashMap::new(),
             order: Vec::new(),
             key: Vec::new(),
+            key_is_fixed: false,
             key_text: Vec::new(),
             metadata: None,
             any: false,
@@ -162,6 +165,15 @@ impl StreamDecoder {
             schemas: Vec::new(),
             inferred_said: false,
         }
+    }
+
+    /// The same with a key that the configuration names, if it does.
+    pub(crate) fn identified_by(mut self, key: Option<Arc<[String]>>) -> Self {
+        if let Some(key) = key {
+            self.key = key.to_vec();
+            self.key_is_fixed = true;
+        }
+        self
     }
 
     /// How many columns it knows.
@@ -218,9 +230,16 @@ impl StreamDecoder {
         let after = row.after.map(utf8).transpose()?;
         let wanted = Refusal::new("an INSERT or UPDATE without after_data");
         let appended = match row.operation.unwrap_or_default() {
-            b"INSERT" => self.push(row, "INSERT", after.ok_or(wanted)?, Lacking::Null)?,
+            b"INSERT" => {
+                let after = after.ok_or(wanted)?;
+                self.check_key(Some(after))?;
+                self.push(row, "INSERT", after, Lacking::Null)?
+            }
             b"UPDATE" => {
                 let (after, lacking) = (after.ok_or(wanted)?, Lacking::Unchanged { before });
+                self.check_key(Some(after))?;
+                // Without the row before, nobody could say whether such a key has changed.
+                self.check_key(before)?;
                 match before {
                     Some(before) if self.key_changed(before, after)? => {
                         match self.push(row, "DELETE", before, Lacking::Null)? {
@@ -236,6 +255,7 @@ impl StreamDecoder {
                 let gone = before
                     .or(key.as_deref())
                     .ok_or(Refusal::new("a DELETE with neither before_data nor metadata.key"))?;
+                self.check_key(Some(gone))?;
                 self.push(row, "DELETE", gone, Lacking::Null)?
             }
             b"TRUNCATE" => self.push(row, "TRUNCATE", "{}", Lacking::Null)?,
@@ -408,6 +428,25 @@ impl StreamDecoder {
         let (before, after) = (self.key_values(before)?, self.key_values(after)?);
         // A key column that the row before does not show has not changed.
         Ok(before.iter().zip(&after).any(|(before, after)| before.is_some() && before != after))
+    }
+
+    /// Refuses a row, as it was before or after a change, without a column that the configuration says identifies it.
+    fn check_key(&self, object: Option<&str>) -> Result<(), Refusal> {
+        if !self.key_is_fixed {
+            return Ok(());
+        }
+        let values = match object {
+            Some(object) => self.key_values(object)?,
+            None => vec![None; self.key.len()],
+        };
+        match self.key.iter().zip(&values).find(|(_, value)| value.is_none()) {
+            Some((name, _)) => Err(Refusal::new(
+                "`key` names it, and before_data or after_data of the row do not have it; allowed are columns that both have, as with \
+                 REPLICA IDENTITY FULL",
+            )
+            .of(name)),
+            None => Ok(()),
+        }
     }
 
     fn key_values<'a>(&self, object: &'a str) -> Result<Vec<Option<Value<'a>>>, Refusal> {

@@ -239,6 +239,33 @@ fn another_key_closes_the_batch() {
 }
 
 #[test]
+fn a_key_of_the_configuration_splits_changes_and_wants_to_be_seen() {
+    let key: Arc<[String]> = ["a".to_owned(), "b".to_owned()].into();
+    let mut decoder = decoder().identified_by(Some(key));
+    let (one, two) = (r#"{"id": 1, "a": 1, "b": "x"}"#, r#"{"id": 1, "a": 2, "b": "x"}"#);
+    for (id, before, after) in [(1, one, one), (2, one, two)] {
+        let mut row = row(id, "UPDATE", Some(before), Some(after), None);
+        row.key_columns = (id == 1).then_some(b"[]");
+        assert_eq!(decoder.append(&row).unwrap(), Appended::Done);
+    }
+    for (operation, before, after) in [
+        ("INSERT", None, Some(r#"{"id": 1, "a": 1}"#)),
+        ("UPDATE", Some(r#"{"id": 1, "a": 1}"#), Some(one)),
+        ("UPDATE", None, Some(one)),
+        ("DELETE", Some(r#"{"id": 1, "a": 1}"#), None),
+    ] {
+        let error = decoder.append(&row(3, operation, before, after, None)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Data);
+        let column = if before.is_none() && operation == "UPDATE" { "column a" } else { "column b" };
+        assert!(error.to_string().contains(column) && error.to_string().contains("REPLICA IDENTITY FULL"), "{error}");
+    }
+    let built = close(&mut decoder);
+    assert_eq!(printed(&built, "_cdc_operation"), ["UPDATE", "DELETE", "INSERT"]);
+    assert_eq!(printed(&built, "a"), ["1", "1", "2"]);
+    assert_eq!(ChangeBatch::key_columns(&built.rows.schema()).unwrap(), ["a", "b"]);
+}
+
+#[test]
 fn types_are_inferred_where_nobody_tells_them() {
     let mut decoder = decoder();
     for (id, object) in [
