@@ -75,14 +75,14 @@ impl Table {
         let letters = letters_of(&shaped, &bad)?;
 
         let tolerant = settings.context.info().tolerance.dead_letters();
-        let (Some(upsert), Some(open)) = (&self.upsert, &self.open) else {
-            return Err(Error::internal("changes for a table that is not ready for them"));
-        };
-        let (Some(stage), Some(projection)) = (&open.stage, open.projections.get(&schema_id)) else {
-            return Err(Error::internal("changes of a schema that was not prepared"));
-        };
         let part = match good {
             Some(good) if good.num_rows() > 0 => {
+                let (Some(upsert), Some(open)) = (&self.upsert, &self.open) else {
+                    return Err(Error::internal("changes for a table that is not ready for them"));
+                };
+                let (Some(stage), Some(projection)) = (&open.stage, open.projections.get(&schema_id)) else {
+                    return Err(Error::internal("changes of a schema that was not prepared"));
+                };
                 let refused: BTreeSet<usize> = bad.iter().map(|(row, _)| *row).collect();
                 let kept: Vec<usize> = (0..rows.num_rows()).filter(|row| !refused.contains(row)).collect();
                 let place_of = |name: &str| {
