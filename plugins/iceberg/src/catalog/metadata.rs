@@ -123,6 +123,8 @@ fn counterpart<'a>(list: &str, value: &Value, index: usize, count: usize, after:
         "sort-orders" => "order-id",
         "snapshots" | "statistics" | "partition-statistics" => "snapshot-id",
         "encryption-keys" => "key-id",
+        // A set, of numbers.
+        _ if list.ends_with(".identifier-field-ids") => return after.iter().find(|other| same(value, other)),
         _ if count == after.len() => return after.get(index),
         _ => return None,
     };
@@ -208,6 +210,27 @@ mod tests {
         second["snapshots"] = json!([]);
         second["snapshot-log"] = json!([]);
         assert_eq!(lost_of(&second), None);
+    }
+
+    /// The crate keeps them in no order.
+    #[test]
+    fn identifier_fields_are_a_set() {
+        let of = |ids: Value| {
+            let mut metadata = metadata(3, &json!("string"));
+            metadata["schemas"][0]["identifier-field-ids"] = ids;
+            metadata["schemas"][0]["fields"]
+                .as_array_mut()
+                .unwrap()
+                .iter_mut()
+                .for_each(|f| f["required"] = json!(true));
+            metadata
+        };
+        let read: TableMetadata = serde_json::from_value(of(json!([1, 2, 3]))).unwrap();
+        for ids in [json!([1, 2, 3]), json!([3, 1, 2]), json!([2, 3, 1])] {
+            assert_eq!(lost(&of(ids), &read).unwrap(), None);
+        }
+        let fewer: TableMetadata = serde_json::from_value(of(json!([2, 1]))).unwrap();
+        assert_eq!(lost(&of(json!([1, 3])), &fewer).unwrap().unwrap(), "schemas[0].identifier-field-ids[1]");
     }
 
     #[test]
