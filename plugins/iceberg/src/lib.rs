@@ -22,6 +22,7 @@ mod format;
 mod layout;
 mod lineage;
 mod live;
+#[cfg_attr(not(test), expect(dead_code))]
 mod lookup;
 mod manifests;
 mod overrides;
@@ -35,12 +36,11 @@ mod storage;
 mod table;
 mod template;
 mod token;
-mod upsert;
 mod writer;
 
 pub use config::{
-    CatalogConfig, Column, Config, Deletes, DroppedColumns, Evolve, Mode, RestCatalogConfig, Snapshots,
-    SqlCatalogConfig, StorageConfig, Truncate,
+    CatalogConfig, Column, Config, DroppedColumns, Evolve, Mode, RestCatalogConfig, Snapshots, SqlCatalogConfig,
+    StorageConfig,
 };
 pub use sink::IcebergSink;
 
