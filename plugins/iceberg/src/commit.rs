@@ -272,12 +272,27 @@ impl Table {
         Ok(properties)
     }
 
+    /// Adds to the payload what else is to be removed on this base.
+    async fn remove_more(&mut self) -> Result<()> {
+        let (Some(upsert), Some(base), Some(payload)) = (&mut self.upsert, &mut self.base, &mut self.payload) else {
+            return Ok(());
+        };
+        if payload.empties {
+            return Ok(());
+        }
+        // Its keys are of one schema, that of its files.
+        let Some(schema) = payload.files.first().map(|added| added.schema.clone()) else { return Ok(()) };
+        payload.files.extend(upsert.removal.remove_more(base, &schema, self.settings.writer).await?);
+        Ok(())
+    }
+
     /// Sends the payload once. Without an error it has succeeded, or the outcome must be looked up, because of what is given back.
     async fn attempt(&mut self) -> Result<Option<CatalogError>> {
         // Before anything is added to this base, the last intent on it; then the next one can be made.
         self.complete_intent().await?;
         self.store_letters().await?;
         let properties = self.properties_of_payload()?;
+        self.remove_more().await?;
         let (Some(base), Some(payload)) = (&mut self.base, &mut self.payload) else {
             return Err(Error::internal("a payload for a table that does not exist"));
         };

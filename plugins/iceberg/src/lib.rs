@@ -22,7 +22,6 @@ mod format;
 mod layout;
 mod lineage;
 mod live;
-#[cfg_attr(not(test), expect(dead_code))]
 mod lookup;
 mod manifests;
 mod overrides;
@@ -36,11 +35,12 @@ mod storage;
 mod table;
 mod template;
 mod token;
+mod upsert;
 mod writer;
 
 pub use config::{
-    CatalogConfig, Column, Config, DroppedColumns, Evolve, Mode, RestCatalogConfig, Snapshots, SqlCatalogConfig,
-    StorageConfig,
+    CatalogConfig, Column, Config, Deletes, DroppedColumns, Evolve, Mode, RestCatalogConfig, Snapshots,
+    SqlCatalogConfig, StorageConfig, Truncate,
 };
 pub use sink::IcebergSink;
 

@@ -40,10 +40,6 @@ pub(crate) struct Attempt {
     pub(crate) commit_id: Uuid,
     pub(crate) snapshot_id: i64,
     pub(crate) sequence_number: i64,
-    /// The snapshot that it goes onto.
-    pub(crate) parent: Option<i64>,
-    /// Whether it removes all files that are there.
-    pub(crate) emptied: bool,
     /// The tokens that the keys have if it succeeds; `None` where they are forgotten.
     pub(crate) tokens: BTreeMap<StreamPartition, Option<Token>>,
     /// The snapshot's manifests.
@@ -139,10 +135,7 @@ pub(crate) async fn propose(base: &mut Base, changes: Changes<'_>) -> Result<(Co
         }
     };
     let request = CommitRequest { id: commit_id, requirements, updates };
-    let emptied = changes.empties;
-    let attempt =
-        Attempt { commit_id, snapshot_id, sequence_number, parent, emptied, tokens, manifests, expired, locations };
-    Ok((request, attempt))
+    Ok((request, Attempt { commit_id, snapshot_id, sequence_number, tokens, manifests, expired, locations }))
 }
 
 /// A positive number that no snapshot of the table has.

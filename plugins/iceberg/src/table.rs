@@ -284,7 +284,7 @@ impl Table {
             && let Some(payload) = self.payload.take()
         {
             if let Some(upsert) = &mut self.upsert {
-                upsert.removal.landed(&attempt);
+                upsert.removal.landed(&attempt)?;
             }
             self.landed.push(payload.landed(attempt));
         }

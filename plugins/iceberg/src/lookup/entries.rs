@@ -186,7 +186,8 @@ async fn read<T: Send>(
     futures::stream::iter(reads).buffered(READ_AT_ONCE).try_concat().await
 }
 
-fn file(file: &DataFile) -> FileEntry {
+/// What is needed of a file to read it.
+pub(super) fn file(file: &DataFile) -> FileEntry {
     FileEntry { path: file.file_path().to_owned(), bytes: file.file_size_in_bytes(), format: file.file_format() }
 }
 

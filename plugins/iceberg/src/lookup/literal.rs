@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, TimeUnit};
 use iceberg::spec::PrimitiveLiteral;
 
 /// An array of this value alone. It may be of a type that has been widened to the array's since; `None` where it is of another.
-pub(super) fn array(literal: &PrimitiveLiteral, r#type: &DataType) -> Option<ArrayRef> {
+pub(crate) fn array(literal: &PrimitiveLiteral, r#type: &DataType) -> Option<ArrayRef> {
     use PrimitiveLiteral as L;
     Some(match (r#type, literal) {
         (DataType::Boolean, L::Boolean(value)) => Arc::new(BooleanArray::from(vec![*value])),

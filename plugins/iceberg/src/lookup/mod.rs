@@ -24,6 +24,7 @@ mod literal;
 mod rows;
 mod scan;
 mod vector;
+mod whole;
 
 use arrow::array::RecordBatch;
 use iceberg::spec::Schema;
@@ -34,6 +35,9 @@ use columns::Columns;
 use entries::DataEntry;
 use input::Inputs;
 use keys::Keys;
+
+pub(crate) use literal::array as array_of;
+pub(crate) use whole::keys_of;
 
 /// Files and manifests read at a time.
 const READ_AT_ONCE: usize = 8;

@@ -228,10 +228,10 @@ impl Table {
         if let Some(stage) = open.stage.as_mut().filter(|stage| !stage.is_empty()) {
             let changed = stage.changed()?;
             if upsert.truncated {
-                upsert.removal.remove_nothing(&changed)?;
+                upsert.removal.remove_nothing(changed);
             } else {
                 let options = self.settings.writer;
-                self.complete.extend(upsert.removal.remove(base, &open.schema, options, &changed).await?);
+                self.complete.extend(upsert.removal.remove(base, &open.schema, options, changed).await?);
             }
             upsert.moving = stage.take()?;
         }

@@ -14,6 +14,7 @@ mod overridden;
 mod protocol;
 mod tables;
 mod unsent;
+mod upserts;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use iceberg::TableIdent;
-use iceberg::spec::{ManifestContentType, TableMetadataRef};
+use iceberg::spec::{ManifestContentType, ManifestFile, TableMetadataRef};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use philotes_sdk::batch::{UTC, reserved_fields};
 use philotes_sdk::{ChangeBatch, ErrorKind, Flushed, Offset, Sink, StreamName, StreamPartition, TaskContext, TaskInfo};
@@ -127,9 +128,20 @@ impl Lake {
     /// What the files hold that the current snapshot lists, in the order in which they were committed.
     async fn batches(&self, table: &str) -> Vec<RecordBatch> {
         let mut base = Base::new(self.load(table).await);
+        let deletes = |manifest: &ManifestFile| manifest.content == ManifestContentType::Deletes;
+        assert!(!base.manifests().await.unwrap().iter().any(deletes));
+        self.data_batches_of(table).await
+    }
+
+    /// The same of a table with deletes.
+    async fn data_batches(&self) -> Vec<RecordBatch> {
+        self.data_batches_of(ORDERS).await
+    }
+
+    async fn data_batches_of(&self, table: &str) -> Vec<RecordBatch> {
+        let mut base = Base::new(self.load(table).await);
         let mut files = Vec::new();
-        for manifest in base.manifests().await.unwrap().iter() {
-            assert_eq!(manifest.content, ManifestContentType::Data);
+        for manifest in base.manifests().await.unwrap().iter().filter(|m| m.content == ManifestContentType::Data) {
             let manifest = manifest.load_manifest(&base.files).await.unwrap();
             files.extend(manifest.entries().iter().filter(|entry| entry.is_alive()).cloned());
         }

@@ -135,7 +135,7 @@ impl Known {
         changed.iter().zip(&within).map(held).collect()
     }
 
-    /// Takes in the keys of rows that are about to be written.
+    /// Takes in the keys of rows that are in the table.
     pub(super) fn note(&mut self, keys: &RecordBatch) -> Result<()> {
         self.begin(&keys.schema());
         for (bounds, column) in self.bounds.iter_mut().zip(keys.columns()) {
@@ -225,7 +225,10 @@ impl Known {
 
     async fn read_all(&mut self, base: &Base, key: &Key, schema: &SchemaRef, files: &[DataFile]) -> Result<()> {
         for file in files {
-            lookup::keys_of(base, file, &key.ids, schema.clone(), |keys| self.note(keys)).await?;
+            lookup::keys_of(base, file, &key.ids, |keys| {
+                self.note(&keys.clone().with_schema(schema.clone()).map_err(failed)?)
+            })
+            .await?;
         }
         Ok(())
     }

@@ -10,7 +10,8 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::compute::filter_record_batch;
+use arrow::compute::not;
+use arrow::error::ArrowError;
 use iceberg::arrow::schema_to_arrow_schema;
 use iceberg::spec::{PartitionSpecRef, Schema, SchemaRef, TableMetadata};
 use philotes_sdk::{Error, Result};
@@ -27,13 +28,17 @@ use crate::writer::{TableWriter, WriterOptions, WriterTarget};
 #[derive(Debug)]
 pub(crate) struct Removal {
     known: Known,
-    /// The head that the files of the commit under way were made for.
-    made_for: Option<i64>,
+    /// The keys of the commit under way.
+    changed: Vec<ChangedKeys>,
+    /// Those of them of which the table held nothing.
+    new: Vec<ChangedKeys>,
+    /// The head that this was true of.
+    head: Option<i64>,
 }
 
 impl Removal {
     pub(crate) fn new(budget: Arc<FilterBudget>) -> Self {
-        Self { known: Known::new(budget), made_for: None }
+        Self { known: Known::new(budget), changed: Vec::new(), new: Vec::new(), head: None }
     }
 
     /// Writes what removes the rows that the table holds of these keys, in the base's state, where it may hold any. All rows that the
@@ -46,40 +51,74 @@ impl Removal {
         base: &mut Base,
         schema: &SchemaRef,
         options: WriterOptions,
-        changed: &[ChangedKeys],
+        changed: Vec<ChangedKeys>,
+    ) -> Result<Vec<AddedFile>> {
+        let files = self.remove_held(base, schema, options, &changed).await?;
+        self.changed = changed;
+        Ok(files)
+    }
+
+    /// What else is to be removed where the commit goes onto another head than the one it was made for: somebody else may have
+    /// committed rows of keys that were new.
+    ///
+    /// # Errors
+    /// As those of [`remove`](Self::remove).
+    pub(crate) async fn remove_more(
+        &mut self,
+        base: &mut Base,
+        schema: &SchemaRef,
+        options: WriterOptions,
+    ) -> Result<Vec<AddedFile>> {
+        if self.changed.is_empty() || self.head == base.head().map(|head| head.snapshot_id()) {
+            return Ok(Vec::new());
+        }
+        let new = self.new.clone();
+        self.remove_held(base, schema, options, &new).await
+    }
+
+    async fn remove_held(
+        &mut self,
+        base: &mut Base,
+        schema: &SchemaRef,
+        options: WriterOptions,
+        keys: &[ChangedKeys],
     ) -> Result<Vec<AddedFile>> {
         let key = Key::of(schema).ok_or_else(|| Error::internal("an upsert table without identifier fields"))?;
-        self.made_for = base.head().map(|head| head.snapshot_id());
-        let may_hold = self.known.may_hold(base, &key, changed).await?;
-        let held = changed.iter().zip(&may_hold).map(|(keys, held)| filter_record_batch(&keys.columns, held));
-        let held = held.collect::<Result<Vec<_>, _>>();
-        let held = held.map_err(|e| Error::internal("keys cannot be chosen").with_source(e))?;
-        let files = if held.iter().any(|keys| keys.num_rows() > 0) {
+        let (mut held, mut new) = (Vec::with_capacity(keys.len()), Vec::with_capacity(keys.len()));
+        for (keys, may_hold) in keys.iter().zip(self.known.may_hold(base, &key, keys).await?) {
+            held.push(keys.only(&may_hold)?);
+            new.push(keys.only(&not(&may_hold).map_err(failed)?)?);
+        }
+        let files = if held.iter().any(|keys| keys.columns.num_rows() > 0) {
             write(base, schema, &key, options, &held).await?
         } else {
             Vec::new()
         };
-        changed.iter().try_for_each(|keys| self.known.note(&keys.columns))?;
+        self.new = new;
+        self.head = base.head().map(|head| head.snapshot_id());
         Ok(files)
     }
 
-    /// The table is emptied by the next commit: nothing of it is left to remove.
+    /// The next commit empties the table.
     pub(crate) fn begin_anew(&mut self) {
         self.known.begin_anew();
     }
 
-    /// The same where the commit empties the table, which leaves nothing to remove.
-    pub(crate) fn remove_nothing(&mut self, changed: &[ChangedKeys]) -> Result<()> {
-        changed.iter().try_for_each(|keys| self.known.note(&keys.columns))
+    /// Where the commit empties the table, nothing is left to remove of its keys.
+    pub(crate) fn remove_nothing(&mut self, changed: Vec<ChangedKeys>) {
+        (self.changed, self.new) = (changed, Vec::new());
     }
 
     /// A commit has succeeded.
-    pub(crate) fn landed(&mut self, attempt: &Attempt) {
-        // On another head there may be files in between, which are looked at with the next commit.
-        if attempt.emptied || attempt.parent == self.made_for {
-            self.known.covers(attempt.sequence_number);
-        }
+    pub(crate) fn landed(&mut self, attempt: &Attempt) -> Result<()> {
+        self.known.covers(attempt.sequence_number);
+        self.new.clear();
+        std::mem::take(&mut self.changed).iter().try_for_each(|keys| self.known.note(&keys.written()?))
     }
+}
+
+fn failed(error: ArrowError) -> Error {
+    Error::internal("keys cannot be chosen").with_source(error)
 }
 
 /// The specification of global deletes.
@@ -92,7 +131,7 @@ async fn write(
     schema: &SchemaRef,
     key: &Key,
     options: WriterOptions,
-    keys: &[RecordBatch],
+    keys: &[ChangedKeys],
 ) -> Result<Vec<AddedFile>> {
     let missing = || Error::internal("an upsert table without a specification for its deletes");
     let spec = global_spec(&base.metadata).ok_or_else(missing)?;
@@ -105,7 +144,7 @@ async fn write(
     let options = WriterOptions { target_file_bytes: u64::MAX, ..options };
     let mut writer = TableWriter::new(base.files.clone(), target, options)?;
     for keys in keys {
-        let keys = RecordBatch::try_new(arrow.clone(), keys.columns().to_vec());
+        let keys = RecordBatch::try_new(arrow.clone(), keys.columns.columns().to_vec());
         writer.write(&keys.map_err(|e| Error::internal("keys do not fit their columns").with_source(e))?).await?;
     }
     let files = writer.finish().await?;

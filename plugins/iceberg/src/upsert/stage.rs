@@ -66,12 +66,34 @@ pub(super) enum State {
 }
 
 /// Keys that were changed since the last commit, each once.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct ChangedKeys {
     /// The key's columns.
     pub(super) columns: RecordBatch,
     /// For each key, whether its first change was an INSERT.
     pub(super) inserted: Vec<bool>,
+    /// For each key, whether a row of it will be written.
+    pub(super) live: Vec<bool>,
+}
+
+impl ChangedKeys {
+    /// Some of them.
+    pub(super) fn only(&self, wanted: &BooleanArray) -> Result<Self> {
+        let only = |flags: &[bool]| {
+            let wanted = flags.iter().zip(wanted.values()).filter(|(_, wanted)| *wanted);
+            wanted.map(|(flag, _)| *flag).collect()
+        };
+        Ok(Self {
+            inserted: only(&self.inserted),
+            live: only(&self.live),
+            columns: filter_record_batch(&self.columns, wanted).map_err(failed)?,
+        })
+    }
+
+    /// Those of rows that will be written.
+    pub(super) fn written(&self) -> Result<RecordBatch> {
+        filter_record_batch(&self.columns, &BooleanArray::from(self.live.clone())).map_err(failed)
+    }
 }
 
 impl Stage {
@@ -255,13 +277,12 @@ impl Stage {
     /// The keys that were changed.
     pub(crate) fn changed(&self) -> Result<Vec<ChangedKeys>> {
         let changed = |part: &Part| {
-            let columns = part.rows.project(&self.key).map_err(failed)?;
-            let alive: BooleanArray = part.states.iter().map(|state| Some(*state != State::Dead)).collect();
-            let inserted = part.inserted.iter().zip(&part.states).filter(|(_, state)| **state != State::Dead);
-            Ok(ChangedKeys {
-                columns: filter_record_batch(&columns, &alive).map_err(failed)?,
-                inserted: inserted.map(|(inserted, _)| *inserted).collect(),
-            })
+            let all = ChangedKeys {
+                columns: part.rows.project(&self.key).map_err(failed)?,
+                inserted: part.inserted.clone(),
+                live: part.states.iter().map(|state| *state == State::Live).collect(),
+            };
+            all.only(&part.states.iter().map(|state| Some(*state != State::Dead)).collect())
         };
         self.parts.iter().map(changed).collect()
     }

@@ -16,7 +16,7 @@ use crate::base::Base;
 use crate::catalog::LoadedTable;
 use crate::manifests;
 use crate::storage::Files;
-use crate::writer::{TableWriter, WriterOptions, WriterTarget};
+use crate::writer::{Content, TableWriter, WriterOptions, WriterTarget};
 
 pub(super) struct Rig {
     pub(super) folder: TempDir,
@@ -114,7 +114,7 @@ impl Rig {
     pub(super) async fn plain(&self, schema: Schema, rows: &RecordBatch) -> DataFile {
         let spec = Arc::new(iceberg::spec::PartitionSpec::unpartition_spec());
         let location = self.metadata.location().to_owned();
-        let target = WriterTarget { location, schema: Arc::new(schema), spec, order: None };
+        let target = WriterTarget { location, schema: Arc::new(schema), spec, order: None, content: Content::Rows };
         self.written(target, rows, WriterOptions::default()).await.remove(0)
     }
 

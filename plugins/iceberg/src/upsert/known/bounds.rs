@@ -1,17 +1,15 @@
 //! Between which values the keys of a table lie, column by column.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 
-use arrow::array::{
-    ArrayRef, Date32Array, Decimal128Array, FixedSizeBinaryArray, Int32Array, Int64Array, LargeBinaryArray,
-    StringArray, Time64MicrosecondArray, TimestampMicrosecondArray,
-};
-use arrow::datatypes::{DataType, TimeUnit};
+use arrow::array::ArrayRef;
+use arrow::datatypes::DataType;
 use arrow::row::{RowConverter, SortField};
-use iceberg::spec::{DataFile, Datum, PrimitiveLiteral, PrimitiveType};
+use iceberg::spec::{DataFile, Datum, PrimitiveType};
 use philotes_sdk::Result;
 
 use super::failed;
+use crate::lookup;
 
 /// Where the values of one column lie. Values are in Arrow's row format, whose bytes have their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +37,7 @@ impl Bounds {
 
     /// Widens them by what a manifest tells of a column in a file.
     pub(super) fn take_in_file(&mut self, file: &DataFile, id: i32, kind: &DataType) -> Result<()> {
-        let told = |bounds: &std::collections::HashMap<i32, Datum>| array(bounds.get(&id)?, kind);
+        let told = |bounds: &HashMap<i32, Datum>| array(bounds.get(&id)?, kind);
         let (Some(lower), Some(upper)) = (told(file.lower_bounds()), told(file.upper_bounds())) else {
             *self = Self::Anything;
             return Ok(());
@@ -88,41 +86,8 @@ fn converter(kind: &DataType) -> Result<RowConverter> {
 /// A bound as a value of the column's present type, whichever it was written with; `None` where it bounds nothing that is
 /// compared by these bytes, as that of a uuid, about whose order readers and writers do not agree.
 fn array(bound: &Datum, kind: &DataType) -> Option<ArrayRef> {
-    let literal = bound.literal();
-    let long = || match literal {
-        PrimitiveLiteral::Int(value) => Some(i64::from(*value)),
-        PrimitiveLiteral::Long(value) => Some(*value),
-        _ => None,
-    };
-    let int = || i32::try_from(long()?).ok();
-    Some(match kind {
-        DataType::Int32 => Arc::new(Int32Array::from(vec![int()?])),
-        DataType::Int64 => Arc::new(Int64Array::from(vec![long()?])),
-        DataType::Date32 => Arc::new(Date32Array::from(vec![int()?])),
-        DataType::Time64(TimeUnit::Microsecond) => Arc::new(Time64MicrosecondArray::from(vec![long()?])),
-        DataType::Timestamp(TimeUnit::Microsecond, zone) => {
-            Arc::new(TimestampMicrosecondArray::from(vec![long()?]).with_timezone_opt(zone.clone()))
-        }
-        DataType::Decimal128(precision, scale) => {
-            let PrimitiveLiteral::Int128(value) = literal else { return None };
-            let array = Decimal128Array::from(vec![*value]);
-            Arc::new(array.with_precision_and_scale(*precision, *scale).ok()?)
-        }
-        DataType::Utf8 => {
-            let PrimitiveLiteral::String(value) = literal else { return None };
-            Arc::new(StringArray::from(vec![value.as_str()]))
-        }
-        DataType::LargeBinary => {
-            let PrimitiveLiteral::Binary(value) = literal else { return None };
-            Arc::new(LargeBinaryArray::from(vec![value.as_slice()]))
-        }
-        DataType::FixedSizeBinary(width) if !matches!(bound.data_type(), PrimitiveType::Uuid) => {
-            let PrimitiveLiteral::Binary(value) = literal else { return None };
-            if i32::try_from(value.len()) != Ok(*width) {
-                return None;
-            }
-            Arc::new(FixedSizeBinaryArray::try_from_iter(std::iter::once(value)).ok()?)
-        }
-        _ => return None,
-    })
+    if *bound.data_type() == PrimitiveType::Uuid {
+        return None;
+    }
+    lookup::array_of(bound.literal(), kind)
 }
