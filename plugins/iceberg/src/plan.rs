@@ -8,6 +8,7 @@ use iceberg::spec::{FormatVersion, Schema};
 use philotes_sdk::batch::{META_INFERRED, META_SOURCE_TYPE};
 use philotes_sdk::{Error, Plan, PlannedColumn, Result, StreamPartition, TaskContext};
 
+use crate::base::Base;
 use crate::catalog;
 use crate::config::Config;
 use crate::create::Design;
@@ -32,7 +33,7 @@ pub(crate) async fn plan(
     let making = config.making()?;
     let existing = match catalog::open_existing(config).await? {
         None => None,
-        Some(catalog) if catalog.table_exists(&name).await? => Some(catalog.load_table(&name).await?.metadata),
+        Some(catalog) if catalog.table_exists(&name).await? => Some(Base::new(catalog.load_table(&name).await?)),
         Some(_) => None,
     };
     let overrides = config.overrides().map_err(Error::config)?;
@@ -56,7 +57,7 @@ pub(crate) async fn plan(
         }
     };
     let arrow = &arrow;
-    let Some(metadata) = existing else {
+    let Some(mut existing) = existing else {
         let Design { schema: designed, partition_spec, sort_order } = making.design(arrow, key.as_deref())?;
         let spec = partition_spec.bind(designed.clone()).map_err(|e| Error::config("partition_by").with_source(e))?;
         if making.format_version >= FormatVersion::V3 {
@@ -77,7 +78,9 @@ pub(crate) async fn plan(
         });
     };
 
+    let metadata = existing.metadata.clone();
     table::check_format(&name, &metadata)?;
+    upsert::check_mode(&name, &metadata, rules.as_ref())?;
     let connector = &context.info().connector;
     let known = Numbers::read(&metadata, connector, &at.stream)?.filter(|known| known.speak_of(arrow));
     let wish = Wish {
@@ -95,6 +98,14 @@ pub(crate) async fn plan(
         notes.push(format!("the table holds rows of {at} up to offset {}", token.offset.as_str()));
         if let Err(reason) = crate::lineage::check(&metadata, &token) {
             notes.push(format!("the connector would refuse to go on: {reason}"));
+        }
+    }
+    if let Some(key) = &key {
+        let ids: Vec<i32> = key.iter().map(|place| fitted.fields[*place]).collect();
+        match upsert::adoption(&name, &at.stream, &mut existing, &ids).await {
+            Ok(None) => {}
+            Ok(Some(_)) => notes.push("the table is made one of mode upsert".to_owned()),
+            Err(error) => notes.push(format!("the connector would refuse rows: {error}")),
         }
     }
     // The others stand beside their columns.

@@ -10,8 +10,11 @@ mod matching;
 mod numbers;
 mod projection;
 
+use std::collections::BTreeSet;
+
 use arrow::datatypes::Schema as ArrowSchema;
-use iceberg::spec::{Schema, Type};
+use iceberg::TableUpdate;
+use iceberg::spec::{Schema, TableMetadata, Type};
 use philotes_sdk::{Error, Result};
 
 pub(crate) use change::{Change, What};
@@ -60,6 +63,21 @@ pub(crate) fn type_name(r#type: &Type) -> String {
             format!("struct<{}>", fields.join(", "))
         }
     }
+}
+
+/// What gives a table this schema.
+pub(crate) fn change_to(metadata: &TableMetadata, schema: Schema) -> Vec<TableUpdate> {
+    // A schema that the table has had is not added again: catalogs take that for no addition, and know of no last one then.
+    match metadata.schemas_iter().find(|had| same(had, &schema)) {
+        Some(had) => vec![TableUpdate::SetCurrentSchema { schema_id: had.schema_id() }],
+        None => vec![TableUpdate::AddSchema { schema }, TableUpdate::SetCurrentSchema { schema_id: -1 }],
+    }
+}
+
+/// Whether schemas differ in nothing but their ids.
+fn same(one: &Schema, other: &Schema) -> bool {
+    let identifiers = |schema: &Schema| schema.identifier_field_ids().collect::<BTreeSet<_>>();
+    one.as_struct() == other.as_struct() && identifiers(one) == identifiers(other)
 }
 
 fn build(builder: iceberg::spec::SchemaBuilder) -> Result<Schema> {

@@ -54,7 +54,7 @@ fn decimal(precision: u32, scale: u32) -> Type {
 
 /// What has to change under `evolve: additive`, without numbers.
 fn evolve(table: &Schema, arrow: &ArrowSchema, last_column_id: i32) -> Result<Option<(Schema, Vec<Change>)>> {
-    let nothing = std::collections::BTreeSet::new();
+    let nothing = BTreeSet::new();
     let wish = Wish {
         arrow,
         policy: Policy::Additive,

@@ -206,7 +206,7 @@ impl Table {
             requirements.push(TableRequirement::DefaultSpecIdMatch { default_spec_id: spec });
             requirements.push(TableRequirement::DefaultSortOrderIdMatch { default_sort_order_id: order });
         }
-        let mut updates = change_of_schema(metadata, schema);
+        let mut updates = schema::change_to(metadata, schema);
         if let Some((stream, numbers)) = numbers {
             let set = [(schema::numbers_property(self.settings.connector(), stream), numbers.to_value()?)].into();
             token::check_size(metadata.properties(), &set)?;
@@ -265,21 +265,6 @@ impl Table {
             tracing::warn!(%table, column, from = change.from(), to = change.to(), "altered the table: {change}");
         }
     }
-}
-
-/// What gives a table this schema.
-pub(super) fn change_of_schema(metadata: &TableMetadata, schema: Schema) -> Vec<TableUpdate> {
-    // A schema that the table has had is not added again: catalogs take that for no addition, and know of no last one then.
-    match metadata.schemas_iter().find(|had| same(had, &schema)) {
-        Some(had) => vec![TableUpdate::SetCurrentSchema { schema_id: had.schema_id() }],
-        None => vec![TableUpdate::AddSchema { schema }, TableUpdate::SetCurrentSchema { schema_id: -1 }],
-    }
-}
-
-/// Whether schemas differ in nothing but their ids.
-fn same(one: &Schema, other: &Schema) -> bool {
-    let identifiers = |schema: &Schema| schema.identifier_field_ids().collect::<BTreeSet<_>>();
-    one.as_struct() == other.as_struct() && identifiers(one) == identifiers(other)
 }
 
 /// Fields of the top level that the table is or was partitioned or sorted by.

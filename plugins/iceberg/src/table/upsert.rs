@@ -6,32 +6,23 @@ use std::sync::Arc;
 
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
-use iceberg::spec::{MAIN_BRANCH, TableMetadata, UnboundPartitionSpec};
-use iceberg::{TableRequirement, TableUpdate};
+use iceberg::spec::TableMetadata;
 use philotes_sdk::{ChangeBatch, Error, ErrorKind, Result, StreamName, StreamPartition, failpoint};
-use uuid::Uuid;
 
-use super::fit::{Incoming, change_of_schema};
+use super::fit::Incoming;
 use super::letters::letters_of;
 use super::{ROUNDS, Table};
-use crate::catalog::CommitRequest;
 use crate::config::Truncate;
 use crate::dead_letters::Sifted;
 use crate::lookup;
 use crate::overrides;
 use crate::token;
-use crate::upsert::{self, Lacking, MODE, Marks, Operation, Whence, global_spec, identified, without_unchanged};
+use crate::upsert::{self, Lacking, Marks, Operation, Whence, without_unchanged};
 
 impl Table {
     /// Refuses a table of the other mode.
     pub(super) fn check_mode(&self, metadata: &TableMetadata) -> Result<()> {
-        match metadata.properties().get(MODE.0) {
-            Some(mode) if self.upsert.is_none() || mode != MODE.1 => Err(Error::config(format!(
-                "mode: table {} was made by mode {mode}, and holds what that writes; allowed for it is that mode, or another table",
-                self.name
-            ))),
-            _ => Ok(()),
-        }
+        upsert::check_mode(&self.name, metadata, self.settings.rules.as_ref())
     }
 
     /// Takes changes in.
@@ -245,20 +236,10 @@ impl Table {
     /// Makes the table one of mode upsert, whose rows these fields identify: by a commit of its own, where it is none yet. Whether it
     /// has altered it.
     pub(super) async fn identify(&mut self, stream: &StreamName, key: &[i32]) -> Result<bool> {
-        let wanted: BTreeSet<i32> = key.iter().copied().collect();
         let mut altered = false;
         for _ in 0..ROUNDS {
             let Some(base) = &mut self.base else { return Err(Error::internal("a table without metadata")) };
-            let metadata = base.metadata.clone();
-            let known: BTreeSet<i32> = metadata.current_schema().identifier_field_ids().collect();
-            let marked = metadata.properties().contains_key(MODE.0);
-            if marked && known == wanted && global_spec(&metadata).is_some() {
-                return Ok(altered);
-            }
-            if !base.is_empty().await? {
-                self.check_rows(stream, &metadata, &known, &wanted, marked)?;
-            }
-            let request = request_to_identify(&metadata, (known != wanted).then_some(key), marked)?;
+            let Some(request) = upsert::adoption(&self.name, stream, base, key).await? else { return Ok(altered) };
             let answer = self.settings.catalog.commit_table(&self.name, request).await;
             failpoint!("schema.altered", |message| Error::unknown(message));
             match answer {
@@ -273,66 +254,6 @@ impl Table {
         }
         Err(self.altered_all_the_time())
     }
-
-    /// Refuses a table whose rows are not one per key.
-    fn check_rows(
-        &self,
-        stream: &StreamName,
-        metadata: &TableMetadata,
-        known: &BTreeSet<i32>,
-        wanted: &BTreeSet<i32>,
-        marked: bool,
-    ) -> Result<()> {
-        let schema = metadata.current_schema();
-        let names = |ids: &BTreeSet<i32>| {
-            let names: Vec<&str> = ids.iter().filter_map(|id| schema.name_by_field_id(*id)).collect();
-            names.join(", ")
-        };
-        let table = &self.name;
-        if known != wanted {
-            let has = match known.is_empty() {
-                true => "no identifier fields".to_owned(),
-                false => format!("the identifier fields {}", names(known)),
-            };
-            return Err(Error::config(format!(
-                "table {table} holds rows and has {has}, and the key of stream {stream} is {}; allowed are the same columns, or a table \
-                 without rows",
-                names(wanted)
-            )));
-        }
-        if !marked && !token::read_everyones(metadata)?.is_empty() {
-            return Err(Error::config(format!(
-                "mode: table {table} was written by mode append, and holds changes and not rows; allowed for it is mode: append, or \
-                 another table"
-            )));
-        }
-        Ok(())
-    }
-}
-
-/// The request that makes a table one of mode upsert, with a key where it has another.
-fn request_to_identify(metadata: &TableMetadata, key: Option<&[i32]>, marked: bool) -> Result<CommitRequest> {
-    let head = crate::lineage::head(metadata).map(|head| head.snapshot_id());
-    let requirements = vec![
-        TableRequirement::UuidMatch { uuid: metadata.uuid() },
-        // What has no rows may be changed in any way.
-        TableRequirement::RefSnapshotIdMatch { r#ref: MAIN_BRANCH.to_owned(), snapshot_id: head },
-        TableRequirement::CurrentSchemaIdMatch { current_schema_id: metadata.current_schema_id() },
-        TableRequirement::LastAssignedPartitionIdMatch { last_assigned_partition_id: metadata.last_partition_id() },
-    ];
-    let mut updates = Vec::new();
-    if let Some(key) = key {
-        updates.extend(change_of_schema(metadata, identified(metadata.current_schema(), key)?));
-    }
-    if global_spec(metadata).is_none() {
-        let next = metadata.partition_specs_iter().map(|spec| spec.spec_id()).max().unwrap_or(0) + 1;
-        updates.push(TableUpdate::AddSpec { spec: UnboundPartitionSpec::builder().with_spec_id(next).build() });
-    }
-    if !marked {
-        let (name, value) = MODE;
-        updates.push(TableUpdate::SetProperties { updates: [(name.to_owned(), value.to_owned())].into() });
-    }
-    Ok(CommitRequest { id: Uuid::new_v4(), requirements, updates })
 }
 
 fn taken(rows: &RecordBatch, kept: &[usize]) -> Result<RecordBatch> {

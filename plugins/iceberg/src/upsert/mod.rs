@@ -8,6 +8,7 @@
 //! [`Marks`] are what is told of each row beside its values; `unsent` finds the values that were not sent, `pending` those of them
 //! that only the table has. Nothing here talks to the catalog.
 
+mod adopt;
 mod key;
 mod known;
 mod marks;
@@ -21,16 +22,14 @@ use std::collections::VecDeque;
 
 use arrow::array::RecordBatch;
 
+pub(crate) use adopt::{MODE, adoption, check_mode};
 pub(crate) use key::{Key, identified, of_batch};
 pub(crate) use known::FilterBudget;
 pub(crate) use marks::{Marks, Operation, schema_without_unchanged, with_deleted, without_unchanged};
 pub(crate) use pending::{Lacking, Whence};
-pub(crate) use removal::{Removal, global_spec};
+pub(crate) use removal::Removal;
 pub(crate) use rules::Rules;
 pub(crate) use stage::Stage;
-
-/// The table's property that says what the table holds, and its value here.
-pub(crate) const MODE: (&str, &str) = ("philotes.mode", "upsert");
 
 /// What a task keeps of an upsert table beside what it keeps of any.
 #[derive(Debug)]

@@ -122,7 +122,7 @@ fn failed(error: ArrowError) -> Error {
 }
 
 /// The specification of global deletes.
-pub(crate) fn global_spec(metadata: &TableMetadata) -> Option<&PartitionSpecRef> {
+pub(super) fn global_spec(metadata: &TableMetadata) -> Option<&PartitionSpecRef> {
     metadata.partition_specs_iter().find(|spec| spec.fields().is_empty())
 }
 
