@@ -4,7 +4,7 @@ A line of JSON in is a request, a line of JSON out its answer: {"ok": ...} or {"
 
     {"op": "rows", "reader": "pyiceberg", "catalog": {...}, "table": "cdc.public_orders", "columns": ["id", "note"]}
 
-`columns` is there where not all are wanted. The catalog is an object with a `type`:
+`columns` is there where not all are wanted, `snapshot` (an id) where the table as it was is. The catalog is an object with a `type`:
 
     {"type": "sqlite", "file": "/path/catalog.db", "storage": null}
     {"type": "rest", "uri": "http://...", "warehouse": "...", "storage": {...}}

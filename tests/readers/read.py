@@ -5,6 +5,7 @@ The argument: the folder of DuckDB's extensions.
 
 import sqlite3
 import sys
+import time
 import uuid
 
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from duckdb_extensions import import_extension
 from pyiceberg.catalog.rest import RestCatalog
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.conversions import from_bytes
+from pyiceberg.manifest import DataFileContent
 from pyiceberg.schema import Schema
 from pyiceberg.types import ListType, NestedField, StructType, UUIDType
 
@@ -195,14 +197,18 @@ class PyIceberg:
             for s in sorted(self.table.snapshots(), key=lambda s: s.sequence_number)
         ]
 
-    def entries(self):
-        """What the manifests say of the live data files, in the order in which they were committed."""
+    def live(self):
+        """What the manifests say of the live files, each with the id of its partition specification."""
         snapshot = self.table.current_snapshot()
-        entries = [
-            entry
+        return [
+            (entry, manifest.partition_spec_id)
             for manifest in (snapshot.manifests(self.table.io) if snapshot else [])
             for entry in manifest.fetch_manifest_entry(self.table.io)
         ]
+
+    def entries(self):
+        """What the manifests say of the live data files, in the order in which they were committed."""
+        entries = [entry for entry, _ in self.live() if entry.data_file.content == DataFileContent.DATA]
         return sorted(entries, key=lambda e: e.sequence_number)
 
     def files(self, request):
@@ -213,13 +219,23 @@ class PyIceberg:
             for e in self.entries()
         ]
 
+    def delete_files(self, request):
+        """The live delete files, in the order in which they were committed."""
+        kinds = {DataFileContent.EQUALITY_DELETES: "equality", DataFileContent.POSITION_DELETES: "position"}
+        found = [(entry, entry.data_file, spec) for entry, spec in self.live() if entry.data_file.content in kinds]
+        return [
+            {"path": file.file_path, "kind": kinds[file.content], "sequence": entry.sequence_number,
+             "snapshot": str(entry.snapshot_id), "rows": file.record_count, "spec": spec,
+             "columns": file.equality_ids or []}
+            for entry, file, spec in sorted(found, key=lambda f: f[0].sequence_number)
+        ]
+
     def layout(self, request):
         """How the table is laid out, and each live data file, in the order in which they were committed."""
-        snapshot = self.table.current_snapshot()
         found = [
-            (entry.sequence_number, manifest.partition_spec_id, entry.data_file)
-            for manifest in (snapshot.manifests(self.table.io) if snapshot else [])
-            for entry in manifest.fetch_manifest_entry(self.table.io)
+            (entry.sequence_number, spec, entry.data_file)
+            for entry, spec in self.live()
+            if entry.data_file.content == DataFileContent.DATA
         ]
         schema = self.table.schema()
         order = [
@@ -378,7 +394,7 @@ def sqlite_metadata(catalog, table):
 @contextmanager
 def duckdb_source(duckdb, request):
     """What DuckDB is to read: the FROM clause, and the argument of its functions about the table."""
-    catalog, table = request["catalog"], request["table"]
+    catalog, table, snapshot = request["catalog"], request["table"], request.get("snapshot")
     storage = catalog["storage"]
     if storage:
         endpoint = urlsplit(storage["endpoint"])
@@ -389,7 +405,7 @@ def duckdb_source(duckdb, request):
         )
     if catalog["type"] == "sqlite":
         metadata = quoted(sqlite_metadata(catalog["file"], table))
-        yield f"iceberg_scan({metadata})", metadata
+        yield f"iceberg_scan({metadata}{f', snapshot_from_id => {int(snapshot)}' if snapshot else ''})", metadata
         return
     # Attached anew for every request: nothing that it remembers of the table is older.
     duckdb.sql(
@@ -398,7 +414,7 @@ def duckdb_source(duckdb, request):
     )
     try:
         name = ".".join(quoted(part, '"') for part in ("lake", *table.rsplit(".", 1)))
-        yield name, name
+        yield f"{name} at (version => {int(snapshot)})" if snapshot else name, name
     finally:
         duckdb.sql("detach lake")
 
@@ -414,12 +430,21 @@ class DuckDb:
         return self.query(request | {"sql": f"select {chosen} from t"})
 
     def query(self, request):
+        return answer_of(self.result(request))
+
+    def result(self, request):
         with duckdb_source(self.duckdb, request) as (source, _):
             self.duckdb.sql(f"create or replace temp view t as select * from {source}")
             try:
-                return answer_of(self.duckdb.sql(request["sql"]).to_arrow_table())
+                return self.duckdb.sql(request["sql"]).to_arrow_table()
             finally:
                 self.duckdb.sql("drop view t")
+
+    def timed(self, request):
+        """How many seconds a query takes, from looking the table up to the last row."""
+        start = time.perf_counter()
+        self.result(request)
+        return time.perf_counter() - start
 
     def row_ids(self, request):
         with duckdb_source(self.duckdb, request) as (source, _):
@@ -441,10 +466,22 @@ class DuckDb:
         with duckdb_source(self.duckdb, request) as (_, table):
             found = self.duckdb.sql(
                 "select file_path, manifest_sequence_number, record_count, file_format "
-                f"from iceberg_metadata({table}) where status <> 'DELETED' order by 2"
+                f"from iceberg_metadata({table}) where status <> 'DELETED' and manifest_content = 'DATA' order by 2"
             ).fetchall()
         return [
             {"path": f[0], "sequence": f[1], "rows": f[2], "bytes": 0, "format": f[3], "partition": []} for f in found
+        ]
+
+    def delete_files(self, request):
+        with duckdb_source(self.duckdb, request) as (_, table):
+            found = self.duckdb.sql(
+                "select file_path, content, manifest_sequence_number, record_count "
+                f"from iceberg_metadata({table}) where status <> 'DELETED' and manifest_content <> 'DATA' order by 3"
+            ).fetchall()
+        return [
+            {"path": f[0], "kind": f[1].removesuffix("_DELETES").lower(), "sequence": f[2], "snapshot": "", "rows": f[3],
+             "spec": 0, "columns": []}
+            for f in found
         ]
 
 

@@ -147,14 +147,27 @@ class Spark:
         self.session = session_for(request["catalog"])
         self.name = ".".join(["philotes", *(f"`{part}`" for part in request["table"].split("."))])
 
+    def table(self, request):
+        """The table, or what it was at a snapshot."""
+        reader = self.session.read
+        snapshot = request.get("snapshot")
+        return (reader.option("snapshot-id", snapshot) if snapshot else reader).table(self.name)
+
     def rows(self, request):
-        frame = self.session.table(self.name)
+        frame = self.table(request)
         columns = request.get("columns")
         return self.answer_of(frame.select(*map(named, columns)) if columns else frame)
 
     def query(self, request):
-        self.session.table(self.name).createOrReplaceTempView("t")
+        self.table(request).createOrReplaceTempView("t")
         return self.answer_of(self.session.sql(request["sql"]))
+
+    def timed(self, request):
+        """How many seconds a query takes, from looking the table up to the last row."""
+        start = time.perf_counter()
+        self.table(request).createOrReplaceTempView("t")
+        self.session.sql(request["sql"]).collect()
+        return time.perf_counter() - start
 
     def answer_of(self, frame):
         names = [f"c{i}" for i in range(len(frame.columns))]
@@ -197,6 +210,27 @@ class Spark:
              "partition": [str(v) for v in entry.data_file.asDict().get("partition", [])]}
             for entry in found
         ]
+
+    def delete_files(self, request):
+        """The live delete files, in the order in which they were committed."""
+        found = self.session.sql(
+            f"select sequence_number, snapshot_id, data_file from {self.name}.entries "
+            "where status < 2 and data_file.content > 0 order by sequence_number"
+        ).collect()
+        kinds = {1: "position", 2: "equality"}
+        return [
+            {"path": entry.data_file.file_path, "kind": kinds[entry.data_file.content], "sequence": entry.sequence_number,
+             "snapshot": str(entry.snapshot_id), "rows": entry.data_file.record_count, "spec": entry.data_file.spec_id,
+             "columns": entry.data_file.equality_ids or []}
+            for entry in found
+        ]
+
+    def rewrite(self, request):
+        """Writes all rows anew, without those that are deleted, and says how many delete files have gone."""
+        options = {"rewrite-all": "true", "remove-dangling-deletes": str(request["remove_dangling"]).lower()}
+        told = ", ".join(f"'{name}', '{value}'" for name, value in options.items())
+        called = f"call philotes.system.rewrite_data_files(table => '{request['table']}', options => map({told}))"
+        return self.session.sql(called).collect()[0].removed_delete_files_count
 
     def set_property(self, request):
         self.session.sql(f"alter table {self.name} set tblproperties ('{request['name']}' = '{request['value']}')")

@@ -3,7 +3,10 @@
 //!
 //! Nothing here shares code with the sink; that is the point of it.
 
+mod others;
 mod process;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,6 +19,7 @@ use serde_json::{Map, Value, json};
 use crate::services::iceberg_rest::IcebergRest;
 use crate::services::minio::Minio;
 
+pub use others::Dangling;
 pub use process::install;
 
 /// Who reads.
@@ -144,6 +148,35 @@ pub struct DataFile {
     pub partition: Vec<String>,
 }
 
+/// A live delete file.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct DeleteFile {
+    /// Where it lies.
+    pub path: String,
+    /// Whether it deletes by values or by positions.
+    pub kind: DeleteKind,
+    /// Its data sequence number; from DuckDB that of its manifest.
+    pub sequence: i64,
+    /// The id of the snapshot that added it; not from DuckDB.
+    pub snapshot: String,
+    /// Its rows.
+    pub rows: u64,
+    /// The id of the partition specification that it was written with; not from DuckDB.
+    pub spec: i32,
+    /// The field ids whose values it deletes by; not from DuckDB.
+    pub columns: Vec<i64>,
+}
+
+/// How a delete file says what is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeleteKind {
+    /// By the values of some columns.
+    Equality,
+    /// By file and position, or as the vector of a file.
+    Position,
+}
+
 /// How a table is laid out.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Layout {
@@ -218,6 +251,22 @@ impl Reader {
         self.ask(table, "rows", json!({ "columns": columns }))
     }
 
+    /// The same of the table as it was at a snapshot; not from PyIceberg.
+    ///
+    /// # Errors
+    /// What the reader says.
+    pub fn rows_at(self, table: &Table, snapshot: &str, columns: &[&str]) -> Result<Rows> {
+        self.ask(table, "rows", json!({ "columns": columns, "snapshot": snapshot }))
+    }
+
+    /// How many seconds the reader takes for a query over the table, from looking it up to the last row; not from PyIceberg.
+    ///
+    /// # Errors
+    /// What the reader says.
+    pub fn seconds(self, table: &Table, sql: &str) -> Result<f64> {
+        self.ask(table, "timed", json!({ "sql": sql }))
+    }
+
     /// The result of a query over the table, which is called `t` in it.
     ///
     /// # Errors
@@ -258,6 +307,14 @@ impl Reader {
     /// What the reader says.
     pub fn files(self, table: &Table) -> Result<Vec<DataFile>> {
         self.ask(table, "files", json!({}))
+    }
+
+    /// The live delete files, in the order of their commits.
+    ///
+    /// # Errors
+    /// What the reader says.
+    pub fn delete_files(self, table: &Table) -> Result<Vec<DeleteFile>> {
+        self.ask(table, "delete_files", json!({}))
     }
 
     /// The pairs of the column `id` and the id that a table of format version 3 gives to the row, sorted; not from PyIceberg.
@@ -374,14 +431,6 @@ impl Table {
         Reader::PyIceberg.ask(self, "layout", json!({}))
     }
 
-    /// Sets a property of the table, as somebody else with Spark would: PyIceberg writes no metadata of format version 3.
-    ///
-    /// # Errors
-    /// What Spark says.
-    pub fn set_property_as_somebody_else(&self, name: &str, value: &str) -> Result<()> {
-        Reader::Spark.ask(self, "set_property", json!({ "name": name, "value": value }))
-    }
-
     /// All rows, in the order in which they were committed: file by file, each file's rows in its own order.
     ///
     /// # Errors
@@ -415,31 +464,6 @@ impl Table {
         Reader::PyIceberg.ask(self, "file_faults", json!({}))
     }
 
-    /// Creates the table with fields `[name, type, required]`, as somebody else with PyIceberg would. A SQLite catalog
-    /// has to be told the warehouse's folder, a REST catalog has a warehouse of its own.
-    ///
-    /// # Errors
-    /// What PyIceberg says.
-    pub fn create_as_somebody_else(&self, warehouse: Option<&Path>, fields: &[Value]) -> Result<()> {
-        let warehouse = match warehouse {
-            Some(dir) => {
-                std::fs::create_dir_all(dir)?;
-                Some(format!("file://{}", dir.display()))
-            }
-            None => None,
-        };
-        Reader::PyIceberg.ask(self, "create", json!({"fields": fields, "warehouse": warehouse}))
-    }
-
-    /// Appends rows, each an object by the columns' names, as somebody else with PyIceberg or Spark would. Times are
-    /// microseconds since 1970 UTC.
-    ///
-    /// # Errors
-    /// What the writer says; DuckDB is none.
-    pub fn append_as_somebody_else(&self, writer: Reader, rows: &[Value]) -> Result<()> {
-        writer.ask(self, "append", json!({ "rows": rows }))
-    }
-
     /// The names of the files in the table's folders that its metadata does not reach.
     ///
     /// # Errors
@@ -459,155 +483,5 @@ impl Table {
             Err(_) if matches!(&self.catalog, Catalog::Sqlite(sqlite) if !sqlite.file.exists()) => Ok(false),
             Err(error) => Err(error),
         }
-    }
-
-    /// Drops the table, as somebody else with PyIceberg would.
-    ///
-    /// # Errors
-    /// What PyIceberg says.
-    pub fn drop_as_somebody_else(&self) -> Result<()> {
-        Reader::PyIceberg.ask(self, "drop", json!({}))
-    }
-
-    /// Drops a column of the table, as somebody else with PyIceberg would.
-    ///
-    /// # Errors
-    /// What PyIceberg says.
-    pub fn drop_column_as_somebody_else(&self, column: &str) -> Result<()> {
-        Reader::PyIceberg.ask(self, "drop_column", json!({ "column": column }))
-    }
-
-    /// Rolls the table back to a snapshot, as somebody else with PyIceberg would.
-    ///
-    /// # Errors
-    /// What PyIceberg says.
-    pub fn roll_back_as_somebody_else(&self, snapshot: &str) -> Result<()> {
-        Reader::PyIceberg.ask(self, "rollback", json!({ "snapshot": snapshot }))
-    }
-
-    /// Gives the table another name in the same catalog, as an operator with PyIceberg would.
-    ///
-    /// # Errors
-    /// What PyIceberg says.
-    pub fn rename_as_somebody_else(&self, to: &str) -> Result<()> {
-        Reader::PyIceberg.ask(self, "rename", json!({ "to": to }))
-    }
-
-    /// Writes all rows into one file, in their order, in place of the files that are there, as somebody else with PyIceberg
-    /// would.
-    ///
-    /// # Errors
-    /// What PyIceberg says, such as that the table has changed meanwhile.
-    pub fn compact_as_somebody_else(&self) -> Result<()> {
-        Reader::PyIceberg.ask(self, "compact", json!({}))
-    }
-
-    /// Expires all snapshots but the current one, and removes what only they had, as somebody else with PyIceberg would.
-    ///
-    /// # Errors
-    /// What PyIceberg says.
-    pub fn expire_as_somebody_else(&self) -> Result<()> {
-        Reader::PyIceberg.ask(self, "expire", json!({}))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::services::Server;
-
-    /// Times that Python has no words for, and what is nested, come as what they are from each reader.
-    #[test]
-    fn cells_are_exact() {
-        if let Err(error) = install() {
-            return crate::skip(&error);
-        }
-        let dir = tempfile::tempdir().unwrap();
-        let table = Table::new(&dir.path().join("catalog.db"), "cdc.public_t");
-        let list =
-            |element: Value| json!({"type": "list", "element-id": 20, "element": element, "element-required": false});
-        let inner = json!({"type": "struct", "fields": [
-            {"id": 31, "name": "a.b", "type": "timestamptz", "required": false},
-            {"id": 32, "name": "c", "type": {"type": "list", "element-id": 33, "element": "date", "element-required": false},
-             "required": false}]});
-        let fields = [
-            json!(["id", "long", true]),
-            json!(["at", "timestamp", false]),
-            json!(["moment", "timestamptz", false]),
-            json!(["day", "date", false]),
-            json!(["a \"quoted\" `name`.with dots", "float", false]),
-            json!(["much", "decimal(38, 38)", false]),
-            json!(["bytes", "binary", false]),
-            json!(["nested", list(inner), false]),
-        ];
-        // In days and microseconds: the ends of what PostgreSQL has, and its infinities.
-        let (first, last) = (-210_866_803_200_000_000_i64, 9_223_371_331_199_999_999_i64 - 946_684_800_000_000);
-        let times = [first, last, i64::MAX, -i64::MAX, -1, -12_219_292_800_000_001, 253_402_300_800_000_000];
-        let days = [-2_440_588_i64, 2_145_031_948, i64::from(i32::MAX), i64::from(-i32::MAX), -1, -141_428, 2_932_897];
-        // PyIceberg has no words for such bounds.
-        let properties = json!({"write.metadata.metrics.default": "none"});
-        let warehouse = format!("file://{}", dir.path().display());
-        let request = json!({"fields": fields, "warehouse": warehouse, "properties": properties});
-        Reader::PyIceberg.ask::<()>(&table, "create", request).unwrap();
-        // PyIceberg makes an empty list of a missing list of structs.
-        let mut rows =
-            vec![json!({"id": 0, "nested": []}), json!({"id": 1, "nested": [], fields[4][0].as_str().unwrap(): -0.0})];
-        for (time, day) in times.iter().zip(days) {
-            rows.push(json!({"id": rows.len(), "at": time, "moment": time, "day": day,
-                "nested": [null, {"a.b": time, "c": [day, null]}, {"a.b": null, "c": null}]}));
-        }
-        table.append_as_somebody_else(Reader::PyIceberg, &rows).unwrap();
-        let names: Vec<&str> = fields.iter().map(|field| field[0].as_str().unwrap()).collect();
-        let mut expected = vec![
-            json!(["0", null, null, null, null, null, null, []]),
-            json!(["1", null, null, null, "8000000000000000", null, null, []]),
-        ];
-        for (number, (time, day)) in times.iter().zip(days).enumerate() {
-            let (time, day) = (time.to_string(), day.to_string());
-            let nested = json!([null, {"a.b": time, "c": [day, null]}, {"a.b": null, "c": null}]);
-            expected.push(json!([(number + 2).to_string(), time, time, day, null, null, null, nested]));
-        }
-        for reader in READERS_WITH_SPARK {
-            let mut found = reader.rows_of(&table, &names).unwrap();
-            found.rows.sort_by_key(|row| row[0].as_str().unwrap().to_owned());
-            assert_eq!(found.columns, names, "{reader}");
-            assert_eq!(Value::from(found.rows), Value::from(expected.clone()), "{reader}");
-        }
-    }
-
-    /// A table in the storage, under a REST catalog, outlives both servers' crashes; both readers find the same in it.
-    #[test]
-    fn a_rest_catalog_is_read() {
-        let started = Minio::start().and_then(|minio| Ok((IcebergRest::start(&minio)?, minio)));
-        let (mut rest, mut minio) = match started {
-            Ok(started) => started,
-            Err(error) => return crate::skip(&error),
-        };
-        let table = Table::rest(&Rest::new(&rest, &minio), "cdc.public_t");
-        assert!(!table.exists().unwrap());
-        table.create_as_somebody_else(None, &[json!(["id", "long", true]), json!(["who", "string", false])]).unwrap();
-        assert!(table.exists().unwrap());
-        table.append_as_somebody_else(Reader::PyIceberg, &[json!({"id": 1, "who": "a"}), json!({"id": 2})]).unwrap();
-        rest.kill9();
-        minio.kill9();
-        assert!(table.exists().is_err() && Reader::DuckDb.rows(&table).is_err());
-        minio.restart().unwrap();
-        rest.restart().unwrap();
-        table.append_as_somebody_else(Reader::PyIceberg, &[json!({"id": 3, "who": "c"})]).unwrap();
-
-        let expected = [[json!("1"), json!("a")], [json!("2"), json!(null)], [json!("3"), json!("c")]];
-        for reader in READERS {
-            assert_eq!(reader.query(&table, "select id, who from t order by id").unwrap().rows, expected, "{reader}");
-            let names: Vec<String> = reader.schema(&table).unwrap().into_iter().map(|column| column.name).collect();
-            assert_eq!(names, ["id", "who"], "{reader}");
-            assert_eq!(reader.snapshots(&table).unwrap().len(), 2, "{reader}");
-            let files = reader.files(&table).unwrap();
-            assert_eq!(files.iter().map(|file| file.rows).collect::<Vec<_>>(), [2, 1], "{reader}");
-            assert!(files[0].path.starts_with(IcebergRest::WAREHOUSE), "{reader}: {}", files[0].path);
-        }
-        assert_eq!(table.rows_in_order().unwrap().rows, expected);
-        assert_eq!(table.parquet_field_ids().unwrap().len(), 2);
-        table.drop_as_somebody_else().unwrap();
-        assert!(!table.exists().unwrap());
     }
 }
