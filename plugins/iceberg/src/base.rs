@@ -50,11 +50,17 @@ impl Base {
 
     /// Whether no data file is part of the table.
     pub(crate) async fn is_empty(&mut self) -> Result<bool> {
-        let holds_data = |manifest: &ManifestFile| {
-            manifest.content == ManifestContentType::Data
-                && (manifest.has_added_files() || manifest.has_existing_files())
-        };
-        Ok(!self.manifests().await?.iter().any(holds_data))
+        Ok(!self.has_any(ManifestContentType::Data).await?)
+    }
+
+    /// Whether delete files are part of the table.
+    pub(crate) async fn has_deletes(&mut self) -> Result<bool> {
+        self.has_any(ManifestContentType::Deletes).await
+    }
+
+    async fn has_any(&mut self, content: ManifestContentType) -> Result<bool> {
+        let has_files = |m: &ManifestFile| m.content == content && (m.has_added_files() || m.has_existing_files());
+        Ok(self.manifests().await?.iter().any(has_files))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use philotes_tests::connector::Connector;
 use philotes_tests::host::{Host, philotes};
-use philotes_tests::readers::{Reader, Snapshot, Table};
+use philotes_tests::readers::{Dangling, Reader, Snapshot, Table};
 use philotes_tests::sql::Session;
 use philotes_tests::{bed_or_skip, postgres_or_skip};
 use serde_json::json;
@@ -20,12 +20,16 @@ fn arrive(session: &Session, connector: &Connector) {
 /// Lets everything of `t` arrive, and compares the table with its source.
 fn equal(session: &Session, connector: &Connector, table: &Table) {
     arrive(session, connector);
+    for reader in READERS {
+        assert_eq!(pairs_by(reader, table), source(session), "{reader}");
+    }
+}
+
+/// The pairs (id, v) of `t` itself.
+fn source(session: &Session) -> Vec<(i64, i64)> {
     let rows = session.rows("select id, v from t order by 1, 2").unwrap();
     let number = |cell: &Option<String>| cell.as_ref().unwrap().parse().unwrap();
-    let expected: Vec<(i64, i64)> = rows.iter().map(|row| (number(&row[0]), number(&row[1]))).collect();
-    for reader in READERS {
-        assert_eq!(pairs_by(reader, table), expected, "{reader}");
-    }
+    rows.iter().map(|row| (number(&row[0]), number(&row[1]))).collect()
 }
 
 fn snapshots(table: &Table) -> Vec<Snapshot> {
@@ -102,7 +106,7 @@ fn changes_of_every_kind_in_partitions() {
     every_kind_of_change(&session, &connector);
 }
 
-/// Deletes with the narrower key go on where a key has become wider.
+/// No reader compares deletes of a narrower key with a wider one: the connector waits for a compaction.
 #[test]
 fn a_key_that_becomes_wider() {
     let Some(postgres) = postgres_or_skip() else { return };
@@ -122,6 +126,10 @@ fn a_key_that_becomes_wider() {
              update t set v = 30 where id in (3, 5); insert into t values (5000000000, 1); delete from t where id = 9",
         )
         .unwrap();
+    let mut host = Host::start(&connector, &["--until-idle"]).unwrap();
+    assert_eq!(host.wait(crate::PATIENCE).unwrap(), 1);
+    assert!(host.log().contains("column \\\"id\\\" of its key becomes wider"), "{}", host.log_tail());
+    table.rewrite_as_somebody_else(Dangling::Remove).unwrap();
     equal(&session, &connector, &table);
     session.batch("update t set v = 40 where id in (1, 4, 5000000000)").unwrap();
     equal(&session, &connector, &table);
@@ -227,14 +235,19 @@ fn snapshots_expire_with_their_deletes() {
         arrive(&session, &connector);
     }
     equal(&session, &connector, &table);
-    assert_eq!(table.unreached().unwrap(), Vec::<String>::new());
+    let unreached = || {
+        // Spark leaves hidden checksums behind.
+        let found = table.unreached().unwrap();
+        found.into_iter().filter(|name| !name.starts_with('.')).collect::<Vec<_>>()
+    };
+    assert_eq!(unreached(), Vec::<String>::new());
     assert_eq!(snapshots(&table).len(), 2);
     for run in 0..4 {
         session.batch(&format!("truncate t; insert into t values ({run}, {run}, null)")).unwrap();
         arrive(&session, &connector);
     }
     equal(&session, &connector, &table);
-    assert_eq!(table.unreached().unwrap(), Vec::<String>::new());
+    assert_eq!(unreached(), Vec::<String>::new());
     // That of the last commit, and those of the one before, which are still to be read there.
     let files =
         std::fs::read_dir(table.location().unwrap().trim_start_matches("file://").to_owned() + "/data").unwrap();
@@ -275,10 +288,10 @@ fn plans_and_refusals() {
     }
     // An append table stays one.
     let appending = keyed.sink_without("mode");
+    session.batch("insert into t values (2, 1, 'a')").unwrap();
     let (_, text) = plan(&appending);
     assert!(text.contains("was made by mode upsert"), "{text}");
     let mut host = Host::start(&appending, &["--until-idle"]).unwrap();
-    session.batch("insert into t values (2, 1, 'a')").unwrap();
     assert_eq!(host.wait(crate::PATIENCE).unwrap(), 1);
     assert!(host.log().contains("was made by mode upsert"), "{}", host.log_tail());
 }

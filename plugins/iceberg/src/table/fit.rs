@@ -163,6 +163,7 @@ impl Table {
                 self.commit_before_altering().await?;
                 continue;
             }
+            self.check_widened_key(&changes).await?;
             // What was written so far has the schema it was written with.
             self.roll().await?;
             let drops = changes.iter().any(|change| matches!(change.what, What::Drop(_)));

@@ -16,6 +16,7 @@ use crate::config::Truncate;
 use crate::dead_letters::Sifted;
 use crate::lookup;
 use crate::overrides;
+use crate::schema::{Change, What};
 use crate::token;
 use crate::upsert::{self, Lacking, Marks, Operation, Whence, without_unchanged};
 
@@ -231,6 +232,28 @@ impl Table {
             upsert.moving.pop_front();
         }
         Ok(())
+    }
+
+    /// Refuses to widen a column by which the table deletes: readers do not bring what is in delete files to the column's new type.
+    pub(super) async fn check_widened_key(&mut self, changes: &[Change]) -> Result<()> {
+        let Some(base) = &mut self.base else { return Ok(()) };
+        let metadata = base.metadata.clone();
+        let schema = metadata.current_schema();
+        let is_of_key = |change: &&Change| {
+            let field = schema.field_id_by_name(&change.column);
+            matches!(change.what, What::Widen { .. })
+                && field.is_some_and(|id| schema.identifier_field_ids().any(|key| key == id))
+        };
+        let Some(change) = changes.iter().find(is_of_key) else { return Ok(()) };
+        if !base.has_deletes().await? {
+            return Ok(());
+        }
+        Err(Error::config(format!(
+            "table {}: column {:?} of its key becomes wider at the source ({change}), and the table has equality deletes of the narrower \
+             type, which readers cannot compare with the wider one. Nothing was acknowledged. Let a compaction apply and remove them \
+             while the connector is stopped (Spark: rewrite_data_files with rewrite-all and remove-dangling-deletes), then start it again",
+            self.name, change.column
+        )))
     }
 
     /// Makes the table one of mode upsert, whose rows these fields identify: by a commit of its own, where it is none yet. Whether it
