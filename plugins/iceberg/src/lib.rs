@@ -5,8 +5,8 @@
 //! `manifests`, `token` and `expire`, `lineage` checks that a token still speaks of the data; `dead_letters` is the second
 //! table that a commit may reach. `actions` is what an operator does by hand; removing orphans stands on `live` and `fence`.
 //! `catalog` and `storage` are below all of it. The data side (what is in the files): `schema`, `partition`, `sort`, `writer`;
-//! `overrides` is what the connector says of single columns, `layout` is how a table that exists gets another partitioning or
-//! sort order, `format` which tables can be written to.
+//! `lookup` reads rows back by their key, `overrides` is what the connector says of single columns, `layout` is how a table that
+//! exists gets another partitioning or sort order, `format` which tables can be written to.
 
 mod actions;
 mod base;

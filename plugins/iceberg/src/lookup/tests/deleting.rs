@@ -69,13 +69,22 @@ async fn equality_deletes_reach_what_is_older_than_they_are() {
 async fn a_newer_row_that_is_dead_hides_the_older_ones() {
     let mut notes = Notes::new(FormatVersion::V2);
     let older = notes.data(&[(1, "old"), (2, "kept")]).await;
-    notes.0.commit(older, vec![], &[]).await;
-    let newer = notes.data(&[(1, "new")]).await;
+    let gone = notes.data(&[(3, "gone")]).await[0].clone();
+    notes.0.commit([older, vec![gone.clone()]].concat(), vec![], &[]).await;
+    // It takes longer to look through, and is to count first.
+    let many: Vec<(i64, &str)> = (1000..100_000).map(|id| (id, "other")).chain([(1, "new")]).collect();
+    let newer = notes.data(&many).await;
     // Nothing deletes the older one, because it cannot be there any more.
     notes.0.commit(newer.clone(), vec![], &[]).await;
-    let deletes = positions(&notes.0, &[(&newer[0], 0)], None).await;
+    let deletes = positions(&notes.0, &[(&newer[0], 99_000)], None).await;
     notes.0.commit(vec![], vec![deletes], &[]).await;
-    assert_eq!(notes.found(&[1, 2]).await, "- kept");
+    assert_eq!(notes.found(&[1, 2, 1000]).await, "- kept other");
+    // The older one stands in the newest manifest, the newer one among many before it.
+    for id in 10..20 {
+        notes.upsert(&[(id, "x")]).await;
+    }
+    notes.0.commit(vec![], vec![], &[gone.file.file_path().to_owned()]).await;
+    assert_eq!(notes.found(&[1, 2, 3, 1000]).await, "- kept - other");
 }
 
 /// A table of which another partitioning, or none, was in force before.
@@ -152,12 +161,15 @@ async fn position_deletes_reach_rows_of_the_files_they_name() {
     notes.0.commit(vec![], vec![deletes], &[]).await;
     assert_eq!(notes.found(&[1, 2, 3, 11, 12, 13]).await, "- - c A B -");
     // Of an earlier commit they do not count, of the same one they do.
-    let new = notes.data(&[(21, "x"), (22, "y")]).await.remove(0);
-    let mut earlier = positions(&notes.0, &[(&new, 0)], None).await;
-    earlier.sequence = 1;
-    let same = positions(&notes.0, &[(&new, 1)], None).await;
-    notes.0.commit(vec![new], vec![earlier, same], &[]).await;
-    assert_eq!(notes.found(&[21, 22]).await, "x -");
+    for of_one in [false, true] {
+        let new = notes.data(&[(21, "x"), (22, "y")]).await.remove(0);
+        let of = of_one.then_some(&new);
+        let mut earlier = positions(&notes.0, &[(&new, 0)], of).await;
+        earlier.sequence = 1;
+        let same = positions(&notes.0, &[(&new, 1)], of).await;
+        notes.0.commit(vec![new], vec![earlier, same], &[]).await;
+        assert_eq!(notes.found(&[21, 22]).await, "x -");
+    }
 }
 
 #[tokio::test]

@@ -1,12 +1,13 @@
 //! What is found where nothing was deleted, and what is read for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use arrow::array::{
     BooleanArray, Date32Array, Decimal128Array, FixedSizeBinaryArray, Int32Array, LargeBinaryArray,
     Time64MicrosecondArray, TimestampMicrosecondArray,
 };
 use arrow::datatypes::{DataType, Int64Type};
+use iceberg::spec::{DataContentType, Datum};
 
 use super::*;
 use crate::writer::WriterOptions;
@@ -105,6 +106,17 @@ async fn all_columns_of_a_key_count() {
     let notes = found.rows.column(0).as_string::<i32>();
     let found: Vec<_> = found.places.iter().map(|place| place.map(|row| notes.value(row))).collect();
     assert_eq!(found, [Some("b"), Some("d"), Some("f"), Some("e"), None]);
+
+    // Each column of a key lies within its bounds, and no key within all of them.
+    let data =
+        rig.data(&rows([("tenant", longs(&[4, 6])), ("id", longs(&[14, 16])), ("note", texts(&["x", "y"]))])).await;
+    rig.commit(data.clone(), vec![], &[]).await;
+    rig.lose(&data[0].file);
+    let keys = rows([("tenant", longs(&[5, 1])), ("id", longs(&[1, 15]))]);
+    let found = find(&mut rig.base(), &[1, 2], &keys, &[3]).await.unwrap();
+    assert_eq!(found.places, [None, None]);
+    let keys = rows([("tenant", longs(&[5])), ("id", longs(&[15]))]);
+    assert!(find(&mut rig.base(), &[1, 2], &keys, &[3]).await.is_err());
 }
 
 #[tokio::test]
@@ -123,6 +135,38 @@ async fn a_key_that_was_found_is_not_looked_for_in_older_files() {
     assert_eq!(notes.found(&[100, 1]).await, "hundred29 one29");
     // A key that is in none is looked for in all.
     assert!(notes.find(&[100, 50]).await.is_err());
+}
+
+#[tokio::test]
+async fn nor_in_older_files_of_one_manifest() {
+    let mut notes = Notes::new(FormatVersion::V2);
+    let mut files = Vec::new();
+    for sequence in 1..=30 {
+        let file = notes.data(&[(1, &format!("one{sequence}")), (100, "x")]).await.remove(0);
+        files.push(Waiting { sequence, ..file });
+        notes.0.commit(vec![], vec![], &[]).await;
+    }
+    // As after manifests were merged.
+    notes.0.commit(files.clone(), vec![], &[]).await;
+    files[..20].iter().for_each(|file| notes.0.lose(&file.file));
+    assert_eq!(notes.found(&[1, 100]).await, "one30 x");
+    assert!(notes.find(&[1, 50]).await.is_err());
+}
+
+/// Java up to Iceberg 1.10 compares the halves of a UUID as signed numbers, and so it writes bounds.
+#[tokio::test]
+async fn bounds_of_uuids_are_not_trusted() {
+    let uuids = [0x01_u8, 0xff].map(|first| uuid::Uuid::from_bytes([first; 16]));
+    let values = FixedSizeBinaryArray::try_from_iter(uuids.iter().map(|uuid| uuid.as_bytes())).unwrap();
+    let values: ArrayRef = Arc::new(values);
+    let mut rig = Rig::new(schema([column(1, "k", PrimitiveType::Uuid)]), nothing(), FormatVersion::V2);
+    let data = rig.data(&rows([("k", values.clone())])).await.remove(0);
+    let mut builder = rig::described(&data.file, DataContentType::Data, &data.spec, Struct::empty());
+    let [upper, lower] = uuids.map(|uuid| HashMap::from([(1, Datum::uuid(uuid))]));
+    let file = builder.lower_bounds(lower).upper_bounds(upper).build().unwrap();
+    rig.commit(vec![Waiting { file, ..data }], vec![], &[]).await;
+    let found = find(&mut rig.base(), &[1], &rows([("k", values)]), &[1]).await.unwrap();
+    assert_eq!(found.places, [Some(0), Some(1)]);
 }
 
 #[tokio::test]

@@ -83,6 +83,25 @@ async fn equality_deletes_by_other_columns() {
     assert_eq!(notes.found(&[9]).await, "-");
 }
 
+#[tokio::test]
+async fn equality_deletes_by_a_part_of_the_key() {
+    let fields = ["tenant", "id"].into_iter().zip(1..).map(|(name, id)| column(id, name, PrimitiveType::Long));
+    let mut rig = Rig::new(schema(fields), nothing(), FormatVersion::V2);
+    let data = rig.data(&rows([("tenant", longs(&[1, 2])), ("id", longs(&[1, 2]))])).await;
+    rig.commit(data, vec![], &[]).await;
+    let spec = rig.metadata.default_partition_spec().clone();
+    let deletes = rig.equality(&[1], &rows([("tenant", longs(&[1]))]), (&spec, Struct::empty())).await;
+    let path = deletes.file.file_path().to_owned();
+    // The order in which a file says its columns says nothing.
+    let both = rows([("id", longs(&[2])), ("tenant", longs(&[2]))]);
+    let by_both = rig.equality(&[2, 1], &both, (&spec, Struct::empty())).await;
+    rig.commit(vec![], vec![deletes, by_both], &[]).await;
+    let key = |of: i64| rows([("tenant", longs(&[of])), ("id", longs(&[of]))]);
+    assert_eq!(find(&mut rig.base(), &[1, 2], &key(2), &[2]).await.unwrap().places, [None]);
+    let error = find(&mut rig.base(), &[1, 2], &key(1), &[2]).await.unwrap_err();
+    assert_says(&error, &[&path, "columns (tenant)", "by the key (tenant, id)"]);
+}
+
 /// A Parquet file that no Iceberg writer has made.
 fn foreign(rig: &Rig, name: &str, rows: &RecordBatch, content: DataContentType) -> DataFile {
     let path = rig.folder.path().join(name);
