@@ -12,8 +12,9 @@
 //! specification lets apply to a file: equality deletes of its partition and of all, position deletes, deletion vectors. What is
 //! not understood is refused where it may matter.
 //!
-//! `entries` is what manifests say of files, `keys` what is looked for, `input` how Parquet is read, `columns` how a file's columns become
-//! the table's of today; `scan` finds the keys, `deletes` (with `vector`) sorts out the dead, `rows` reads the rest. Nothing is kept from one lookup to the next.
+//! `entries` is what manifests say of files, `keys` what is looked for, `input` how Parquet is read, `columns` how a file's columns
+//! become the table's of today; `scan` finds the keys, `deletes` (with `vector`) sorts out the dead, `rows` reads the rest. Nothing
+//! is kept from one lookup to the next.
 
 mod columns;
 mod deletes;

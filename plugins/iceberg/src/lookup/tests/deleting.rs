@@ -7,8 +7,8 @@ use super::*;
 
 /// What Spark 3.5 with Iceberg 1.10.1 wrote for `DELETE … WHERE id IN (0, 3, 65535, 65536, 131072, 199999)` into a table with the
 /// ids from 0 to 199999 in their order.
-pub(in crate::lookup) const SPARKS_VECTOR: &str = "00000044d1d339640100000000000000000000003a30000004000000000002000100000002000000030000002800\
-    00002e000000300000003200000000000300ffff000000003f0d57b8a329";
+pub(in crate::lookup) const SPARKS_VECTOR: &str = "00000044d1d339640100000000000000000000003a3000000400000000000200010000000200000003000000\
+    280000002e000000300000003200000000000300ffff000000003f0d57b8a329";
 
 pub(in crate::lookup) fn bytes(hex: &str) -> Vec<u8> {
     (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
