@@ -14,7 +14,7 @@ pub const TIMESTAMP: &str = "_cdc_timestamp";
 /// `_cdc_lsn`: utf8, nullable: the source's own position of the change.
 pub const LSN: &str = "_cdc_lsn";
 /// `_cdc_unchanged`: list of utf8, nullable: the columns that the source did not send with this row, such as an unchanged TOASTed
-/// value of PostgreSQL. They are null in the row, and that says nothing of their value.
+/// value of PostgreSQL, or all but the key of a row that is gone. They are null in the row, and that says nothing of their value.
 pub const UNCHANGED: &str = "_cdc_unchanged";
 
 /// Schema metadata: the stream's printed name.

@@ -32,7 +32,7 @@ fn event(session: &Session, operation: &str, before: Option<&str>, after: Option
         .unwrap();
 }
 
-/// What an UPDATE leaves out is not NULL unnoticed: it is named, or taken from the row before.
+/// What an UPDATE or a DELETE leaves out is not NULL unnoticed: it is named, or taken from the row before.
 #[test]
 fn what_was_not_sent_is_named() {
     let Some(postgres) = postgres_or_skip() else { return };
@@ -57,7 +57,7 @@ fn what_was_not_sent_is_named() {
             ["UPDATE", "2", null, null, ["big"]],
             ["UPDATE", "3", "x", "1.50", null],
             ["UPDATE", "4", null, null, ["big", "price", "seen", "ssn"]],
-            ["DELETE", null, null, null, null],
+            ["DELETE", null, null, null, ["v", "big", "price", "seen", "ssn"]],
         ]);
         assert_eq!(json!(rows), expected, "{reader}");
     }

@@ -288,7 +288,7 @@ impl Written {
         Ok(Self { id: registered.id, of, rows })
     }
 
-    /// Appends the columns that a message's key says of a row.
+    /// Appends the columns that a message's key says of a row that is gone; the others were not sent.
     fn append_key(&self, mut bytes: Bytes<'_>, batch: &mut OpenBatch) -> Result<(), Refusal> {
         match &self.rows {
             Rows::Record(row) => {
@@ -305,6 +305,7 @@ impl Written {
             }
             Rows::Debezium(_) => return Err(Refusal::new("the message's key is no record with the key columns")),
         }
+        batch.leave_out_the_rest();
         bytes.end()
     }
 }

@@ -74,7 +74,7 @@ pub(crate) struct OpenBatch {
     pub(super) index: HashMap<String, usize>,
     /// Which column came after which one in the last row: that of `next[0]` first, that of `next[n + 1]` after the n-th.
     pub(super) next: Vec<usize>,
-    /// Columns that the row being appended leaves out, because they did not change.
+    /// Columns that the row being appended leaves out: they did not change, or a row is gone of which only the key is told.
     pub(crate) left_out: Vec<usize>,
     pub(super) initial_load: bool,
     /// Its rows have no schema: columns are added as they come.
@@ -168,6 +168,12 @@ impl OpenBatch {
     /// Whether the row that is being appended has a value of this column.
     pub(super) fn has(&self, at: usize) -> bool {
         self.columns[at].values.len() > self.rows
+    }
+
+    /// Leaves out the columns of which the row that is being appended has no value.
+    pub(super) fn leave_out_the_rest(&mut self) {
+        let rest = (0..self.columns.len()).filter(|at| !self.has(*at)).collect::<Vec<_>>();
+        self.left_out.extend(rest);
     }
 
     /// Ends the row: the columns that it lacks are null, those in `left_out` are named.

@@ -1,4 +1,5 @@
-//! The key of a row that a tombstone deletes: what the message's own key says of it.
+//! The key of a row that is gone, where the message's own key is all that is said of it: that of a tombstone, or of Debezium's DELETE
+//! whose table tells nothing of the row before. The other columns were not sent.
 
 use philotes_sdk::json::{Entry, Scanner, Value};
 
@@ -28,7 +29,9 @@ pub(super) fn append(batch: &mut OpenBatch, text: &str) -> Result<(), Refusal> {
     };
     let mut scanner = Scanner::new(text);
     let value = scanner.value().and_then(|value| scanner.end().map(|()| value)).unwrap_or(Value::String(text));
-    append_member(batch, name, value)
+    append_member(batch, name, value)?;
+    batch.leave_out_the_rest();
+    Ok(())
 }
 
 /// Appends the key columns of an object; what else it has does not matter.
@@ -41,6 +44,7 @@ pub(super) fn append_object(batch: &mut OpenBatch, text: &str) -> Result<(), Ref
         }
     }
     scanner.end()?;
+    batch.leave_out_the_rest();
     Ok(())
 }
 

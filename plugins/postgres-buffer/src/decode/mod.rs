@@ -19,7 +19,7 @@ use arrow::array::{
 use arrow::datatypes::{Schema, SchemaRef};
 use philotes_sdk::batch::{META_KEY, META_RELATION, META_STREAM, UTC, reserved_fields, unchanged_field};
 use philotes_sdk::json::{Entry, Fault, Scanner, Value};
-use philotes_sdk::{Error, Result, StreamName};
+use philotes_sdk::{Error, ErrorKind, Result, StreamName};
 
 use crate::copy::Row;
 use crate::ranges::{self, Range};
@@ -32,11 +32,13 @@ pub(crate) use description::{Override, Overrides};
 pub(crate) struct Refusal {
     reason: &'static str,
     column: Option<String>,
+    /// It is not the row that is wrong but the configuration.
+    configured: bool,
 }
 
 impl Refusal {
     pub(crate) const fn new(reason: &'static str) -> Self {
-        Self { reason, column: None }
+        Self { reason, column: None, configured: false }
     }
 
     fn of(mut self, column: &str) -> Self {
@@ -78,10 +80,10 @@ pub(crate) struct Built {
 /// What a row's object lacks.
 #[derive(Clone, Copy)]
 enum Lacking<'a> {
-    /// It is null, or not known and does not matter.
+    /// It is null.
     Null,
-    /// It was not sent, because it did not change; the row before may have it.
-    Unchanged { before: Option<&'a str> },
+    /// It was not sent: it did not change, or the row is gone and only a part of it was told. The row before may have it.
+    Unsent { before: Option<&'a str> },
 }
 
 /// Decodes the rows of one stream.
@@ -219,7 +221,8 @@ impl StreamDecoder {
     fn refused(&self, id: Option<i64>, refusal: Refusal) -> Error {
         let id = id.map_or_else(String::new, |id| format!(", buffer id {id}"));
         let column = refusal.column.map_or_else(String::new, |column| format!(", column {column}"));
-        Error::data(format!("stream {}{id}{column}: {}", self.stream, refusal.reason))
+        let kind = if refusal.configured { ErrorKind::Config } else { ErrorKind::Data };
+        Error::new(kind, format!("stream {}{id}{column}: {}", self.stream, refusal.reason))
     }
 
     fn try_append(&mut self, row: &Row<'_>) -> Result<Appended, Refusal> {
@@ -236,13 +239,13 @@ impl StreamDecoder {
                 self.push(row, "INSERT", after, Lacking::Null)?
             }
             b"UPDATE" => {
-                let (after, lacking) = (after.ok_or(wanted)?, Lacking::Unchanged { before });
+                let (after, lacking) = (after.ok_or(wanted)?, Lacking::Unsent { before });
                 self.check_key(Some(after))?;
                 // Without the row before, nobody could say whether such a key has changed.
                 self.check_key(before)?;
                 match before {
                     Some(before) if self.key_changed(before, after)? => {
-                        match self.push(row, "DELETE", before, Lacking::Null)? {
+                        match self.push(row, "DELETE", before, Lacking::Unsent { before: None })? {
                             Appended::Done => self.push(row, "INSERT", after, lacking)?,
                             other => other,
                         }
@@ -256,7 +259,7 @@ impl StreamDecoder {
                     .or(key.as_deref())
                     .ok_or(Refusal::new("a DELETE with neither before_data nor metadata.key"))?;
                 self.check_key(Some(gone))?;
-                self.push(row, "DELETE", gone, Lacking::Null)?
+                self.push(row, "DELETE", gone, Lacking::Unsent { before: None })?
             }
             b"TRUNCATE" => self.push(row, "TRUNCATE", "{}", Lacking::Null)?,
             _ => return Err(Refusal::new("operation is none of INSERT, UPDATE, DELETE, TRUNCATE")),
@@ -343,7 +346,7 @@ impl StreamDecoder {
             filled += 1;
         }
         if filled < self.columns.len() {
-            if let Lacking::Unchanged { before } = lacking {
+            if let Lacking::Unsent { before } = lacking {
                 self.leave_out(before)?;
             }
             for column in self.columns.iter_mut().filter(|column| column.len() == self.rows) {
@@ -439,14 +442,15 @@ impl StreamDecoder {
             Some(object) => self.key_values(object)?,
             None => vec![None; self.key.len()],
         };
-        match self.key.iter().zip(&values).find(|(_, value)| value.is_none()) {
-            Some((name, _)) => Err(Refusal::new(
-                "`key` names it, and before_data or after_data of the row do not have it; allowed are columns that both have, as with \
-                 REPLICA IDENTITY FULL",
-            )
-            .of(name)),
-            None => Ok(()),
-        }
+        let Some((name, _)) = self.key.iter().zip(&values).find(|(_, value)| value.is_none()) else { return Ok(()) };
+        let unknown = self.relation.is_some() && !self.index.contains_key(name);
+        let refusal = Refusal::new(if unknown {
+            "`key` names it, and the table has no such column"
+        } else {
+            "`key` names it, and before_data or after_data of the row do not have it; allowed are columns that both have, as with \
+             REPLICA IDENTITY FULL"
+        });
+        Err(Refusal { configured: unknown, ..refusal.of(name) })
     }
 
     fn key_values<'a>(&self, object: &'a str) -> Result<Vec<Option<Value<'a>>>, Refusal> {

@@ -428,28 +428,42 @@ fn described(built: &Built) -> String {
 }
 
 #[test]
-fn what_an_update_leaves_out_is_named_or_taken_from_before() {
+fn what_a_row_leaves_out_is_named_or_taken_from_before() {
     let mut decoder = decoder();
     let metadata = told(&[("id", "integer"), ("big", "text"), ("n", "integer")]);
     for (id, operation, before, after) in [
         (1, "INSERT", None, Some(r#"{"id": 1, "big": "x", "n": 1}"#)),
         (2, "UPDATE", None, Some(r#"{"id": 1, "n": 2}"#)),
         (3, "UPDATE", Some(r#"{"id": 1, "big": "x"}"#), Some(r#"{"id": 1}"#)),
-        // The key changes: a DELETE, and an INSERT that lacks what the UPDATE did not send.
+        // The key changes: a DELETE of what is told of the row before, and an INSERT that lacks what the UPDATE did not send.
         (4, "UPDATE", Some(r#"{"id": 1}"#), Some(r#"{"id": 2, "n": null}"#)),
-        (5, "DELETE", Some(r#"{"id": 2}"#), None),
-        (6, "INSERT", None, Some(r#"{"id": 3}"#)),
+        (5, "DELETE", Some(r#"{"id": 2, "n": null}"#), None),
+        (6, "DELETE", Some(r#"{"id": 2, "n": 1, "big": null}"#), None),
+        (7, "INSERT", None, Some(r#"{"id": 3}"#)),
+        (8, "TRUNCATE", None, None),
     ] {
         assert_eq!(decoder.append(&row(id, operation, before, after, Some(&metadata))).unwrap(), Appended::Done);
     }
     let built = close(&mut decoder);
-    assert_eq!(printed(&built, "_cdc_unchanged"), ["-", "[big]", "[n]", "-", "[big]", "-", "-"]);
-    assert_eq!(printed(&built, "big"), ["x", "-", "x", "-", "-", "-", "-"]);
-    assert_eq!(printed(&built, "n"), ["1", "2", "-", "-", "-", "-", "-"]);
+    let unsent = ["-", "[big]", "[n]", "[big, n]", "[big]", "[big]", "-", "-", "-"];
+    assert_eq!(printed(&built, "_cdc_unchanged"), unsent);
+    assert_eq!(printed(&built, "big"), ["x", "-", "x", "-", "-", "-", "-", "-", "-"]);
+    assert_eq!(printed(&built, "n"), ["1", "2", "-", "-", "-", "-", "1", "-", "-"]);
     // It stays a column of the stream.
-    let row = row(7, "INSERT", None, Some(r#"{"id": 4}"#), Some(&metadata));
+    let row = row(9, "INSERT", None, Some(r#"{"id": 4}"#), Some(&metadata));
     assert_eq!(decoder.append(&row).unwrap(), Appended::Done);
     assert_eq!(printed(&close(&mut decoder), "_cdc_unchanged"), ["-"]);
+}
+
+#[test]
+fn a_delete_of_which_only_the_key_is_told_names_the_rest() {
+    let mut decoder = decoder();
+    let columns = told(&[("id", "integer"), ("big", "text"), ("n", "integer")]);
+    let metadata = format!(r#"{{"key": {{"id": 1}}, {}"#, &columns[1..]);
+    let appended = decoder.append(&row(1, "DELETE", None, None, Some(&metadata))).unwrap();
+    assert_eq!(appended, Appended::Done);
+    let built = close(&mut decoder);
+    assert_eq!((printed(&built, "id"), printed(&built, "_cdc_unchanged")), (vec!["1".into()], vec!["[big, n]".into()]));
 }
 
 #[test]

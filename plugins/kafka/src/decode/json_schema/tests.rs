@@ -285,6 +285,12 @@ fn objects_are_rows() {
     let rows = topic.close();
     assert_eq!(printed(&rows, "id"), ["1", "2", "3", "4", "5", "6"]);
     assert_eq!(printed(&rows, "_cdc_operation"), ["INSERT", "INSERT", "DELETE", "DELETE", "DELETE", "DELETE"]);
+    let unsent = printed(&rows, "_cdc_unchanged");
+    assert_eq!(unsent[..2], ["null", "null"]);
+    let names = rows.schema();
+    let names = ["at", "price", "tags", "any"].map(|name| (names.index_of(name).unwrap(), name));
+    let names: Vec<_> = std::collections::BTreeMap::from(names).into_values().collect();
+    assert_eq!(unsent[2..], vec![format!("[{}]", names.join(", ")); 4]);
     for (name, expected) in
         [("at", "2023-11-14T22:13:20.500Z"), ("price", "1.5"), ("tags", "[a]"), ("any", r#"{"x": [1]}"#)]
     {
@@ -374,7 +380,7 @@ fn changes_are_rows() {
     assert_eq!(printed(&rows, "_cdc_operation"), ["INSERT", "UPDATE", "DELETE", "DELETE"]);
     assert_eq!(printed(&rows, "id"), ["1", "1", "1", "1"]);
     assert_eq!(printed(&rows, "name"), ["a", "null", "b", "null"]);
-    assert_eq!(printed(&rows, "_cdc_unchanged"), ["null", "[name]", "null", "null"]);
+    assert_eq!(printed(&rows, "_cdc_unchanged"), ["null", "[name]", "null", "[name, at]"]);
     // Debezium's own timestamps of Connect have no zone.
     assert_eq!(printed(&rows, "at")[0], "2023-11-14T22:13:20");
     // 97500059720 is 0x16B374D848.

@@ -108,6 +108,7 @@ fn tombstones_delete() {
     assert_eq!(keyed.tombstone(key).unwrap(), Appended::Rows, "the key's own schema tells its types");
     let alone = keyed.close();
     assert_eq!((kind_of(&alone, "id"), printed(&alone, "id")), (DataType::Int32, vec!["7".to_owned()]));
+    assert!(alone.rows.column_by_name("_cdc_unchanged").is_none(), "nothing is known that it could lack");
     keyed.put("", &wrapped(&schema, r#"{"id":1,"v":"x"}"#));
     assert_eq!(keyed.tombstone(key).unwrap(), Appended::Rows);
     assert_eq!(keyed.tombstone(r#"{"id":8}"#).unwrap(), Appended::Rows);
@@ -116,6 +117,7 @@ fn tombstones_delete() {
     let built = keyed.close();
     assert_eq!(printed(&built, "id"), ["1", "7", "8", "9", "10"]);
     assert_eq!(printed(&built, "_cdc_operation"), ["INSERT", "DELETE", "DELETE", "DELETE", "DELETE"]);
+    assert_eq!(printed(&built, "_cdc_unchanged"), ["-", "[v]", "[v]", "[v]", "[v]"]);
     let mut keyless = feed(&[]);
     assert!(keyless.tombstone(key).unwrap_err().message().contains("`key`"));
 }

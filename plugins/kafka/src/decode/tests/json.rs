@@ -159,6 +159,7 @@ fn tombstones_delete_the_row_of_their_key() {
     assert_eq!(key_of(&built), ["id"]);
     assert_eq!(printed(&built, "id"), ["1", "2", "3", "4"]);
     assert_eq!(printed(&built, "v"), ["x", "-", "-", "-"]);
+    assert_eq!(printed(&built, "_cdc_unchanged"), ["-", "[v]", "[v]", "[v]"]);
     assert_eq!(printed(&built, "_cdc_operation"), ["INSERT", "DELETE", "DELETE", "DELETE"]);
 }
 

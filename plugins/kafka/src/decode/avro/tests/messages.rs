@@ -232,8 +232,14 @@ fn a_message_without_a_value_deletes_the_row_of_its_key() {
         assert!(refused.contains(words), "{refused}");
     }
     assert_eq!(
-        topic.printed(&["id", "name", "_cdc_operation"]),
-        ["1 a INSERT", "2 null DELETE", "3 null DELETE", "4 null DELETE", "5 null DELETE"]
+        topic.printed(&["id", "name", "_cdc_operation", "_cdc_unchanged"]),
+        [
+            "1 a INSERT null",
+            "2 null DELETE [name]",
+            "3 null DELETE [name]",
+            "4 null DELETE [name]",
+            "5 null DELETE [name]"
+        ]
     );
     let refused = Topic::new(&server, RegisteredFormat::default()).refused(Some(b"4"), None);
     assert!(refused.contains("the format's `key` does not say"), "{refused}");
@@ -263,7 +269,7 @@ fn the_first_message_may_have_no_value() {
     server.tell("/subjects/orders-value/versions/latest", ok(&newest));
     let mut topic = Topic::new(&server, keyed());
     topic.append(Some(b"4"), None).unwrap();
-    assert_eq!(topic.printed(&["id", "name", "_cdc_operation"]), ["4 null DELETE"]);
+    assert_eq!(topic.printed(&["id", "name", "_cdc_operation", "_cdc_unchanged"]), ["4 null DELETE [name]"]);
     // It may be out of reach.
     server.tell("/subjects/orders-value/versions/latest", Scene(None, String::new()));
     let error = Topic::new(&server, keyed()).append(Some(b"4"), None).unwrap_err();
