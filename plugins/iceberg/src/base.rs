@@ -9,6 +9,7 @@ use philotes_sdk::Result;
 use crate::catalog::LoadedTable;
 use crate::error::from_iceberg;
 use crate::lineage;
+use crate::manifests;
 
 /// A table at one moment, with its current snapshot's manifests once they were needed.
 #[derive(Clone, Debug)]
@@ -50,17 +51,16 @@ impl Base {
 
     /// Whether no data file is part of the table.
     pub(crate) async fn is_empty(&mut self) -> Result<bool> {
-        Ok(!self.has_any(ManifestContentType::Data).await?)
+        let manifests = self.manifests().await?;
+        Ok(!manifests.iter().any(|m| m.content == ManifestContentType::Data && manifests::is_alive(m)))
     }
 
-    /// Whether delete files are part of the table.
+    /// Whether delete files are part of the table that may apply to rows of it.
     pub(crate) async fn has_deletes(&mut self) -> Result<bool> {
-        self.has_any(ManifestContentType::Deletes).await
-    }
-
-    async fn has_any(&mut self, content: ManifestContentType) -> Result<bool> {
-        let has_files = |m: &ManifestFile| m.content == content && (m.has_added_files() || m.has_existing_files());
-        Ok(self.manifests().await?.iter().any(has_files))
+        let listed = self.manifests().await?;
+        let least = manifests::least_data_sequence(&listed);
+        let deletes = listed.iter().filter(|m| m.content == ManifestContentType::Deletes && manifests::is_alive(m));
+        Ok(deletes.into_iter().any(|manifest| !manifests::may_dangle(manifest, least)))
     }
 }
 

@@ -7,9 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use iceberg::io::FileIO;
-use iceberg::spec::{
-    MAIN_BRANCH, ManifestFile, ManifestStatus, Operation, SnapshotRef, SnapshotReference, TableMetadata,
-};
+use iceberg::spec::{MAIN_BRANCH, ManifestFile, ManifestStatus, SnapshotRef, SnapshotReference, TableMetadata};
 use philotes_sdk::{Error, Result};
 use serde::Deserialize;
 
@@ -111,21 +109,26 @@ impl Cleaner {
             seen.extend(read_manifest_list(files, metadata, snapshot).await?.into_iter().map(|m| m.manifest_path));
         }
         let previous = self.last.take();
+        let mut gone = Vec::new();
         if let Some(oldest) = line.last() {
             let list = read_manifest_list(files, metadata, oldest).await?;
             seen.extend(list.iter().map(|manifest| manifest.manifest_path.clone()));
+            if aside.is_empty() {
+                gone.extend(dropped_files(files, oldest, &list).await?);
+            }
             self.last = Some((oldest.snapshot_id(), list));
         }
-        let mut gone = Vec::new();
+        let ids: HashSet<i64> = expired.iter().map(|snapshot| snapshot.snapshot_id()).collect();
         for snapshot in expired {
             let list = match &previous {
                 Some((id, list)) if *id == snapshot.snapshot_id() => list.clone(),
                 _ => read_manifest_list(files, metadata, snapshot).await?,
             };
+            // What the first of them dropped went when the one before it expired.
+            if aside.is_empty() && snapshot.parent_snapshot_id().is_some_and(|parent| ids.contains(&parent)) {
+                gone.extend(dropped_files(files, snapshot, &list).await?);
+            }
             for manifest in list {
-                if aside.is_empty() {
-                    gone.extend(dropped_data_files(files, snapshot, &manifest).await?);
-                }
                 if !seen.contains(&manifest.manifest_path) {
                     gone.push(manifest.manifest_path.clone());
                     seen.insert(manifest.manifest_path);
@@ -137,17 +140,16 @@ impl Cleaner {
     }
 }
 
-/// The data files that a snapshot of another program (a compaction, a delete) took out of the table. Once that snapshot
-/// has expired, and with it all before it, nothing reads them. The sink's own commits only append.
-async fn dropped_data_files(files: &FileIO, snapshot: &SnapshotRef, manifest: &ManifestFile) -> Result<Vec<String>> {
+/// The files with rows or deletes that a snapshot (a compaction, a TRUNCATE, a commit that found deletes to be of no use any more) took
+/// out of the table. Once all before it have expired, nothing reads them.
+async fn dropped_files(files: &FileIO, snapshot: &SnapshotRef, manifests: &[ManifestFile]) -> Result<Vec<String>> {
     let id = snapshot.snapshot_id();
-    let dropped = snapshot.summary().operation != Operation::Append
-        && manifest.added_snapshot_id == id
-        && manifest.has_deleted_files();
-    if !dropped {
-        return Ok(Vec::new());
+    let mut dropped = Vec::new();
+    for manifest in manifests.iter().filter(|m| m.added_snapshot_id == id && m.has_deleted_files()) {
+        let read = manifests::read(files, manifest).await?;
+        let entries = read.entries.iter();
+        let removed = entries.filter(|e| e.status() == ManifestStatus::Deleted && e.snapshot_id() == Some(id));
+        dropped.extend(removed.map(|entry| entry.file_path().to_owned()));
     }
-    let read = manifests::read(files, manifest).await?;
-    let removed = read.entries.iter().filter(|e| e.status() == ManifestStatus::Deleted && e.snapshot_id() == Some(id));
-    Ok(removed.map(|entry| entry.file_path().to_owned()).collect())
+    Ok(dropped)
 }

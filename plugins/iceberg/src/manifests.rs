@@ -159,17 +159,30 @@ impl Folder<'_> {
     ) -> Result<(String, Vec<ManifestFile>, Option<RowIds>)> {
         let mut manifests = self.add(added).await?;
         // A manifest that only tells of removals has told it in its own snapshot.
-        let alive = parents.iter().filter(|m| m.has_added_files() || m.has_existing_files());
-        if empties {
-            for manifest in alive {
+        let alive = parents.iter().filter(|manifest| is_alive(manifest));
+        let least = least_data_sequence(parents);
+        let mut kept = Vec::new();
+        for manifest in alive {
+            if empties || self.is_dangling(manifest, least).await? {
                 manifests.push(self.remove(manifest).await?);
+            } else {
+                kept.push(manifest.clone());
             }
-        } else {
-            manifests.extend(self.merge(alive.cloned().collect()).await?);
         }
+        manifests.extend(self.merge(kept).await?);
         let rows = if self.has_row_ids() { Some(assign_row_ids(&mut manifests, &self.base.metadata)?) } else { None };
         let list = self.write_list(&manifests, rows).await?;
         Ok((list, manifests, rows))
+    }
+
+    /// Whether a manifest holds nothing but equality deletes that every row is younger than, as after a compaction.
+    async fn is_dangling(&self, manifest: &ManifestFile, least: i64) -> Result<bool> {
+        if !may_dangle(manifest, least) {
+            return Ok(false);
+        }
+        let read = read(&self.base.files, manifest).await?;
+        let mut alive = read.entries.iter().filter(|entry| entry.is_alive());
+        Ok(alive.all(|entry| entry.content_type() == DataContentType::EqualityDeletes))
     }
 
     fn has_row_ids(&self) -> bool {
@@ -297,6 +310,22 @@ impl Folder<'_> {
         list.close().await.map_err(failed)?;
         Ok(location)
     }
+}
+
+/// Whether a manifest has files that are part of the table.
+pub(crate) fn is_alive(manifest: &ManifestFile) -> bool {
+    manifest.has_added_files() || manifest.has_existing_files()
+}
+
+/// The least sequence number that a row of these manifests has.
+pub(crate) fn least_data_sequence(manifests: &[ManifestFile]) -> i64 {
+    let data = manifests.iter().filter(|m| m.content == ManifestContentType::Data && is_alive(m));
+    data.map(|manifest| manifest.min_sequence_number).min().unwrap_or(i64::MAX)
+}
+
+/// Whether a manifest has deletes, and no row is older than any of them.
+pub(crate) fn may_dangle(manifest: &ManifestFile, least: i64) -> bool {
+    manifest.content == ManifestContentType::Deletes && manifest.sequence_number <= least
 }
 
 fn spec_of<'a>(metadata: &'a TableMetadata, manifest: &ManifestFile) -> Result<&'a PartitionSpecRef> {

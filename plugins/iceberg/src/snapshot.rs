@@ -182,23 +182,23 @@ fn summary(parent: Option<&Summary>, changes: &Changes<'_>, removed: &Tally, com
     }
     let partitions = added.partitions.union(&removed.partitions).count();
     properties.insert("changed-partition-count".to_owned(), partitions.to_string());
-    for (name, added) in [
-        ("total-data-files", added.data_files),
-        ("total-records", added.records),
-        ("total-files-size", added.bytes),
-        ("total-delete-files", added.delete_files),
-        ("total-position-deletes", 0),
-        ("total-equality-deletes", added.equality_deletes),
+    for (name, added, removed) in [
+        ("total-data-files", added.data_files, removed.data_files),
+        ("total-records", added.records, removed.records),
+        ("total-files-size", added.bytes, removed.bytes),
+        ("total-delete-files", added.delete_files, removed.delete_files),
+        ("total-position-deletes", 0, removed.position_deletes),
+        ("total-equality-deletes", added.equality_deletes, removed.equality_deletes),
     ] {
         let before = match parent {
             None => Some(0),
             // Nothing else is left.
-            Some(_) if changes.empties => Some(0),
+            Some(_) if changes.empties => Some(removed),
             // A parent without totals leaves its children without them: a wrong one would be worse.
             Some(summary) => summary.additional_properties.get(name).and_then(|value| value.parse::<u64>().ok()),
         };
         if let Some(before) = before {
-            properties.insert(name.to_owned(), (before + added).to_string());
+            properties.insert(name.to_owned(), (before + added).saturating_sub(removed).to_string());
         }
     }
     let operation = match (added.data_files, added.delete_files) {

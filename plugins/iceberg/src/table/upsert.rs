@@ -1,7 +1,7 @@
 //! How changes get into a table of mode upsert: what was not sent is found, the last change of each key waits in the stage, and
 //! with the commit goes what removes the rows that the table holds of these keys.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, UInt32Array};
@@ -37,10 +37,17 @@ impl Table {
         let (soft, truncate) = (rules.soft, rules.truncate);
         let told = |e: Error| e.context(format!("{}, offset {}", batch.at, batch.offset.as_str()));
         let mut marks = Marks::of(&batch.rows).map_err(told)?;
+        let mut other_partitions = Vec::new();
+        if marks.last_truncate().is_some() || !marks.unsent.is_empty() {
+            other_partitions = self.other_partitions(&batch.at)?;
+        }
+        if !other_partitions.is_empty() {
+            marks = marks.of_several_partitions();
+        }
         let mut rows = self.shaped(&batch.at.stream, &batch.rows)?;
         let truncated = marks.last_truncate().filter(|_| truncate == Truncate::Apply);
         if marks.last_truncate().is_some() {
-            self.check_truncate(batch, truncate)?;
+            self.check_truncate(batch, truncate, &other_partitions)?;
             let from = truncated.map_or(0, |last| last + 1);
             let kept = (from..rows.num_rows()).filter(|row| marks.rows[*row].operation != Operation::Truncate);
             let kept: Vec<usize> = kept.collect();
@@ -142,13 +149,37 @@ impl Table {
     /// Gives rows of the stage the values that only the table has; those that lack one become letters, where the connector tolerates
     /// that.
     async fn complete(&mut self) -> Result<()> {
-        let (Some(open), Some(base)) = (&mut self.open, &mut self.base) else { return Ok(()) };
-        let Some(stage) = &mut open.stage else { return Ok(()) };
-        let Some(wanted) = stage.wanted()? else { return Ok(()) };
-        let fields = open.schema.as_struct().fields();
-        let ids = |places: &[usize]| places.iter().map(|place| fields[*place].id).collect::<Vec<i32>>();
-        let found = lookup::find(base, &ids(stage.key()), &wanted.keys, &ids(&wanted.columns)).await?;
-        let lacking = stage.complete(&wanted, &found)?;
+        for _ in 0..ROUNDS {
+            let (Some(open), Some(base)) = (&mut self.open, &mut self.base) else { return Ok(()) };
+            let Some(stage) = &mut open.stage else { return Ok(()) };
+            let Some(wanted) = stage.wanted()? else { return Ok(()) };
+            let fields = open.schema.as_struct().fields();
+            let ids = |places: &[usize]| places.iter().map(|place| fields[*place].id).collect::<Vec<i32>>();
+            match lookup::find(base, &ids(stage.key()), &wanted.keys, &ids(&wanted.columns)).await {
+                Ok(found) => {
+                    let lacking = stage.complete(&wanted, &found)?;
+                    return self.set_aside_lacking(lacking);
+                }
+                Err(error) if error.kind() == ErrorKind::Data && self.has_moved_on().await? => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(self.altered_all_the_time())
+    }
+
+    /// Whether somebody else has committed to the table since it was loaded, so that files which it had then may be gone.
+    async fn has_moved_on(&mut self) -> Result<bool> {
+        let head = |table: &Self| table.base.as_ref().and_then(|base| base.head().map(|head| head.snapshot_id()));
+        let before = head(self);
+        self.reload().await?;
+        Ok(head(self) != before)
+    }
+
+    /// Makes letters of rows whose values are nowhere, where the connector tolerates that.
+    fn set_aside_lacking(&mut self, lacking: Vec<Lacking>) -> Result<()> {
+        let Some(open) = &self.open else { return Ok(()) };
+        let schema = open.schema.clone();
+        let fields = schema.as_struct().fields();
         let tolerant = self.settings.context.info().tolerance.dead_letters();
         let told = lacking.into_iter().map(|Lacking { whence, column }| {
             let error = Error::data(format!(
@@ -157,7 +188,7 @@ impl Table {
             ));
             (whence, error)
         });
-        for (Whence { batch, row }, error) in told.collect::<Vec<_>>() {
+        for (Whence { batch, row }, error) in told {
             if !tolerant {
                 return Err(error.context(format!("{}, offset {}, row {row}", batch.at, batch.offset.as_str())));
             }
@@ -168,8 +199,19 @@ impl Table {
         Ok(())
     }
 
+    /// The other partitions of a stream, as far as this task or the table knows of them.
+    fn other_partitions(&self, at: &StreamPartition) -> Result<Vec<String>> {
+        let known = match &self.base {
+            Some(base) => token::read_all(&base.metadata, self.settings.connector())?,
+            None => BTreeMap::new(),
+        };
+        let others = self.owned.keys().chain(known.keys());
+        let others = others.filter(|other| other.stream == at.stream && other.partition != at.partition);
+        Ok(others.map(|other| other.partition.clone()).collect::<BTreeSet<_>>().into_iter().collect())
+    }
+
     /// Refuses a TRUNCATE that is not to be applied or ignored, or of which nobody knows what comes before it.
-    fn check_truncate(&mut self, batch: &ChangeBatch, truncate: Truncate) -> Result<()> {
+    fn check_truncate(&mut self, batch: &ChangeBatch, truncate: Truncate, others: &[String]) -> Result<()> {
         let StreamPartition { stream, partition } = &batch.at;
         match truncate {
             Truncate::Fail => Err(Error::config(format!(
@@ -184,16 +226,6 @@ impl Table {
                 Ok(())
             }
             Truncate::Apply => {
-                let connector = self.settings.connector();
-                let known = match &self.base {
-                    Some(base) => token::read_all(&base.metadata, connector)?,
-                    None => Default::default(),
-                };
-                let others = self.owned.keys().chain(known.keys());
-                let others = others.filter(|at| at.stream == *stream && at.partition != *partition);
-                let mut others: Vec<&str> = others.map(|at| at.partition.as_str()).collect();
-                others.sort_unstable();
-                others.dedup();
                 if others.is_empty() {
                     tracing::warn!(%stream, table = %self.name, "the source was truncated: the table's rows are removed");
                     return Ok(());
@@ -214,17 +246,9 @@ impl Table {
     /// Unavailable: nothing is lost, and it can be called again.
     pub(super) async fn settle(&mut self) -> Result<()> {
         self.complete().await?;
-        let (Some(upsert), Some(open), Some(base)) = (&mut self.upsert, &mut self.open, &mut self.base) else {
-            return Ok(());
-        };
+        self.remove_replaced().await?;
+        let (Some(upsert), Some(open)) = (&mut self.upsert, &mut self.open) else { return Ok(()) };
         if let Some(stage) = open.stage.as_mut().filter(|stage| !stage.is_empty()) {
-            let changed = stage.changed()?;
-            if upsert.truncated {
-                upsert.removal.remove_nothing(changed);
-            } else {
-                let options = self.settings.writer;
-                self.complete.extend(upsert.removal.remove(base, &open.schema, options, changed).await?);
-            }
             upsert.moving = stage.take()?;
         }
         while let Some(rows) = upsert.moving.front() {
@@ -254,6 +278,31 @@ impl Table {
              while the connector is stopped (Spark: rewrite_data_files with rewrite-all and remove-dangling-deletes), then start it again",
             self.name, change.column
         )))
+    }
+
+    /// Adds to the commit what removes the rows that those of the stage replace.
+    async fn remove_replaced(&mut self) -> Result<()> {
+        let options = self.settings.writer;
+        for _ in 0..ROUNDS {
+            let (Some(upsert), Some(open), Some(base)) = (&mut self.upsert, &mut self.open, &mut self.base) else {
+                return Ok(());
+            };
+            let Some(stage) = open.stage.as_ref().filter(|stage| !stage.is_empty()) else { return Ok(()) };
+            let changed = stage.changed()?;
+            if upsert.truncated {
+                upsert.removal.remove_nothing(changed);
+                return Ok(());
+            }
+            match upsert.removal.remove(base, &open.schema, options, changed).await {
+                Ok(files) => {
+                    self.complete.extend(files);
+                    return Ok(());
+                }
+                Err(error) if error.kind() == ErrorKind::Data && self.has_moved_on().await? => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(self.altered_all_the_time())
     }
 
     /// Makes the table one of mode upsert, whose rows these fields identify: by a commit of its own, where it is none yet. Whether it

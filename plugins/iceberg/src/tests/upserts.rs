@@ -347,6 +347,33 @@ async fn a_value_that_was_not_sent_and_is_nowhere_is_an_error_or_a_letter() {
     assert_eq!(lake.current().await.rows, found(&[(1, "c")], Operation::Append, 0).rows);
 }
 
+/// A changed key takes along what was not sent, also where the change comes a second time; between partitions nobody knows whose
+/// row a DELETE was.
+#[tokio::test]
+async fn a_changed_key_takes_what_was_not_sent_along() {
+    let lake = upserting();
+    let (mut sink, _) = lake.announced().await;
+    write(&mut sink, &[("INSERT", 1, "a"), ("INSERT", 2, "b")], 1).await;
+    flush(&mut sink, 1).await;
+    let pair = [("DELETE", 1, ""), ("INSERT", 3, UNSENT)];
+    write(&mut sink, &pair, 2).await;
+    flush(&mut sink, 2).await;
+    assert_eq!(lake.current().await.rows, found(&[(2, "b"), (3, "a")], Operation::Append, 0).rows);
+    write(&mut sink, &[pair, pair].concat(), 3).await;
+    flush(&mut sink, 3).await;
+    write(&mut sink, &pair, 4).await;
+    write(&mut sink, &pair, 5).await;
+    flush(&mut sink, 5).await;
+    assert_eq!(lake.current().await.rows, found(&[(2, "b"), (3, "a")], Operation::Append, 0).rows);
+
+    let (mut sink, _) = lake.faulty().await;
+    let other = StreamPartition { partition: "1".into(), ..orders() };
+    sink.offsets(&[orders(), other]).await.unwrap();
+    write(&mut sink, &[("DELETE", 2, ""), ("INSERT", 4, UNSENT)], 6).await;
+    let flushed = sink.flush().await.unwrap();
+    assert!(flushed.failed.iter().any(|(_, error)| error.kind() == ErrorKind::Data), "{:?}", flushed.failed);
+}
+
 /// Random changes, commits that fail in every way, and starts in between.
 #[tokio::test]
 async fn whatever_becomes_of_commits_the_table_is_equal() {

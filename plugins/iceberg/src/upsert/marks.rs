@@ -65,6 +65,12 @@ impl Marks {
         Ok(Self { rows, unsent: unsent(batch)? })
     }
 
+    /// The same for a stream of several partitions: what follows a DELETE there need not belong to it.
+    pub(crate) fn of_several_partitions(mut self) -> Self {
+        self.rows.iter_mut().for_each(|mark| mark.moved = false);
+        self
+    }
+
     /// The last row that empties the table.
     pub(crate) fn last_truncate(&self) -> Option<usize> {
         self.rows.iter().rposition(|mark| mark.operation == Operation::Truncate)

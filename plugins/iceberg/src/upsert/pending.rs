@@ -51,10 +51,10 @@ impl Stage {
         let mut keys: Vec<Arc<[u8]>> = Vec::new();
         let mut columns = BTreeSet::new();
         let mut any = false;
-        for (column, key) in self.live_pending().flat_map(|pending| &pending.cells) {
+        for (column, asked) in self.live_pending().flat_map(|pending| &pending.cells) {
             any = true;
             columns.insert(*column);
-            if let Some(key) = key {
+            for key in asked {
                 by_key.entry(key.clone()).or_insert_with(|| {
                     keys.push(key.clone());
                     keys.len() - 1
@@ -70,7 +70,7 @@ impl Stage {
     /// Gives the rows what was found. Those that still lack a value are given back and count as deleted: what came before them
     /// in the stage, if anything, was their deletion.
     pub(crate) fn complete(&mut self, wanted: &Wanted, found: &Found) -> Result<Vec<Lacking>> {
-        let place_of = |key: Option<&Arc<[u8]>>| found.places.get(*wanted.by_key.get(key?)?).copied().flatten();
+        let place_of = |key: &Arc<[u8]>| found.places.get(*wanted.by_key.get(key)?).copied().flatten();
         let mut lacking = Vec::new();
         for part in self.parts_mut() {
             let live: Vec<(usize, Pending)> = std::mem::take(&mut part.pending)
@@ -79,8 +79,8 @@ impl Stage {
                 .collect();
             let mut sources: HashMap<usize, HashMap<usize, usize>> = HashMap::new();
             for (row, Pending { cells, deletes, whence }) in live {
-                for (column, key) in cells {
-                    match place_of(key.as_ref()) {
+                for (column, keys) in cells {
+                    match keys.iter().find_map(place_of) {
                         Some(place) => {
                             sources.entry(column).or_default().insert(row, place);
                         }

@@ -251,11 +251,10 @@ impl Stage {
         &mut self.parts
     }
 
-    /// The key under which the table has a cell's value, where it is the table that has it.
-    #[expect(clippy::option_option, reason = "it may be known that nobody has it")]
-    pub(super) fn pending(&self, place: Place, column: usize) -> Option<Option<Arc<[u8]>>> {
+    /// The keys under which the table may have a cell's value, where it is the table that has it.
+    pub(super) fn pending(&self, place: Place, column: usize) -> Option<Vec<Arc<[u8]>>> {
         let pending = self.parts[place.part].pending.get(&place.row)?;
-        pending.cells.iter().find(|(waiting, _)| *waiting == column).map(|(_, key)| key.clone())
+        pending.cells.iter().find(|(waiting, _)| *waiting == column).map(|(_, keys)| keys.clone())
     }
 
     /// What waits for values of the table and is still wanted.

@@ -1,8 +1,9 @@
 //! The values that were not sent, such as unchanged TOASTed ones: they are what the row before had.
 //!
-//! The row before is the key's last change, in the batch or in the stage, or what the table holds. That of an INSERT which follows
-//! the DELETE of another key is the row which that has deleted: together they are a change of the key. The table is asked when the
-//! stage is emptied, and only for rows that are still wanted then.
+//! The row before is the key's last change, in the batch or in the stage, or what the table holds. An INSERT which follows the DELETE
+//! of another key is a change of the key with it, and takes what that has deleted; unless there is a row of its own key: then the
+//! two come a second time, as from a source that repeats what it was not sure to have written. The table is asked when the stage is
+//! emptied, and only for rows that are still wanted then.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -22,12 +23,12 @@ enum Origin {
     Batch(usize),
     /// In a row of the stage.
     Stage(Place),
-    /// In the table, under this key; `None`: nowhere, for the row before is deleted.
-    Table(Option<Arc<[u8]>>),
+    /// In the table, under the first of these keys that it holds. Where there is none, nowhere: the row before is deleted.
+    Table(Vec<Arc<[u8]>>),
 }
 
-/// Cells of a row that the table is to be asked for: their columns, and the key that the row has there.
-pub(super) type Cells = Vec<(usize, Option<Arc<[u8]>>)>;
+/// Cells of a row that the table is to be asked for: their columns, and the keys under which it may have the row.
+pub(super) type Cells = Vec<(usize, Vec<Arc<[u8]>>)>;
 
 /// The cells of a batch that were not sent, and where their values are.
 #[derive(Debug)]
@@ -51,17 +52,23 @@ impl Unsent {
         // The last change of each key in the batch so far; `None` where it deletes it.
         let mut seen: HashMap<&[u8], Option<usize>> = HashMap::new();
         // What the row just passed has taken the place of.
-        let mut before = Origin::Table(None);
+        let mut before = Origin::Table(Vec::new());
         for (row, mark) in marks.rows.iter().enumerate() {
             let key = keys.row(row).data();
             let staged = if forgets { None } else { stage.last(key) };
             let held = match (seen.get(key), staged) {
                 (Some(Some(row)), _) => Origin::Batch(*row),
                 (None, Some((place, false))) => Origin::Stage(place),
-                (None, None) if !emptied => Origin::Table(Some(key.into())),
-                _ => Origin::Table(None),
+                (None, None) if !emptied => Origin::Table(vec![key.into()]),
+                _ => Origin::Table(Vec::new()),
             };
-            let from = if mark.moved { &before } else { &held };
+            let from = match (&before, &held) {
+                (Origin::Table(others), Origin::Table(own)) if mark.moved => {
+                    &Origin::Table(others.iter().chain(own).cloned().collect())
+                }
+                (_, Origin::Table(_)) if mark.moved => &before,
+                _ => &held,
+            };
             // Of a row that will not be written nothing is wanted.
             let names = marks.unsent.get(&row).filter(|_| stage.keeps(mark.operation));
             for column in names.into_iter().flatten().filter_map(|name| column_of(name)) {
