@@ -342,3 +342,6 @@ fn converter(schema: &SchemaRef) -> Result<RowConverter> {
 fn failed(error: arrow::error::ArrowError) -> Error {
     Error::internal("keys cannot be compared").with_source(error)
 }
+
+#[cfg(test)]
+mod tests;
