@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
+use arrow::datatypes::Schema as ArrowSchema;
 use iceberg::spec::TableMetadata;
 use philotes_sdk::{ChangeBatch, Error, ErrorKind, Result, StreamName, StreamPartition, failpoint};
 
@@ -18,7 +19,7 @@ use crate::lookup;
 use crate::overrides;
 use crate::schema::{Change, What};
 use crate::token;
-use crate::upsert::{self, Lacking, Marks, Operation, Whence, without_unchanged};
+use crate::upsert::{self, Lacking, Marks, Operation, Part, Whence, without_unchanged};
 
 impl Table {
     /// Refuses a table of the other mode.
@@ -73,27 +74,11 @@ impl Table {
         let Sifted { good, bad } = self.sifted(&shaped, &incoming).await?;
         let letters = letters_of(&shaped, &bad)?;
 
-        let tolerant = settings.context.info().tolerance.dead_letters();
         let part = match good {
             Some(good) if good.num_rows() > 0 => {
-                let (Some(upsert), Some(open)) = (&self.upsert, &self.open) else {
-                    return Err(Error::internal("changes for a table that is not ready for them"));
-                };
-                let (Some(stage), Some(projection)) = (&open.stage, open.projections.get(&schema_id)) else {
-                    return Err(Error::internal("changes of a schema that was not prepared"));
-                };
                 let refused: BTreeSet<usize> = bad.iter().map(|(row, _)| *row).collect();
                 let kept: Vec<usize> = (0..rows.num_rows()).filter(|row| !refused.contains(row)).collect();
-                let place_of = |name: &str| {
-                    let mut fields = rows.schema_ref().fields().iter();
-                    projection.place_of(fields.position(|field| overrides::original(field) == name)?)
-                };
-                // The rows themselves are kept where they may become letters.
-                let told = if tolerant { shaped.rows.clone() } else { shaped.rows.slice(0, 0) };
-                let told = Arc::new(ChangeBatch { rows: told, ..shaped.clone() });
-                let whence = |row: usize| Whence { batch: told.clone(), row: kept[row] };
-                let gone = (truncated.is_some(), truncated.is_some() || upsert.truncated);
-                Some(stage.part(good, &marks.only(&kept), gone, place_of, whence)?)
+                Some(self.part(&shaped, rows.schema_ref(), good, (&marks, &kept), truncated.is_some())?)
             }
             _ => None,
         };
@@ -105,6 +90,34 @@ impl Table {
         }
         self.set_aside(&shaped, &bad, letters);
         Ok(())
+    }
+
+    /// Makes fitted rows ready for the stage. Those that were `kept` of the batch have come with this schema; `truncated`: they follow a
+    /// TRUNCATE that is not in the stage yet.
+    fn part(
+        &self,
+        batch: &ChangeBatch,
+        schema: &ArrowSchema,
+        rows: RecordBatch,
+        (marks, kept): (&Marks, &[usize]),
+        truncated: bool,
+    ) -> Result<Part> {
+        let (Some(upsert), Some(open)) = (&self.upsert, &self.open) else {
+            return Err(Error::internal("changes for a table that is not ready for them"));
+        };
+        let (Some(stage), Some(projection)) = (&open.stage, open.projections.get(&batch.schema_id)) else {
+            return Err(Error::internal("changes of a schema that was not prepared"));
+        };
+        let place_of = |name: &str| {
+            let mut fields = schema.fields().iter();
+            projection.place_of(fields.position(|field| overrides::original(field) == name)?)
+        };
+        // The rows themselves are kept where they may become letters.
+        let tolerant = self.settings.context.info().tolerance.dead_letters();
+        let told = if tolerant { batch.rows.clone() } else { RecordBatch::new_empty(batch.rows.schema()) };
+        let told = Arc::new(ChangeBatch { rows: told, ..batch.clone() });
+        let whence = |row: usize| Whence { batch: told.clone(), row: kept[row] };
+        stage.part(rows, &marks.only(kept), (truncated, truncated || upsert.truncated), place_of, whence)
     }
 
     /// Nothing of what was committed, or waits, stays.

@@ -29,7 +29,7 @@ pub(crate) use marks::{Marks, Operation, schema_without_unchanged, with_deleted,
 pub(crate) use pending::{Lacking, Whence};
 pub(crate) use removal::Removal;
 pub(crate) use rules::Rules;
-pub(crate) use stage::Stage;
+pub(crate) use stage::{Part, Stage};
 
 /// What a task keeps of an upsert table beside what it keeps of any.
 #[derive(Debug)]
