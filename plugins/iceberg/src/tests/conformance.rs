@@ -10,6 +10,7 @@ use crate::token;
 
 struct Fixture {
     lake: Lake,
+    mode: Mode,
 }
 
 #[async_trait]
@@ -18,6 +19,7 @@ impl SinkFixture for Fixture {
 
     async fn reset(&mut self) -> Result<()> {
         self.lake = Lake::new();
+        self.lake.config.mode = self.mode;
         // One file per partition and more than one file per commit make the order worth a look.
         self.lake.config.partition_by = vec!["_cdc_operation as operation".into()];
         Ok(())
@@ -76,10 +78,12 @@ impl SinkFixture for Fixture {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sink_keeps_the_contract() {
-    let mut fixture = Fixture { lake: Lake::new() };
-    match check_sink(&mut fixture).await {
-        Ok(unchecked) => assert_eq!(unchecked, [""; 0]),
-        Err(violations) => panic!("{violations}"),
+    for mode in [Mode::Append, Mode::Upsert] {
+        let mut fixture = Fixture { lake: Lake::new(), mode };
+        match check_sink(&mut fixture).await {
+            Ok(unchecked) => assert_eq!(unchecked, [""; 0], "{mode:?}"),
+            Err(violations) => panic!("{mode:?}: {violations}"),
+        }
     }
 }
 
