@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::{ListBuilder, StringArray, StringBuilder};
-use iceberg::spec::{DataContentType, Operation};
+use iceberg::spec::{DataContentType, DataFileBuilder, DataFileFormat, Operation};
 use philotes_sdk::Tolerance;
 use philotes_sdk::batch::{META_KEY, unchanged_field};
 use rand::rngs::StdRng;
@@ -13,7 +13,8 @@ use super::faulty::Fault;
 use super::*;
 use crate::config::{Deletes, Truncate};
 use crate::lineage;
-use crate::manifests;
+use crate::manifests::{self, AddedFile};
+use crate::snapshot::{Changes, propose};
 
 /// A change: the operation, the key, and the row's value; [`UNSENT`] is one that was not sent.
 type Change = (&'static str, i64, &'static str);
@@ -372,6 +373,48 @@ async fn a_changed_key_takes_what_was_not_sent_along() {
     write(&mut sink, &[("DELETE", 2, ""), ("INSERT", 4, UNSENT)], 6).await;
     let flushed = sink.flush().await.unwrap();
     assert!(flushed.failed.iter().any(|(_, error)| error.kind() == ErrorKind::Data), "{:?}", flushed.failed);
+}
+
+/// Somebody compacts the table and removes what was there before, while values are to be read back from it.
+#[tokio::test]
+async fn values_are_read_from_the_table_as_it_has_become() {
+    let lake = upserting();
+    let (mut sink, _) = lake.announced().await;
+    write(&mut sink, &[("INSERT", 1, "a"), ("INSERT", 2, "b")], 1).await;
+    flush(&mut sink, 1).await;
+    write(&mut sink, &[("UPDATE", 1, UNSENT), ("INSERT", 0, "c")], 2).await;
+
+    let mut base = Base::new(lake.load(ORDERS).await);
+    let listed = base.manifests().await.unwrap();
+    let entry = manifests::read(&base.files, &listed[0]).await.unwrap().entries.remove(0);
+    let (old, new) = (entry.file_path().to_owned(), entry.file_path().replace(".parquet", "-compacted.parquet"));
+    let on_disk = |location: &str| location.strip_prefix("file://").unwrap().to_owned();
+    std::fs::rename(on_disk(&old), on_disk(&new)).unwrap();
+    let file = DataFileBuilder::default()
+        .content(DataContentType::Data)
+        .file_path(new)
+        .file_format(DataFileFormat::Parquet)
+        .record_count(2)
+        .file_size_in_bytes(entry.data_file().file_size_in_bytes())
+        .partition_spec_id(0)
+        .build()
+        .unwrap();
+    let schema = base.metadata.current_schema().clone();
+    let added = [AddedFile { file, schema, spec: base.metadata.default_partition_spec().clone() }];
+    let (offsets, properties) = (BTreeMap::new(), [].into());
+    let changes = Changes {
+        connector: "another",
+        files: &added,
+        empties: true,
+        offsets: &offsets,
+        properties: &properties,
+        retention: None,
+    };
+    let (request, _) = propose(&mut base, changes).await.unwrap();
+    lake.catalog().await.commit_table(&ident(ORDERS), request).await.unwrap();
+
+    flush(&mut sink, 2).await;
+    assert_eq!(lake.current().await, found(&[(0, "c"), (1, "a"), (2, "b")], Operation::Overwrite, 1));
 }
 
 /// Random changes, commits that fail in every way, and starts in between.
