@@ -174,18 +174,23 @@ impl Table {
                 self.laid_out = false;
             }
             proposed = changes;
-            let answer = self.settings.catalog.commit_table(&self.name, request).await;
-            failpoint!("schema.altered", |message| Error::unknown(message));
-            match answer {
-                Ok(loaded) => self.adopt(loaded)?,
-                Err(error) if error.calls_for_a_look() => {
-                    tracing::debug!(table = %self.name, %error, "looking at the table before altering it again");
-                    self.reload().await?;
-                }
-                Err(error) => return Err(error.into()),
-            }
+            self.alter(request).await?;
         }
         Err(self.altered_all_the_time())
+    }
+
+    /// Sends a request that alters the table, and adopts what the table is afterwards, by this request or by somebody else's.
+    pub(super) async fn alter(&mut self, request: CommitRequest) -> Result<()> {
+        let answer = self.settings.catalog.commit_table(&self.name, request).await;
+        failpoint!("schema.altered", |message| Error::unknown(message));
+        match answer {
+            Ok(loaded) => self.adopt(loaded),
+            Err(error) if error.calls_for_a_look() => {
+                tracing::debug!(table = %self.name, %error, "looking at the table before it is altered again");
+                self.reload().await
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The request that gives the table this schema, and says with it which fields a stream's numbers are.

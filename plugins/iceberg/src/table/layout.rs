@@ -52,14 +52,7 @@ impl Table {
             self.roll().await?;
             let request = change.request();
             proposed = Some(change);
-            match self.settings.catalog.commit_table(&self.name, request).await {
-                Ok(loaded) => self.adopt(loaded)?,
-                Err(error) if error.calls_for_a_look() => {
-                    tracing::debug!(table = %self.name, %error, "looking at the table before its layout is changed again");
-                    self.reload().await?;
-                }
-                Err(error) => return Err(error.into()),
-            }
+            self.alter(request).await?;
         }
         Err(self.altered_all_the_time())
     }

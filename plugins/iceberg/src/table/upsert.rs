@@ -8,7 +8,7 @@ use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::Schema as ArrowSchema;
 use iceberg::spec::TableMetadata;
-use philotes_sdk::{ChangeBatch, Error, ErrorKind, Result, StreamName, StreamPartition, failpoint};
+use philotes_sdk::{ChangeBatch, Error, ErrorKind, Result, StreamName, StreamPartition};
 
 use super::fit::Incoming;
 use super::letters::letters_of;
@@ -325,16 +325,7 @@ impl Table {
         for _ in 0..ROUNDS {
             let Some(base) = &mut self.base else { return Err(Error::internal("a table without metadata")) };
             let Some(request) = upsert::adoption(&self.name, stream, base, key).await? else { return Ok(altered) };
-            let answer = self.settings.catalog.commit_table(&self.name, request).await;
-            failpoint!("schema.altered", |message| Error::unknown(message));
-            match answer {
-                Ok(loaded) => self.adopt(loaded)?,
-                Err(error) if error.calls_for_a_look() => {
-                    tracing::debug!(table = %self.name, %error, "looking at the table before it is altered again");
-                    self.reload().await?;
-                }
-                Err(error) => return Err(error.into()),
-            }
+            self.alter(request).await?;
             altered = true;
         }
         Err(self.altered_all_the_time())
