@@ -27,8 +27,8 @@ test: build
 	@if [ -s $(TARGET)/skipped.txt ]; then \
 	    echo "$$(wc -l < $(TARGET)/skipped.txt) tests were skipped:"; cat $(TARGET)/skipped.txt; fi
 
-# Every failpoint with everything, in two or three minutes; CHAOS="commit.sent abort" runs the cases with these words.
-# With MINUTES=20 SEED=1 a storm instead: what happens follows from the seed, and each change has to arrive once.
+# Every failpoint with everything, in about ten minutes; CHAOS="commit.sent abort" runs the cases with these words.
+# With MINUTES=20 SEED=1 a storm instead: what happens follows from the seed, and each change has to arrive once, or to be what the table holds.
 SEED ?= 1
 chaos: build
 	$(INSTALL) initdb:postgresql ensurepip:python3-venv javac:default-jdk-headless mvn:maven

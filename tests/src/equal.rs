@@ -1,14 +1,16 @@
-//! Whether a table of the lake holds what its table of PostgreSQL holds, cell by cell and change by change.
+//! Whether a table of the lake holds what its table of PostgreSQL holds, cell by cell and change by change; or, where it is kept
+//! equal (`mode: upsert`), row by row.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::readers::{Reader, Table};
-use crate::replay::{Change, State, changes, expect_equal, state_of};
-use crate::source_table::{Kind, SourceTable, literal};
+use crate::replay::{Change, Difference, State, What, changes, differences, expect_equal, expect_none, state_of};
+use crate::source_table::{Kind, SourceTable, key_of, literal};
 use crate::sql::Session;
 
 /// How many columns are compared at once: a reader need not hold all of a large table.
@@ -38,6 +40,46 @@ pub fn expect_same(session: &Session, source_id: &str, name: &str, reader: Reade
         compared.with_context(|| format!("as {reader} sees it"))?;
     }
     Ok(captured.values().sum())
+}
+
+/// Compares what a reader finds of a table that is kept equal with what PostgreSQL holds now. Gives back how many rows there are.
+///
+/// # Errors
+/// When something differs, or PostgreSQL or the reader fail.
+pub fn expect_current(session: &Session, name: &str, reader: Reader, table: &Table) -> Result<usize> {
+    let source = SourceTable::read(session, name)?;
+    let expected = source.state(session)?;
+    let different = not_current(&source, &expected, reader, table)?;
+    expect_none(&different).with_context(|| format!("as {reader} sees it"))?;
+    Ok(expected.len())
+}
+
+/// All differences between what a table has to hold and what a reader finds in it; a key that is there once more is too much.
+///
+/// # Errors
+/// The reader's, and where a key has no value.
+pub fn not_current(source: &SourceTable, expected: &State, reader: Reader, table: &Table) -> Result<Vec<Difference>> {
+    let columns: Vec<&str> = source.names().collect();
+    let places = source.key_places()?;
+    let (mut found, mut all) = (State::new(), Vec::new());
+    let mut rows = reader.rows_of(table, &columns)?.rows;
+    // Whoever reads them, of several rows of a key the same one is too much.
+    rows.sort_by_cached_key(|cells| format!("{cells:?}"));
+    for cells in rows {
+        let key = key_of(&cells, &places)?;
+        let is_right = expected.get(&key) == Some(&cells);
+        match found.entry(key.clone()) {
+            Entry::Vacant(entry) => drop(entry.insert(cells)),
+            Entry::Occupied(mut entry) => {
+                if is_right {
+                    entry.insert(cells);
+                }
+                all.push(Difference { table: source.name.clone(), key, what: What::TooMuch });
+            }
+        }
+    }
+    all.extend(differences(source, &as_seen_by(reader, source, expected), &as_seen_by(reader, source, &found)));
+    Ok(all)
 }
 
 /// The changes that a reader finds, with the cells of these columns.
@@ -119,4 +161,56 @@ fn same_rows(source: &SourceTable, expected: &[Vec<Value>], found: Vec<Change>) 
     let different = expected.iter().zip(&found).find(|(expected, found)| expected != found);
     ensure!(different.is_none(), "{}: these rows differ: {different:?}", source.name);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::readers::{READERS, install};
+    use crate::source_table::SourceColumn;
+
+    #[test]
+    fn each_fault_of_a_table_that_is_kept_equal_is_seen() {
+        if let Err(error) = install() {
+            return crate::skip(&error);
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let table = Table::new(&dir.path().join("catalog.db"), "cdc.t");
+        table
+            .create_as_somebody_else(Some(dir.path()), &[json!(["id", "long", true]), json!(["v", "string", false])])
+            .unwrap();
+        let column = |(name, kind): (&str, &str)| SourceColumn {
+            name: name.to_owned(),
+            kind: Kind::Scalar(kind.to_owned(), -1),
+        };
+        let columns = [("id", "int8"), ("v", "text")].map(column).into();
+        let source = SourceTable { name: "t".to_owned(), columns, key: vec!["id".to_owned()] };
+        let row = |id: i64, v: Option<&str>| (vec![id.to_string()], vec![json!(id.to_string()), json!(v)]);
+        let add = |id: i64, v: Option<&str>| {
+            table.append_as_somebody_else(Reader::PyIceberg, &[json!({"id": id, "v": v})]).unwrap();
+        };
+        let expected = State::from([row(1, Some("a")), row(2, None)]);
+        add(1, Some("a"));
+        add(2, None);
+        for reader in READERS {
+            assert_eq!(not_current(&source, &expected, reader, &table).unwrap(), [], "{reader}");
+        }
+        // Once more, another value, and neither here nor there.
+        add(1, Some("a"));
+        add(4, None);
+        let expected = State::from([row(1, Some("a")), row(2, Some("b")), row(3, None)]);
+        for reader in READERS {
+            let found = not_current(&source, &expected, reader, &table).unwrap();
+            let told: Vec<String> = found.iter().map(ToString::to_string).collect();
+            let expected = [
+                "t, key [\"1\"]: too much",
+                "t, key [\"2\"], column \"v\": expected \"b\", found null",
+                "t, key [\"3\"]: missing",
+                "t, key [\"4\"]: too much",
+            ];
+            assert_eq!(told, expected, "{reader}");
+        }
+    }
 }

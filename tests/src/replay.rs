@@ -122,12 +122,18 @@ impl Difference {
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, key {:?}", self.table, self.key)?;
-        match &self.what {
-            What::Missing => f.write_str(": missing"),
-            What::TooMuch => f.write_str(": too much"),
-            What::Cell { column, expected, found } => {
-                write!(f, ", column {column:?}: expected {}, found {}", short(expected), short(found))
+        let between = if self.column().is_some() { "," } else { ":" };
+        write!(f, "{}, key {:?}{between} {}", self.table, self.key, self.what)
+    }
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => f.write_str("missing"),
+            Self::TooMuch => f.write_str("too much"),
+            Self::Cell { column, expected, found } => {
+                write!(f, "column {column:?}: expected {}, found {}", short(expected), short(found))
             }
         }
     }

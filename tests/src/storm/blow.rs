@@ -76,6 +76,16 @@ impl What {
     }
 }
 
+impl What {
+    /// The same for tables that are kept equal, in which nobody else may write: their files can be written anew all the same.
+    pub(super) fn of_rows(self) -> Self {
+        match self {
+            Self::Append => Self::Compact,
+            other => other,
+        }
+    }
+}
+
 impl Blow {
     /// The next one.
     pub(super) fn next(random: &mut StdRng, lakes: usize, tables: usize) -> Self {

@@ -7,17 +7,22 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 
 use super::shop::Shop;
-use super::truth::{Change, Verdict, compare};
-use crate::chaos;
+use super::truth::{Change, Verdict, compare, of_rows};
+use crate::chaos::{self, Mode};
 use crate::connector::Connector;
+use crate::equal::not_current;
 use crate::host::Host;
-use crate::readers::{READERS, Reader, Rest, Rows, Snapshot, Table};
+use crate::readers::{Dangling, READERS, Reader, Rest, Rows, Snapshot, Table};
+use crate::replay::Difference;
+use crate::source_table::SourceTable;
 use crate::sql::Session;
 
 /// How long a host may take to notice what it has to.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How often an orderly end is tried until nothing is left to acknowledge.
 const TRIES: usize = 10;
+/// Who reads tables that are kept equal: PyIceberg (0.12) cannot where rows were deleted.
+const READERS_OF_ROWS: [Reader; 2] = [Reader::DuckDb, Reader::Spark];
 
 /// A connector, and what has become of its tables.
 pub(super) struct Lake {
@@ -123,9 +128,13 @@ impl Lake {
         appended
     }
 
-    /// Somebody else writes the table's rows into one file; where the table changes meanwhile, they try again.
+    /// Somebody else writes the table's rows anew; where the table changes meanwhile, they try again.
     pub(super) fn compact(&self, table: &str) -> Result<()> {
-        let compact = || self.table(table).compact_as_somebody_else();
+        let table = self.table(table);
+        let compact = || match self.shop.mode {
+            Mode::Append => table.compact_as_somebody_else(),
+            Mode::Upsert => table.rewrite_as_somebody_else(Dangling::Keep).map(drop),
+        };
         compact().or_else(|_| compact()).or_else(|_| compact())
     }
 
@@ -158,7 +167,8 @@ impl Lake {
         self.tend()
     }
 
-    /// An operator stops the host in good order, puts the table aside, and has a new one begun, as the host's refusal says.
+    /// An operator stops the host in good order, puts the table aside, and has a new one begun, as the host's refusal says. One
+    /// that is to be equal gets every row once more.
     pub(super) fn begin_anew(&mut self, session: &Session, table: &str) -> Result<()> {
         if !self.has_acknowledged(session, table)? {
             return Ok(());
@@ -179,6 +189,11 @@ impl Lake {
             session.batch(&format!(
                 "DELETE FROM philotes.acknowledged WHERE source_id = '{source_id}' AND stream = 'public.{table}'"
             ))?;
+            if self.shop.mode == Mode::Upsert {
+                // Two who lock rows in another order.
+                let touch = || Shop::touch(session, table);
+                touch().or_else(|_| touch()).or_else(|_| touch())?;
+            }
             return self.tend();
         }
         bail!("{}: the host did not end in good order", self.shop.name);
@@ -207,8 +222,29 @@ impl Lake {
         Ok(())
     }
 
-    /// What is wrong with a table, those that it took the place of included.
+    /// What is wrong with a table.
     pub(super) fn judge(&self, session: &Session, table: &str) -> Result<Verdict> {
+        match self.shop.mode {
+            Mode::Append => self.judge_log(session, table),
+            Mode::Upsert => self.judge_rows(session, table),
+        }
+    }
+
+    /// What is wrong with a table that has to be equal now. Writers overlap, so only PostgreSQL knows what that is.
+    fn judge_rows(&self, session: &Session, table: &str) -> Result<Verdict> {
+        let source = SourceTable::read(session, table)?;
+        let expected = source.state(session)?;
+        let different = |reader| not_current(&source, &expected, reader, &self.table(table));
+        let [first, second] = READERS_OF_ROWS.map(different);
+        let (first, second) = (first?, second?);
+        let told = |all: &[Difference]| all.iter().take(20).map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        let [one, other] = READERS_OF_ROWS;
+        ensure!(first == second, "{one} finds {}\n{other} finds {}", told(&first), told(&second));
+        of_rows(&first)
+    }
+
+    /// What is wrong with a log, those that it took the place of included.
+    fn judge_log(&self, session: &Session, table: &str) -> Result<Verdict> {
         let expected = Shop::changes(session, table)?;
         let mut names = self.put_aside.get(table).cloned().unwrap_or_default();
         names.push(table.to_owned());

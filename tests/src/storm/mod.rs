@@ -1,8 +1,10 @@
-//! The storm: two connectors work while everything that they need is killed, paused, spoiled and changed by others. In the
-//! end each change that PostgreSQL has committed has to be in its table once, each key's in order.
+//! The storm: three connectors work while everything that they need is killed, paused, spoiled and changed by others. In the
+//! end each change that PostgreSQL has committed has to be in its log once, each key's in order; and the tables that are kept
+//! equal have to be.
 //!
-//! One connector writes into a REST catalog and S3, with a proxy before each, and marks rows; the other into the embedded
-//! catalog and a folder, and deletes them.
+//! Two connectors write logs, one into a REST catalog and S3, with a proxy before each, and marks rows; the other into the
+//! embedded catalog and a folder, and deletes them. The third one has upsert tables in the REST catalog, whose rows move between
+//! partitions.
 
 mod blow;
 mod lake;
@@ -16,6 +18,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::Bed;
+use crate::chaos::Mode;
 use crate::connector::Connector;
 use crate::readers::{Rest, Storage};
 use crate::services::Server;
@@ -38,7 +41,7 @@ const CAPTURE: &str = include_str!("../../../plugins/postgres-buffer/sql/capture
 pub struct Outcome {
     /// Changes that PostgreSQL has committed.
     pub changes: usize,
-    /// Of these, those that are in no table.
+    /// Of these, those that are in no log; and rows that are missing or wrong in a table that is kept equal.
     pub lost: usize,
     /// Rows that are in a table and should not be.
     pub doubled: usize,
@@ -84,9 +87,12 @@ pub fn run(bed: Bed, duration: Duration, seed: u64) -> Result<Outcome> {
     let writers: Vec<_> = storm.lakes.iter().zip(1..).map(|(lake, of)| lake.shop.open(&dsn, seed * 10 + of)).collect();
     let (began, mut random) = (Instant::now(), StdRng::seed_from_u64(seed));
     while began.elapsed() < duration {
-        let blow = Blow::next(&mut random, storm.lakes.len(), TABLES as usize);
+        let mut blow = Blow::next(&mut random, storm.lakes.len(), TABLES as usize);
         std::thread::sleep(blow.pause);
         let lake = &storm.lakes[blow.lake];
+        if lake.shop.mode == Mode::Upsert {
+            blow.what = blow.what.of_rows();
+        }
         let table = lake.shop.tables().nth(blow.table).context("no such table")?;
         let whose = if blow.what.is_of_server() { String::new() } else { format!("{table}: ") };
         let line = format!("{:7.1} s  {whose}{}", began.elapsed().as_secs_f64(), blow.what);
@@ -105,16 +111,19 @@ impl Storm {
             Storage { endpoint: format!("http://127.0.0.1:{}", storage_proxy.port()), ..Storage::new(&bed.minio) };
         let uri = format!("http://127.0.0.1:{}", catalog_proxy.port());
         let behind = Rest { uri, warehouse: IcebergRest::WAREHOUSE.to_owned(), storage };
+        let upsert =
+            Connector::rest_at(&dsn, behind.clone())?.sink("mode: upsert").sink("partition_by: [\"bucket(3, v)\"]");
+        let direct = Some(Rest::new(&bed.rest, &bed.minio));
         let connectors = [
-            (Connector::rest_at(&dsn, behind)?, "rest", "acknowledge: mark", Some(Rest::new(&bed.rest, &bed.minio))),
-            (Connector::new(&dsn)?, "sql", "acknowledge: delete", None),
+            (Connector::rest_at(&dsn, behind)?.source("acknowledge: mark"), "rest", Mode::Append, direct.clone()),
+            (Connector::new(&dsn)?.source("acknowledge: delete"), "sql", Mode::Append, None),
+            (upsert.source("acknowledge: delete"), "upsert", Mode::Upsert, direct),
         ];
         let mut lakes = Vec::new();
-        for (connector, name, acknowledge, direct) in connectors {
+        for (connector, name, mode, direct) in connectors {
             let connector = connector
                 .named(name)
                 .source_id(name)
-                .source(acknowledge)
                 .source("poll_interval: 200ms")
                 .sink("table: chaos.{table}")
                 .sink(&format!("dead_letters: chaos.{name}_letters"))
@@ -126,7 +135,7 @@ impl Storm {
                 session.batch(CAPTURE)?;
                 Shop::prepare(&session)?;
             }
-            let shop = Shop::new(name, TABLES);
+            let shop = Shop::new(name, TABLES, mode);
             for table in shop.tables() {
                 shop.make(&session, &table, 0)?;
             }

@@ -2,6 +2,10 @@
 
 use std::collections::HashMap;
 
+use anyhow::Result;
+
+use crate::replay::{Difference, What};
+
 /// One change: key, operation, and a number that no other change of the table was given; a DELETE has the last one's.
 pub(super) type Change = (i64, String, i64);
 
@@ -44,6 +48,22 @@ pub(super) fn compare(expected: &[Change], found: &[Change]) -> Verdict {
     verdict
 }
 
+/// Differences of a table that has to be equal: a row that is missing or another one is lost, one too much is doubled.
+pub(super) fn of_rows(differences: &[Difference]) -> Result<Verdict> {
+    let mut verdict = Verdict::default();
+    for Difference { key, what, .. } in differences {
+        let change = (key.concat().parse()?, what.to_string(), 0);
+        match what {
+            What::TooMuch => verdict.doubled.push(change),
+            What::Missing => verdict.lost.push(change),
+            // A row counts once, however many of its cells are wrong.
+            What::Cell { .. } if verdict.lost.last().is_some_and(|last| last.0 == change.0) => {}
+            What::Cell { .. } => verdict.lost.push(change),
+        }
+    }
+    Ok(verdict)
+}
+
 fn by_key(changes: &[Change]) -> HashMap<i64, Vec<&Change>> {
     let mut keys: HashMap<i64, Vec<&Change>> = HashMap::new();
     for change in changes {
@@ -54,7 +74,26 @@ fn by_key(changes: &[Change]) -> HashMap<i64, Vec<&Change>> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn each_fault_of_rows_is_seen_once() {
+        let cell = |column: &str| What::Cell { column: column.to_owned(), expected: json!("1"), found: json!(null) };
+        let of = |key: &str, what| Difference { table: "t".to_owned(), key: vec![key.to_owned()], what };
+        let differences = [
+            of("1", cell("v")),
+            of("1", cell("who")),
+            of("2", What::Missing),
+            of("3", cell("v")),
+            of("4", What::TooMuch),
+        ];
+        let verdict = of_rows(&differences).unwrap();
+        let ids = |changes: &[Change]| changes.iter().map(|change| change.0).collect::<Vec<_>>();
+        assert_eq!((ids(&verdict.lost), ids(&verdict.doubled)), (vec![1, 2, 3], vec![4]));
+        assert!(of_rows(&[]).unwrap().is_good());
+    }
 
     fn changes(of: &[(i64, &str, i64)]) -> Vec<Change> {
         of.iter().map(|(id, operation, v)| (*id, (*operation).to_owned(), *v)).collect()

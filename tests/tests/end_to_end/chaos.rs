@@ -18,6 +18,7 @@ fn each_change_once_whatever_happens_where() {
 #[test]
 fn each_change_once_after_a_short_storm() {
     let Some(bed) = bed_or_skip() else { return };
-    let outcome = storm::run(bed, Duration::from_secs(30), 4).unwrap();
+    // With this seed each of the lakes gets its share in so short a time: upsert tables are compacted, and begun anew.
+    let outcome = storm::run(bed, Duration::from_secs(30), 139).unwrap();
     assert!(outcome.is_good(), "{outcome:?}");
 }

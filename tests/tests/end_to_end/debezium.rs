@@ -1,6 +1,8 @@
 //! A real Debezium captures the shop while people trade in it and the host is killed: the tables of the lake, replayed, are
 //! PostgreSQL's, cell by cell, and hold each event once.
 
+mod upsert;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};

@@ -18,6 +18,7 @@ mod sizes;
 mod starts;
 mod strikes;
 mod transactions;
+mod upsert;
 
 use std::collections::BTreeMap;
 
