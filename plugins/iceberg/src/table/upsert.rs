@@ -212,7 +212,7 @@ impl Table {
         Ok(())
     }
 
-    /// The other partitions of a stream, as far as this task or the table knows of them.
+    /// The other partitions of a stream, as far as this task or the table knows of them, or may not know.
     fn other_partitions(&self, at: &StreamPartition) -> Result<Vec<String>> {
         let known = match &self.base {
             Some(base) => token::read_all(&base.metadata, self.settings.connector())?,
@@ -220,7 +220,12 @@ impl Table {
         };
         let others = self.owned.keys().chain(known.keys());
         let others = others.filter(|other| other.stream == at.stream && other.partition != at.partition);
-        Ok(others.map(|other| other.partition.clone()).collect::<BTreeSet<_>>().into_iter().collect())
+        let mut others: BTreeSet<String> = others.map(|other| other.partition.clone()).collect();
+        if others.is_empty() && self.settings.context.info().tasks > 1 {
+            // They may be another task's, and have no rows yet.
+            others.insert("those of other tasks".to_owned());
+        }
+        Ok(others.into_iter().collect())
     }
 
     /// Refuses a TRUNCATE that is not to be applied or ignored, or of which nobody knows what comes before it.
