@@ -7,7 +7,7 @@ INSTALL := sh tests/services/debian.sh
 # Where cargo puts things; the tests and binaries find their neighbours there.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: quickstart build test chaos types evolution kafka bench lint services-up services-down tools
+.PHONY: quickstart build test chaos types evolution kafka upsert bench lint services-up services-down tools
 
 quickstart: tools
 	$(CARGO) build --release --quiet --workspace
@@ -54,6 +54,13 @@ kafka: build
 	$(INSTALL) ensurepip:python3-venv javac:default-jdk-headless mvn:maven
 	PHILOTES_KAFKA="$(MESSAGES) $(TOPICS) $(KILLS)" $(CARGO) test --workspace --features failpoints --test end_to_end -- \
 	    --test-threads 1 kafka::exactly_once
+
+# A table that is kept equal to its source: so many keys, changes, kills of the host and compactions by Spark.
+UPSERT ?= 10000 1000000 20 20
+upsert: build
+	$(INSTALL) initdb:postgresql ensurepip:python3-venv javac:default-jdk-headless mvn:maven
+	PHILOTES_UPSERT="$(UPSERT)" $(CARGO) test --workspace --features failpoints --test end_to_end -- \
+	    --test-threads 1 upsert::workload
 
 lint: tools
 	$(CARGO) fmt --all --check

@@ -112,6 +112,12 @@ impl Connector {
         self
     }
 
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Gives it the rows of another source id of its buffer.
     #[must_use]
     pub fn source_id(mut self, wanted: &str) -> Self {

@@ -21,6 +21,7 @@ pub mod sql;
 pub mod storm;
 pub mod target;
 pub mod torture;
+pub mod upsert;
 
 use std::time::{Duration, Instant};
 

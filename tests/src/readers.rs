@@ -20,7 +20,7 @@ use crate::services::iceberg_rest::IcebergRest;
 use crate::services::minio::Minio;
 
 pub use others::Dangling;
-pub use process::install;
+pub use process::{install, measure_with_spark};
 
 /// Who reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

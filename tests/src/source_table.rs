@@ -101,7 +101,11 @@ impl SourceTable {
         self.rows_of(session, &self.name)
     }
 
-    fn rows_of(&self, session: &Session, relation: &str) -> Result<Vec<Vec<Value>>> {
+    /// The same of another table of the same columns, or a query in parentheses.
+    ///
+    /// # Errors
+    /// PostgreSQL's.
+    pub fn rows_of(&self, session: &Session, relation: &str) -> Result<Vec<Vec<Value>>> {
         let cells: Vec<String> = self
             .columns
             .iter()

@@ -33,6 +33,7 @@ mod stalled;
 mod told;
 mod torture;
 mod under_fire;
+mod upsert;
 mod upsert_keys;
 mod upserts;
 

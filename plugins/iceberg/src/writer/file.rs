@@ -114,7 +114,10 @@ impl OpenFile {
         let parquet = self.encoder.finish().map_err(failed)?;
         self.encoder.sync().map_err(|e| failed(e.into()))?;
         self.bytes.add(self.encoder.inner_mut().take());
-        let metrics = metrics::of(&parquet, &target.schema);
+        let mut metrics = metrics::of(&parquet, &target.schema);
+        if target.content == Content::EqualityDeletes {
+            metrics.leave_uuids_unbounded();
+        }
         let split_offsets =
             parquet.row_groups().iter().filter_map(|group| group.column(0).byte_range().0.try_into().ok());
         let order = i32::try_from(target.sort_order_id())

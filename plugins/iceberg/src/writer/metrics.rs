@@ -81,6 +81,14 @@ impl Metrics {
             put(&mut self.upper_bounds, id, upper);
         }
     }
+
+    /// Takes the bounds of UUIDs out, for files of deletes. Java holds them against those of data files, where its own bounds are those by
+    /// bytes and compared as signed halves: it would leave out deletes that it has to apply, however these are bounded.
+    pub(super) fn leave_uuids_unbounded(&mut self) {
+        for bounds in [&mut self.lower_bounds, &mut self.upper_bounds] {
+            bounds.retain(|_, bound| *bound.data_type() != PrimitiveType::Uuid);
+        }
+    }
 }
 
 fn put(bounds: &mut HashMap<i32, Datum>, id: i32, uuid: Option<u128>) {

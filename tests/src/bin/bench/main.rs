@@ -3,7 +3,7 @@
 //! Every number comes from one run of this program on one machine, so the ratios mean something and the absolutes only a
 //! little. Options (`make bench BENCH="--processed 5000000"`):
 //!
-//! - none: `--buffer`, then `--kafka`
+//! - none: `--buffer`, then `--upsert` and `--kafka`
 //! - `--buffer`: both ways of acknowledging, all rows wanted and one in ten, the roofline, the ratios; `ROWS` rows (1,000,000)
 //! - `--processed N`: the same rows behind N processed ones; a poll must not cost more
 //! - `--backlog N`: N rows instead of `ROWS`; a poll must not cost more, memory must not grow
@@ -11,6 +11,9 @@
 //!   into S3
 //! - `--fan-out N`: N streams of wide rows with large values under several limits of memory, and the host's peak RSS beside
 //!   each; `--fan-out N rest`: through a REST catalog into S3; `LIMITS` are the limits in MiB (64 128 256)
+//! - `--upsert`: `ROWS` rows (1,000,000) into a log and into a table that is kept equal to its source, inserts and updates; then what
+//!   reading costs after `COMMITS` commits (200) of 5,000 updates each, as it is and after Spark has compacted the table, beside a
+//!   log of as many rows; `--upsert write` and `--upsert read`: one of them alone
 //! - `--kafka`: a topic of `MESSAGES` messages (5,000,000) into a table, beside the Iceberg project's own Kafka Connect sink;
 //!   `--kafka philotes` and `--kafka connect`: one of them alone
 //! - `--cold-start`: from the start of the process to a commit on an existing table
@@ -20,6 +23,7 @@ mod fan_out;
 mod kafka;
 mod measured;
 mod roofline;
+mod upsert;
 
 use std::process::ExitCode;
 
@@ -52,6 +56,10 @@ fn run(arguments: &[String]) -> Result<()> {
         [] => {
             throughput(rows)?;
             println!();
+            upsert::write(&server()?, rows)?;
+            println!();
+            upsert::read(&server()?, rows, commits_of_updates()?)?;
+            println!();
             kafka::run(messages()?, Who::Both)
         }
         [option] if option == "--buffer" => throughput(rows),
@@ -69,12 +77,21 @@ fn run(arguments: &[String]) -> Result<()> {
             let rest = IcebergRest::start(&minio)?;
             fan_out::run(&server()?, number(n)?, &limits()?, |dsn| Connector::rest(dsn, &rest, &minio))
         }
+        [option] if option == "--upsert" => {
+            upsert::write(&server()?, rows)?;
+            println!();
+            upsert::read(&server()?, rows, commits_of_updates()?)
+        }
+        [option, what] if option == "--upsert" && what == "write" => upsert::write(&server()?, rows),
+        [option, what] if option == "--upsert" && what == "read" => {
+            upsert::read(&server()?, rows, commits_of_updates()?)
+        }
         [option] if option == "--kafka" => kafka::run(messages()?, Who::Both),
         [option, who] if option == "--kafka" && who == "philotes" => kafka::run(messages()?, Who::Philotes),
         [option, who] if option == "--kafka" && who == "connect" => kafka::run(messages()?, Who::Connect),
         [option] if option == "--cold-start" => cold_start(),
         _ => bail!(
-            "bench [--buffer | --processed N | --backlog N | --commits N [rest] | --fan-out N [rest] | --kafka [philotes | connect] | --cold-start]"
+            "bench [--buffer | --processed N | --backlog N | --commits N [rest] | --fan-out N [rest] | --upsert [write | read] | --kafka [philotes | connect] | --cold-start]"
         ),
     }
 }
@@ -83,6 +100,12 @@ fn run(arguments: &[String]) -> Result<()> {
 fn messages() -> Result<u64> {
     let messages = std::env::var("MESSAGES").unwrap_or_else(|_| "5000000".to_owned());
     messages.parse().context("MESSAGES is a number of messages")
+}
+
+/// How many commits of updates there are before a table is read.
+fn commits_of_updates() -> Result<u64> {
+    let commits = std::env::var("COMMITS").unwrap_or_else(|_| "200".to_owned());
+    commits.parse().context("COMMITS is a number of commits")
 }
 
 /// The limits of memory, in MiB.
