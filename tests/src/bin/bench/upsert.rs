@@ -123,12 +123,7 @@ impl Scan {
             let times: Result<Vec<f64>> = (0..SCANS).map(|_| reader.seconds(table, SCAN)).collect();
             *seconds = Some(measured::median(&mut times?));
         }
-        Ok(Self {
-            files: Reader::PyIceberg.files(table)?.len(),
-            delete_files: deletes.len(),
-            deleted,
-            seconds,
-        })
+        Ok(Self { files: Reader::PyIceberg.files(table)?.len(), delete_files: deletes.len(), deleted, seconds })
     }
 
     fn print(&self, what: &str, base: &Self) {
