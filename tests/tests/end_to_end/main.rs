@@ -34,8 +34,6 @@ mod told;
 mod torture;
 mod under_fire;
 mod upsert;
-mod upsert_keys;
-mod upserts;
 
 use std::time::Duration;
 

@@ -1,4 +1,6 @@
 //! `mode: upsert`: the table is kept equal to the source table.
 
+mod changes;
 mod compacted;
+mod keys;
 mod workload;

@@ -1,4 +1,5 @@
-//! Mode upsert: the table holds what its source holds, as readers see it that know equality deletes. PyIceberg (0.12) does not.
+//! Changes of every kind, and what becomes of the table and its files with them, as readers see it that know equality deletes.
+//! PyIceberg (0.12) does not.
 
 use philotes_tests::connector::Connector;
 use philotes_tests::host::{Host, philotes};
@@ -7,7 +8,7 @@ use philotes_tests::sql::Session;
 use philotes_tests::{bed_or_skip, postgres_or_skip};
 use serde_json::json;
 
-use super::{assert_acknowledged, captured_by, pairs_by};
+use crate::{PATIENCE, assert_acknowledged, captured_by, pairs_by};
 
 const READERS: [Reader; 2] = [Reader::DuckDb, Reader::Spark];
 
@@ -127,7 +128,7 @@ fn a_key_that_becomes_wider() {
         )
         .unwrap();
     let mut host = Host::start(&connector, &["--until-idle"]).unwrap();
-    assert_eq!(host.wait(crate::PATIENCE).unwrap(), 1);
+    assert_eq!(host.wait(PATIENCE).unwrap(), 1);
     assert!(host.log().contains("column \\\"id\\\" of its key becomes wider"), "{}", host.log_tail());
     table.rewrite_as_somebody_else(Dangling::Remove).unwrap();
     // Spark leaves the deletes of the last commit, which apply to nothing any more; the next commit removes them.
@@ -278,7 +279,7 @@ fn plans_and_refusals() {
     let (_, text) = plan(&connector);
     assert!(text.contains("stream public.nokey has no key"), "{text}");
     let mut host = Host::start(&connector, &["--until-idle"]).unwrap();
-    assert_eq!(host.wait(crate::PATIENCE).unwrap(), 1);
+    assert_eq!(host.wait(PATIENCE).unwrap(), 1);
     assert!(host.log().contains("stream public.nokey has no key"), "{}", host.log_tail());
 
     // With a key it goes on, and a change of it is one of the row's.
@@ -296,6 +297,6 @@ fn plans_and_refusals() {
     let (_, text) = plan(&appending);
     assert!(text.contains("was made by mode upsert"), "{text}");
     let mut host = Host::start(&appending, &["--until-idle"]).unwrap();
-    assert_eq!(host.wait(crate::PATIENCE).unwrap(), 1);
+    assert_eq!(host.wait(PATIENCE).unwrap(), 1);
     assert!(host.log().contains("was made by mode upsert"), "{}", host.log_tail());
 }
