@@ -59,8 +59,8 @@ impl Base {
     pub(crate) async fn has_deletes(&mut self) -> Result<bool> {
         let listed = self.manifests().await?;
         let least = manifests::least_data_sequence(&listed);
-        let deletes = listed.iter().filter(|m| m.content == ManifestContentType::Deletes && manifests::is_alive(m));
-        Ok(deletes.into_iter().any(|manifest| !manifests::may_dangle(manifest, least)))
+        let mut deletes = listed.iter().filter(|m| m.content == ManifestContentType::Deletes && manifests::is_alive(m));
+        Ok(deletes.any(|manifest| !manifests::may_dangle(manifest, least)))
     }
 }
 

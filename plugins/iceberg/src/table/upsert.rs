@@ -162,16 +162,37 @@ impl Table {
     /// Gives rows of the stage the values that only the table has; those that lack one become letters, where the connector tolerates
     /// that.
     async fn complete(&mut self) -> Result<()> {
+        let tolerant = self.settings.context.info().tolerance.dead_letters();
         for _ in 0..ROUNDS {
             let (Some(open), Some(base)) = (&mut self.open, &mut self.base) else { return Ok(()) };
             let Some(stage) = &mut open.stage else { return Ok(()) };
             let Some(wanted) = stage.wanted()? else { return Ok(()) };
-            let fields = open.schema.as_struct().fields();
+            let schema = open.schema.clone();
+            let fields = schema.as_struct().fields();
             let ids = |places: &[usize]| places.iter().map(|place| fields[*place].id).collect::<Vec<i32>>();
             match lookup::find(base, &ids(stage.key()), &wanted.keys, &ids(&wanted.columns)).await {
                 Ok(found) => {
-                    let lacking = stage.complete(&wanted, &found)?;
-                    return self.set_aside_lacking(lacking);
+                    let error = |column: usize| {
+                        Error::data(format!(
+                            "column {:?}: its value was not sent with this change of the row, and the table holds no such row to \
+                             take it from",
+                            fields[column].name
+                        ))
+                    };
+                    let lacking = stage.lacking(&wanted, &found);
+                    if let Some(Lacking { whence: Whence { batch, row }, column }) = lacking.first()
+                        && !tolerant
+                    {
+                        let at = format!("{}, offset {}, row {row}", batch.at, batch.offset.as_str());
+                        return Err(error(*column).context(at));
+                    }
+                    stage.complete(&wanted, &found)?;
+                    for Lacking { whence: Whence { batch, row }, column } in lacking {
+                        let bad = [(row, error(column))];
+                        let letters = letters_of(&batch, &bad)?;
+                        self.set_aside(&batch, &bad, letters);
+                    }
+                    return Ok(());
                 }
                 Err(error) if error.kind() == ErrorKind::Data && self.has_moved_on().await? => {}
                 Err(error) => return Err(error),
@@ -186,30 +207,6 @@ impl Table {
         let before = head(self);
         self.reload().await?;
         Ok(head(self) != before)
-    }
-
-    /// Makes letters of rows whose values are nowhere, where the connector tolerates that.
-    fn set_aside_lacking(&mut self, lacking: Vec<Lacking>) -> Result<()> {
-        let Some(open) = &self.open else { return Ok(()) };
-        let schema = open.schema.clone();
-        let fields = schema.as_struct().fields();
-        let tolerant = self.settings.context.info().tolerance.dead_letters();
-        let told = lacking.into_iter().map(|Lacking { whence, column }| {
-            let error = Error::data(format!(
-                "column {:?}: its value was not sent with this change of the row, and the table holds no such row to take it from",
-                fields[column].name
-            ));
-            (whence, error)
-        });
-        for (Whence { batch, row }, error) in told {
-            if !tolerant {
-                return Err(error.context(format!("{}, offset {}, row {row}", batch.at, batch.offset.as_str())));
-            }
-            let bad = [(row, error)];
-            let letters = letters_of(&batch, &bad)?;
-            self.set_aside(&batch, &bad, letters);
-        }
-        Ok(())
     }
 
     /// The other partitions of a stream, as far as this task or the table knows of them, or may not know.

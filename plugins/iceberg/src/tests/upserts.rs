@@ -336,6 +336,8 @@ async fn a_value_that_was_not_sent_and_is_nowhere_is_an_error_or_a_letter() {
     assert_failed(&flushed, ErrorKind::Data);
     let text = flushed.failed[0].1.to_string();
     assert!(text.contains("\"note\"") && text.contains("offset {\"batch\":3}, row 1"), "{text}");
+    // And it stays one: the row is not forgotten over it.
+    assert_failed(&sink.flush().await.unwrap(), ErrorKind::Data);
 
     let info = TaskInfo { tolerance: Tolerance::DeadLetter, ..Lake::context().info().clone() };
     let catalog = lake.catalog().await;
@@ -346,6 +348,26 @@ async fn a_value_that_was_not_sent_and_is_nowhere_is_an_error_or_a_letter() {
     assert_durable(&flushed, 3);
     assert_eq!(flushed.dead_letters, [(orders(), 2)]);
     assert_eq!(lake.current().await.rows, found(&[(1, "c")], Operation::Append, 0).rows);
+}
+
+/// A commit without rows says nothing of what others have committed before it.
+#[tokio::test]
+async fn rows_of_another_task_before_a_commit_without_rows_are_removed() {
+    let mut lake = upserting();
+    lake.config.truncate = Some(Truncate::Ignore);
+    let (mut sink, _) = lake.announced().await;
+    write(&mut sink, &[("INSERT", 1, "a"), ("INSERT", 9, "a")], 1).await;
+    flush(&mut sink, 1).await;
+    let (mut other, _) = lake.faulty().await;
+    let at = StreamPartition { partition: "1".into(), ..orders() };
+    other.offsets(std::slice::from_ref(&at)).await.unwrap();
+    other.write(&ChangeBatch { at, ..changes(&[("INSERT", 5, "old")], 7) }).await.unwrap();
+    other.flush().await.unwrap();
+    write(&mut sink, &[("TRUNCATE", 0, "")], 2).await;
+    flush(&mut sink, 2).await;
+    write(&mut sink, &[("INSERT", 5, "new")], 3).await;
+    flush(&mut sink, 3).await;
+    assert_eq!(lake.current().await.rows, found(&[(1, "a"), (5, "new"), (9, "a")], Operation::Append, 0).rows);
 }
 
 /// A changed key takes along what was not sent, also where the change comes a second time; between partitions nobody knows whose

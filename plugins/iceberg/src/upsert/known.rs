@@ -145,15 +145,20 @@ impl Known {
         for row in &rows {
             let Some(filter) = &mut self.filter else { break };
             if !filter.add(hash(row.data())) {
-                tracing::info!(
-                    "the table has more keys than memory has room for: from now on keys between the least and the greatest \
-                     get deletes when they are inserted"
-                );
-                self.filter = None;
-                self.unread.clear();
+                self.give_up();
             }
         }
         Ok(())
+    }
+
+    /// Does without a filter from now on.
+    fn give_up(&mut self) {
+        tracing::info!(
+            "the table has more keys than memory has room for: from now on keys between the least and the greatest get \
+             deletes when they are inserted"
+        );
+        self.filter = None;
+        self.unread.clear();
     }
 
     /// Looks at what was committed since.
@@ -210,8 +215,7 @@ impl Known {
         let Some(filter) = &self.filter else { return Ok(()) };
         let rows: u64 = self.unread.iter().map(DataFile::record_count).sum();
         if usize::try_from(rows).map_or(true, |rows| filter.len() + rows > self.budget.total * 8 / MIN_BITS_PER_KEY) {
-            self.filter = None;
-            self.unread.clear();
+            self.give_up();
             return Ok(());
         }
         let unread = std::mem::take(&mut self.unread);

@@ -44,6 +44,21 @@ pub(crate) struct Wanted {
     by_key: HashMap<Arc<[u8]>, usize>,
 }
 
+impl Wanted {
+    /// The row that was found under the first of these keys which has one.
+    fn place(&self, keys: &[Arc<[u8]>], found: &Found) -> Option<usize> {
+        keys.iter().find_map(|key| found.places.get(*self.by_key.get(key)?).copied().flatten())
+    }
+}
+
+impl Pending {
+    /// The first column whose value was not found. A row that is deleted lacks nothing.
+    fn lacks(&self, wanted: &Wanted, found: &Found) -> Option<usize> {
+        let lacking = |(_, keys): &&(usize, Vec<Arc<[u8]>>)| wanted.place(keys, found).is_none();
+        self.cells.iter().filter(|_| !self.deletes).find(lacking).map(|(column, _)| *column)
+    }
+}
+
 impl Stage {
     /// What is to be looked up for rows that are still wanted; `None` where nothing is.
     pub(crate) fn wanted(&self) -> Result<Option<Wanted>> {
@@ -67,29 +82,31 @@ impl Stage {
         Ok(Some(Wanted { keys: self.key_columns(&keys)?, columns: columns.into_iter().collect(), by_key }))
     }
 
-    /// Gives the rows what was found. Those that still lack a value are given back and count as deleted: what came before them
-    /// in the stage, if anything, was their deletion.
-    pub(crate) fn complete(&mut self, wanted: &Wanted, found: &Found) -> Result<Vec<Lacking>> {
-        let place_of = |key: &Arc<[u8]>| found.places.get(*wanted.by_key.get(key)?).copied().flatten();
-        let mut lacking = Vec::new();
+    /// The rows that still lack a value where this was found.
+    pub(crate) fn lacking(&self, wanted: &Wanted, found: &Found) -> Vec<Lacking> {
+        let lacking = |pending: &Pending| {
+            let column = pending.lacks(wanted, found)?;
+            Some(Lacking { whence: pending.whence.clone(), column })
+        };
+        self.live_pending().filter_map(lacking).collect()
+    }
+
+    /// Gives the rows what was found. Those that still lack a value count as deleted: what came before them in the stage, if
+    /// anything, was their deletion.
+    pub(crate) fn complete(&mut self, wanted: &Wanted, found: &Found) -> Result<()> {
         for part in self.parts_mut() {
-            let live: Vec<(usize, Pending)> = std::mem::take(&mut part.pending)
-                .into_iter()
-                .filter(|(row, _)| part.states[*row] == State::Live)
-                .collect();
             let mut sources: HashMap<usize, HashMap<usize, usize>> = HashMap::new();
-            for (row, Pending { cells, deletes, whence }) in live {
-                for (column, keys) in cells {
-                    match keys.iter().find_map(place_of) {
-                        Some(place) => {
-                            sources.entry(column).or_default().insert(row, place);
-                        }
-                        None if deletes => {}
-                        None => {
-                            part.states[row] = State::Gone;
-                            lacking.push(Lacking { whence, column });
-                            break;
-                        }
+            for (row, pending) in std::mem::take(&mut part.pending) {
+                if part.states[row] != State::Live {
+                    continue;
+                }
+                if pending.lacks(wanted, found).is_some() {
+                    part.states[row] = State::Gone;
+                    continue;
+                }
+                for (column, keys) in &pending.cells {
+                    if let Some(place) = wanted.place(keys, found) {
+                        sources.entry(*column).or_default().insert(row, place);
                     }
                 }
             }
@@ -103,6 +120,6 @@ impl Stage {
             }
             part.rows = RecordBatch::try_new(part.rows.schema(), columns).map_err(failed)?;
         }
-        Ok(lacking)
+        Ok(())
     }
 }

@@ -111,9 +111,15 @@ impl Removal {
 
     /// A commit has succeeded.
     pub(crate) fn landed(&mut self, attempt: &Attempt) -> Result<()> {
-        self.known.covers(attempt.sequence_number);
         self.new.clear();
-        std::mem::take(&mut self.changed).iter().try_for_each(|keys| self.known.note(&keys.written()?))
+        let changed = std::mem::take(&mut self.changed);
+        if changed.is_empty() {
+            // Nobody has looked at the table for it: what others committed before it may be unknown.
+            return Ok(());
+        }
+        changed.iter().try_for_each(|keys| self.known.note(&keys.written()?))?;
+        self.known.covers(attempt.sequence_number);
+        Ok(())
     }
 }
 
