@@ -32,7 +32,7 @@ use crate::overrides::Overrides;
 use crate::schema::{Numbers, Policy, Projection};
 use crate::storage;
 use crate::token::{self, Token};
-use crate::upsert::{FilterBudget, Key, Removal, Rules, Stage, Upsert};
+use crate::upsert::{FilterBudget, Key, Removal, Rules, Stage, Upsert, check_mode};
 use crate::writer::{TableWriter, WriterOptions, WriterTarget};
 
 pub(crate) use fit::{Incoming, fixed_fields};
@@ -243,7 +243,7 @@ impl Table {
             )));
         }
         check_format(&self.name, &metadata)?;
-        self.check_mode(&metadata)?;
+        check_mode(&self.name, &metadata, self.settings.rules.as_ref())?;
         if let Some(base) = &self.base {
             fence::check(&self.name, &base.metadata, &metadata)?;
         }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::Schema as ArrowSchema;
-use iceberg::spec::TableMetadata;
 use philotes_sdk::{ChangeBatch, Error, ErrorKind, Result, StreamName, StreamPartition};
 
 use super::fit::Incoming;
@@ -22,11 +21,6 @@ use crate::token;
 use crate::upsert::{self, Lacking, Marks, Operation, Part, Whence, without_unchanged};
 
 impl Table {
-    /// Refuses a table of the other mode.
-    pub(super) fn check_mode(&self, metadata: &TableMetadata) -> Result<()> {
-        upsert::check_mode(&self.name, metadata, self.settings.rules.as_ref())
-    }
-
     /// Takes changes in.
     pub(super) async fn write_changes(&mut self, batch: &ChangeBatch) -> Result<()> {
         if self.is_settling() {
