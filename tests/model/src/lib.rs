@@ -5,7 +5,8 @@
 //!
 //! - [`commits`] is DESIGN §3: tasks, a table, its catalog and the network between them, and strangers at the table.
 //! - [`buffer`] is DESIGN §7: rows, late ids, batches, epochs and acknowledgements, on a PostgreSQL that crashes.
-//! - [`dead_letters`] is rule 9 of DESIGN §3, which no code follows yet.
+//! - [`dead_letters`] is rule 9.
+//! - [`moves`] is what becomes of rows whose keys others take over, in tables of mode upsert.
 //!
 //! DESIGN is the project's design document; each model names the rules that it can leave out, and says what they are. A change
 //! of the protocol begins here: a rule goes only where the models still hold without it.
@@ -18,3 +19,4 @@ pub mod buffer;
 pub mod check;
 pub mod commits;
 pub mod dead_letters;
+pub mod moves;
