@@ -19,6 +19,7 @@ use crate::manifests::AddedFile;
 use crate::snapshot::{self, Attempt, Changes};
 use crate::storage;
 use crate::table::{ROUNDS, Table};
+use crate::upsert;
 
 /// What a commit consists of, frozen until it is resolved.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub(crate) struct Payload {
     stored: Option<(u64, Intent)>,
     /// Letters whose rows these are.
     replayed: Option<Ranges>,
+    /// By how many the rows that share a key with a newer one become more.
+    displaced: i64,
     /// Every request that was made with it.
     attempts: Vec<Attempt>,
 }
@@ -44,12 +47,18 @@ impl Payload {
         letters: Letters,
         replayed: Option<Ranges>,
     ) -> Self {
-        Self { files, empties: false, offsets, letters, stored: None, replayed, attempts: Vec::new() }
+        Self { files, empties: false, offsets, letters, stored: None, replayed, displaced: 0, attempts: Vec::new() }
     }
 
     /// The same, put in the place of everything that the table holds.
     fn emptying(mut self, empties: bool) -> Self {
         self.empties = empties;
+        self
+    }
+
+    /// The same, after which so many more rows share a key with a newer one.
+    fn displacing(mut self, displaced: i64) -> Self {
+        self.displaced = displaced;
         self
     }
 
@@ -198,7 +207,8 @@ impl Table {
                 None,
             );
             let empties = self.upsert.as_mut().is_some_and(|upsert| std::mem::take(&mut upsert.truncated));
-            self.payload = Some(payload.emptying(empties));
+            let displaced = self.upsert.as_mut().map_or(0, |upsert| std::mem::take(&mut upsert.displaced));
+            self.payload = Some(payload.emptying(empties).displacing(displaced));
         }
         Ok(())
     }
@@ -269,6 +279,14 @@ impl Table {
             properties.insert(replayed_property(connector), before.union(replayed).to_string());
         }
         properties.extend(self.numbers_to_tell()?);
+        if let Some(base) = &self.base {
+            let before = upsert::displaced(&base.metadata, connector)?;
+            let kept = if payload.empties { 0 } else { before };
+            let after = kept.saturating_add_signed(payload.displaced);
+            if after != before {
+                properties.insert(upsert::displaced_property(connector), after.to_string());
+            }
+        }
         Ok(properties)
     }
 

@@ -52,6 +52,30 @@ pub(crate) struct Found {
     pub(crate) places: Vec<Option<usize>>,
 }
 
+/// What was found of the rows with some keys, of which there may be several each.
+#[derive(Debug)]
+pub(crate) struct FoundAll {
+    /// As those of [`Found`].
+    pub(crate) rows: RecordBatch,
+    /// For each key: its rows in `rows`.
+    pub(crate) places: Vec<Vec<usize>>,
+}
+
+impl From<Found> for FoundAll {
+    fn from(found: Found) -> Self {
+        let places = found.places.into_iter().map(|place| place.into_iter().collect()).collect();
+        Self { rows: found.rows, places }
+    }
+}
+
+/// Which rows of a key are looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    /// The newest, since no other is alive.
+    Newest,
+    All,
+}
+
 /// Where a row with one of the keys stands, dead or alive.
 #[derive(Debug)]
 struct Candidate {
@@ -71,16 +95,31 @@ struct Candidate {
 /// Data: a file that may hold one of the rows, or may delete it, is none that can be read for this; a key has two live rows.
 /// Unavailable and others: what reading files reports.
 pub(crate) async fn find(base: &mut Base, key: &[i32], keys: &RecordBatch, columns: &[i32]) -> Result<Found> {
+    let FoundAll { rows, places } = look(base, key, keys, columns, Wanted::Newest).await?;
+    Ok(Found { rows, places: places.into_iter().map(|places| places.first().copied()).collect() })
+}
+
+/// Finds all live rows of keys, in a table that may hold some twice, from the oldest to the newest as far as files say it. For the
+/// rest see [`find`].
+///
+/// # Errors
+/// As those of [`find`], but for a key that has two live rows.
+pub(crate) async fn find_all(base: &mut Base, key: &[i32], keys: &RecordBatch, columns: &[i32]) -> Result<FoundAll> {
+    look(base, key, keys, columns, Wanted::All).await
+}
+
+async fn look(base: &mut Base, key: &[i32], keys: &RecordBatch, columns: &[i32], wanted: Wanted) -> Result<FoundAll> {
     let manifests = base.manifests().await?;
     let schema = base.metadata.current_schema();
     let columns = Columns::of(schema, columns)?;
     let keys = Keys::new(schema, key, keys)?;
     let inputs = Inputs::new(&base.files);
-    let (files, mut candidates) = scan::candidates(base, &inputs, &manifests, &keys).await?;
+    let (files, mut candidates) = scan::candidates(base, &inputs, &manifests, &keys, wanted).await?;
     let dead = deletes::dead(base, &inputs, &manifests, &keys, &files, &candidates).await?;
     let mut alive = dead.iter().map(|dead| !dead);
     candidates.retain(|_| alive.next().unwrap_or(false));
-    if let Some(pair) = candidates.windows(2).find(|pair| pair[0].key == pair[1].key) {
+    let twice_held = candidates.windows(2).find(|pair| pair[0].key == pair[1].key);
+    if let Some(pair) = twice_held.filter(|_| wanted == Wanted::Newest) {
         return Err(twice(schema, key, &files[pair[0].file], &files[pair[1].file]));
     }
     rows::read(&inputs, &columns, &files, candidates, keys.len()).await

@@ -10,27 +10,30 @@ use super::columns::Columns;
 use super::entries::DataEntry;
 use super::input::Inputs;
 use super::scan::selection;
-use super::{Candidate, Found, READ_AT_ONCE};
+use super::{Candidate, FoundAll, READ_AT_ONCE};
 
-/// The rows of these candidates, of which each key has one at most.
+/// The rows of these candidates.
 pub(super) async fn read(
     inputs: &Inputs<'_>,
     columns: &Columns,
     files: &[DataEntry],
     mut candidates: Vec<Candidate>,
     keys: usize,
-) -> Result<Found> {
+) -> Result<FoundAll> {
     candidates.sort_unstable_by_key(|candidate| (candidate.file, candidate.position));
     let mut reads: Vec<BoxFuture<'_, Result<Vec<RecordBatch>>>> = Vec::new();
     for rows in candidates.chunk_by(|one, other| one.file == other.file) {
         reads.push(Box::pin(rows_of(inputs, columns, &files[rows[0].file], rows)));
     }
     let batches: Vec<RecordBatch> = futures::stream::iter(reads).buffered(READ_AT_ONCE).try_concat().await?;
-    let mut places = vec![None; keys];
-    candidates.iter().enumerate().for_each(|(place, candidate)| places[candidate.key] = Some(place));
+    let mut places = vec![Vec::new(); keys];
+    // Files come from the newest to the oldest.
+    let mut found: Vec<(usize, &Candidate)> = candidates.iter().enumerate().collect();
+    found.sort_by_key(|(_, candidate)| (std::cmp::Reverse(candidate.file), candidate.position));
+    found.into_iter().for_each(|(place, candidate)| places[candidate.key].push(place));
     let rows = concat_batches(columns.schema(), &batches);
     let rows = rows.map_err(|e| Error::data("more was found than one batch can hold").with_source(e))?;
-    Ok(Found { rows, places })
+    Ok(FoundAll { rows, places })
 }
 
 /// Some rows of a file, by their positions.

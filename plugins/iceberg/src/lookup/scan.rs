@@ -11,23 +11,24 @@ use philotes_sdk::{Error, Result};
 use super::entries::{self, DataEntry};
 use super::input::Inputs;
 use super::keys::Keys;
-use super::{Candidate, READ_AT_ONCE};
+use super::{Candidate, READ_AT_ONCE, Wanted};
 use crate::base::Base;
 
 /// The sequence number at which each key was found.
 struct Sought {
     found_at: Vec<AtomicI64>,
+    wanted: Wanted,
 }
 
 impl Sought {
-    fn new(keys: usize) -> Self {
-        Self { found_at: std::iter::repeat_with(|| AtomicI64::new(i64::MIN)).take(keys).collect() }
+    fn new(keys: usize, wanted: Wanted) -> Self {
+        Self { found_at: std::iter::repeat_with(|| AtomicI64::new(i64::MIN)).take(keys).collect(), wanted }
     }
 
     /// Whether a key is looked for in files of this sequence number: it was not found in newer ones. Several files of one
     /// commit may hold it, of which all but one have deleted it again.
     fn wants(&self, key: usize, sequence: i64) -> bool {
-        self.found_at[key].load(Ordering::Relaxed) <= sequence
+        self.wanted == Wanted::All || self.found_at[key].load(Ordering::Relaxed) <= sequence
     }
 
     fn found(&self, key: usize, sequence: i64) {
@@ -45,13 +46,14 @@ pub(super) async fn candidates(
     inputs: &Inputs<'_>,
     manifests: &[ManifestFile],
     keys: &Keys,
+    wanted: Wanted,
 ) -> Result<(Vec<DataEntry>, Vec<Candidate>)> {
     let mut manifests: Vec<&ManifestFile> = manifests
         .iter()
         .filter(|m| m.content == ManifestContentType::Data && (m.has_added_files() || m.has_existing_files()))
         .collect();
     manifests.sort_by_key(|manifest| std::cmp::Reverse(manifest.sequence_number));
-    let sought = Sought::new(keys.len());
+    let sought = Sought::new(keys.len(), wanted);
     let (mut files, mut candidates) = (Vec::new(), Vec::new());
     let mut waiting = Vec::new();
     let mut unread = manifests.as_slice();

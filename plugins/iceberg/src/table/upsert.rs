@@ -4,21 +4,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, UInt32Array};
-use arrow::compute::take_record_batch;
+use arrow::array::{BooleanArray, RecordBatch, UInt32Array};
+use arrow::compute::{filter_record_batch, take_record_batch};
 use arrow::datatypes::Schema as ArrowSchema;
+use iceberg::spec::{Schema, SchemaRef};
 use philotes_sdk::{ChangeBatch, Error, ErrorKind, Result, StreamName, StreamPartition};
 
 use super::fit::Incoming;
 use super::letters::letters_of;
 use super::{ROUNDS, Table};
+use crate::base::Base;
 use crate::config::Truncate;
 use crate::dead_letters::Sifted;
-use crate::lookup;
+use crate::lookup::{self, FoundAll};
 use crate::overrides;
 use crate::schema::{Change, What};
 use crate::token;
-use crate::upsert::{self, Lacking, Marks, Operation, Part, Whence, without_unchanged};
+use crate::upsert::{
+    self, HeldRows, Lacking, Marks, Operation, Outcome, Part, Stage, Upsert, Whence, without_unchanged,
+};
 
 impl Table {
     /// Takes changes in.
@@ -33,7 +37,7 @@ impl Table {
         let told = |e: Error| e.context(format!("{}, offset {}", batch.at, batch.offset.as_str()));
         let mut marks = Marks::of(&batch.rows).map_err(told)?;
         let mut other_partitions = Vec::new();
-        if marks.last_truncate().is_some() || !marks.unsent.is_empty() {
+        if marks.last_truncate().is_some() || marks.any_moved() {
             other_partitions = self.other_partitions(&batch.at)?;
         }
         if !other_partitions.is_empty() {
@@ -111,7 +115,9 @@ impl Table {
         let told = if tolerant { batch.rows.clone() } else { RecordBatch::new_empty(batch.rows.schema()) };
         let told = Arc::new(ChangeBatch { rows: told, ..batch.clone() });
         let whence = |row: usize| Whence { batch: told.clone(), row: kept[row] };
-        stage.part(rows, &marks.only(kept), (truncated, truncated || upsert.truncated), place_of, whence)
+        let emptied = truncated || upsert.truncated;
+        let follow_all = !emptied && self.displaced()? > 0;
+        stage.part(rows, (&marks.only(kept), follow_all), (truncated, emptied), place_of, whence)
     }
 
     /// Nothing of what was committed, or waits, stays.
@@ -121,6 +127,7 @@ impl Table {
         }
         if let Some(upsert) = &mut self.upsert {
             upsert.truncated = true;
+            upsert.displaced = 0;
             upsert.removal.begin_anew();
         }
     }
@@ -166,27 +173,56 @@ impl Table {
             let ids = |places: &[usize]| places.iter().map(|place| fields[*place].id).collect::<Vec<i32>>();
             match lookup::find(base, &ids(stage.key()), &wanted.keys, &ids(&wanted.columns)).await {
                 Ok(found) => {
-                    let error = |column: usize| {
-                        Error::data(format!(
-                            "column {:?}: its value was not sent with this change of the row, and the table holds no such row to \
-                             take it from",
-                            fields[column].name
-                        ))
-                    };
                     let lacking = stage.lacking(&wanted, &found);
-                    if let Some(Lacking { whence: Whence { batch, row }, column }) = lacking.first()
-                        && !tolerant
-                    {
-                        let at = format!("{}, offset {}, row {row}", batch.at, batch.offset.as_str());
-                        return Err(error(*column).context(at));
-                    }
+                    check_lacking(&lacking, &schema, tolerant)?;
                     stage.complete(&wanted, &found)?;
-                    for Lacking { whence: Whence { batch, row }, column } in lacking {
-                        let bad = [(row, error(column))];
-                        let letters = letters_of(&batch, &bad)?;
-                        self.set_aside(&batch, &bad, letters);
-                    }
-                    return Ok(());
+                    return self.set_lacking_aside(lacking, &schema);
+                }
+                Err(error) if error.kind() == ErrorKind::Data && self.has_moved_on().await? => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(self.altered_all_the_time())
+    }
+
+    /// Makes letters of rows that lack a value.
+    fn set_lacking_aside(&mut self, lacking: Vec<Lacking>, schema: &Schema) -> Result<()> {
+        for lacking in lacking {
+            let Whence { batch, row } = &lacking.whence;
+            let bad = [(*row, lacking_error(&lacking, schema))];
+            let letters = letters_of(batch, &bad)?;
+            self.set_aside(batch, &bad, letters);
+        }
+        Ok(())
+    }
+
+    /// How many of the table's rows share their keys with newer ones.
+    fn displaced(&self) -> Result<u64> {
+        match &self.base {
+            Some(base) => upsert::displaced(&base.metadata, self.settings.connector()),
+            None => Ok(0),
+        }
+    }
+
+    /// What the keys that are followed step by step come to; those of their rows that lack a value become letters, where the
+    /// connector tolerates that.
+    async fn follow(&mut self) -> Result<Outcome> {
+        let tolerant = self.settings.context.info().tolerance.dead_letters();
+        for _ in 0..ROUNDS {
+            let any_displaced = self.displaced()? > 0;
+            let (Some(upsert), Some(open), Some(base)) = (&mut self.upsert, &mut self.open, &mut self.base) else {
+                return Ok(Outcome::default());
+            };
+            let Some(stage) = &mut open.stage else { return Ok(Outcome::default()) };
+            let Some(keys) = stage.followed()? else { return Ok(Outcome::default()) };
+            match held(upsert, stage, base, &open.schema, &keys, any_displaced).await {
+                Ok((found, held)) => {
+                    let schema = open.schema.clone();
+                    let mut outcome = stage.outcome(&found, &held)?;
+                    check_lacking(&outcome.lacking, &schema, tolerant)?;
+                    stage.refuse_lacking(&outcome);
+                    self.set_lacking_aside(std::mem::take(&mut outcome.lacking), &schema)?;
+                    return Ok(outcome);
                 }
                 Err(error) if error.kind() == ErrorKind::Data && self.has_moved_on().await? => {}
                 Err(error) => return Err(error),
@@ -255,10 +291,13 @@ impl Table {
     /// Unavailable: nothing is lost, and it can be called again.
     pub(super) async fn settle(&mut self) -> Result<()> {
         self.complete().await?;
-        self.remove_replaced().await?;
+        let mut outcome = self.follow().await?;
+        self.remove_replaced(&mut outcome).await?;
         let (Some(upsert), Some(open)) = (&mut self.upsert, &mut self.open) else { return Ok(()) };
         if let Some(stage) = open.stage.as_mut().filter(|stage| !stage.is_empty()) {
             upsert.moving = stage.take()?;
+            upsert.moving.append(&mut outcome.rows);
+            upsert.displaced += outcome.displaced;
         }
         while let Some(rows) = upsert.moving.front() {
             open.writer.write(rows).await?;
@@ -290,19 +329,20 @@ impl Table {
     }
 
     /// Adds to the commit what removes the rows that those of the stage replace.
-    async fn remove_replaced(&mut self) -> Result<()> {
+    async fn remove_replaced(&mut self, outcome: &mut Outcome) -> Result<()> {
         let options = self.settings.writer;
         for _ in 0..ROUNDS {
             let (Some(upsert), Some(open), Some(base)) = (&mut self.upsert, &mut self.open, &mut self.base) else {
                 return Ok(());
             };
             let Some(stage) = open.stage.as_ref().filter(|stage| !stage.is_empty()) else { return Ok(()) };
-            let changed = stage.changed()?;
+            let (removed, added) = (outcome.removed.clone(), outcome.added.clone());
+            let changed = [stage.changed()?, removed].concat();
             if upsert.truncated {
-                upsert.removal.remove_nothing(changed);
+                upsert.removal.remove_nothing([changed, added].concat());
                 return Ok(());
             }
-            match upsert.removal.remove(base, &open.schema, options, changed).await {
+            match upsert.removal.remove(base, &open.schema, options, (changed, added)).await {
                 Ok(files) => {
                     self.complete.extend(files);
                     return Ok(());
@@ -326,6 +366,60 @@ impl Table {
         }
         Err(self.altered_all_the_time())
     }
+}
+
+/// What the table holds of the keys that are followed, as far as it matters: the rows that were found, with all columns, and
+/// by key which of them are its.
+async fn held(
+    upsert: &mut Upsert,
+    stage: &Stage,
+    base: &mut Base,
+    schema: &SchemaRef,
+    keys: &RecordBatch,
+    any_displaced: bool,
+) -> Result<(RecordBatch, Vec<HeldRows>)> {
+    let nothing = RecordBatch::new_empty(stage.schema().clone());
+    if upsert.truncated {
+        return Ok((nothing, vec![HeldRows::Known(Vec::new()); keys.num_rows()]));
+    }
+    let may_hold = upsert.removal.may_hold(base, schema, keys).await?;
+    let matters = if any_displaced { may_hold.clone() } else { stage.matters(&may_hold) };
+    let unknown = |may_hold: &bool| if *may_hold { HeldRows::Unknown } else { HeldRows::Known(Vec::new()) };
+    let mut held: Vec<HeldRows> = may_hold.iter().map(unknown).collect();
+    if !matters.contains(&true) {
+        return Ok((nothing, held));
+    }
+    let wanted = filter_record_batch(keys, &BooleanArray::from(matters.clone())).map_err(failed)?;
+    let fields = schema.as_struct().fields();
+    let key: Vec<i32> = stage.key().iter().map(|place| fields[*place].id).collect();
+    let columns: Vec<i32> = fields.iter().map(|field| field.id).collect();
+    let wanted = (wanted, any_displaced);
+    let FoundAll { rows, places } = match wanted {
+        (keys, true) => lookup::find_all(base, &key, &keys, &columns).await?,
+        (keys, false) => lookup::find(base, &key, &keys, &columns).await?.into(),
+    };
+    let found = held.iter_mut().zip(&matters).filter(|(_, matters)| **matters);
+    found.zip(places).for_each(|((held, _), places)| *held = HeldRows::Known(places));
+    Ok((rows, held))
+}
+
+/// Refuses rows that lack a value, where the connector does not tolerate that.
+fn check_lacking(lacking: &[Lacking], schema: &Schema, tolerant: bool) -> Result<()> {
+    match lacking.first() {
+        Some(first) if !tolerant => {
+            let Whence { batch, row } = &first.whence;
+            let at = format!("{}, offset {}, row {row}", batch.at, batch.offset.as_str());
+            Err(lacking_error(first, schema).context(at))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn lacking_error(lacking: &Lacking, schema: &Schema) -> Error {
+    Error::data(format!(
+        "column {:?}: its value was not sent with this change of the row, and the table holds no such row to take it from",
+        schema.as_struct().fields()[lacking.column].name
+    ))
 }
 
 fn taken(rows: &RecordBatch, kept: &[usize]) -> Result<RecordBatch> {

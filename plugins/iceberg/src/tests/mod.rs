@@ -8,6 +8,7 @@ mod formats;
 mod growth;
 mod layouts;
 mod letters;
+mod moves;
 mod operator;
 mod orphans;
 mod overridden;

@@ -16,19 +16,20 @@ use crate::lineage;
 use crate::manifests::{self, AddedFile};
 use crate::snapshot::{Changes, propose};
 
-/// A change: the operation, the key, and the row's value; [`UNSENT`] is one that was not sent.
-type Change = (&'static str, i64, &'static str);
+/// A change: the operation, the key, and the row's value; [`UNSENT`] is one that was not sent. MOVED is the INSERT of the same change
+/// as the DELETE before it, and `@7` says which change of the source it is.
+pub(super) type Change = (&'static str, i64, &'static str);
 
-const UNSENT: &str = "?";
+pub(super) const UNSENT: &str = "?";
 
-fn upserting() -> Lake {
+pub(super) fn upserting() -> Lake {
     let mut lake = Lake::new();
     lake.config.mode = Mode::Upsert;
     lake
 }
 
 /// A batch of changes of the stream `orders`, whose key is `id`.
-fn changes(changes: &[Change], to: i64) -> ChangeBatch {
+pub(super) fn changes(changes: &[(&str, i64, &str)], to: i64) -> ChangeBatch {
     let ids: Vec<i64> = changes.iter().map(|(_, id, _)| *id).collect();
     let batch = rows(orders(), &ids, Some(""));
     let schema = batch.rows.schema().as_ref().clone();
@@ -37,7 +38,17 @@ fn changes(changes: &[Change], to: i64) -> ChangeBatch {
     columns[0] = Arc::new(changes.iter().map(|(op, id, _)| (*op != "TRUNCATE").then_some(*id)).collect::<Int64Array>());
     let notes = changes.iter().map(|(_, _, note)| (*note != UNSENT).then_some(*note));
     columns[1] = Arc::new(notes.collect::<StringArray>());
-    columns[2] = Arc::new(StringArray::from_iter_values(changes.iter().map(|(op, _, _)| *op)));
+    let operation = |op: &&str| op.split('@').next().unwrap().replace("MOVED", "INSERT");
+    columns[2] = Arc::new(StringArray::from_iter_values(changes.iter().map(|(op, _, _)| operation(op))));
+    let mut lsns: Vec<String> = Vec::new();
+    for (row, (op, _, _)) in changes.iter().enumerate() {
+        lsns.push(match op.split_once('@') {
+            Some((_, change)) => format!("0/{change}"),
+            None if *op == "MOVED" => lsns[row - 1].clone(),
+            None => format!("1/{:X}", 1000 * to + i64::try_from(row).unwrap()),
+        });
+    }
+    columns[4] = Arc::new(StringArray::from(lsns));
     let mut fields = schema.fields().to_vec();
     let unsent = changes.iter().any(|(_, _, note)| *note == UNSENT);
     if unsent {
@@ -65,8 +76,16 @@ struct Found {
 }
 
 impl Lake {
-    /// What a reader that knows equality deletes finds.
+    /// What a reader that knows equality deletes finds, in a table that holds no key twice.
     async fn current(&self) -> Found {
+        let (rows, operation, deletes) = self.bag().await;
+        let unique: BTreeMap<i64, String> = rows.iter().cloned().collect();
+        assert_eq!(unique.len(), rows.len(), "two rows of one key: {rows:?}");
+        Found { rows: unique, operation, deletes }
+    }
+
+    /// The rows, sorted, what the last snapshot did, and how many deletes it has added.
+    pub(super) async fn bag(&self) -> (Vec<(i64, String)>, Operation, usize) {
         let mut base = Base::new(self.load(ORDERS).await);
         let head = lineage::head(&base.metadata).unwrap().clone();
         let (mut data, mut deletes) = (Vec::new(), Vec::new());
@@ -98,19 +117,20 @@ impl Lake {
                 *last = sequence.max(*last);
             }
         }
-        let mut rows = BTreeMap::new();
+        let mut rows = Vec::new();
         for entry in &data {
             let sequence = entry.sequence_number().unwrap();
             for batch in read(entry.file_path()) {
                 let notes = batch.column_by_name("note").unwrap().as_string::<i32>();
                 for (row, id) in ids(&batch).into_iter().enumerate() {
                     if deleted.get(&id).is_none_or(|deleted| *deleted <= sequence) {
-                        assert_eq!(rows.insert(id, notes.value(row).to_owned()), None, "two rows of key {id}");
+                        rows.push((id, notes.value(row).to_owned()));
                     }
                 }
             }
         }
-        Found { rows, operation: head.summary().operation.clone(), deletes: added }
+        rows.sort();
+        (rows, head.summary().operation.clone(), added)
     }
 }
 
@@ -118,11 +138,11 @@ fn found(rows: &[(i64, &str)], operation: Operation, deletes: usize) -> Found {
     Found { rows: rows.iter().map(|(id, note)| (*id, (*note).to_owned())).collect(), operation, deletes }
 }
 
-async fn write(sink: &mut IcebergSink, batch: &[Change], to: i64) {
+pub(super) async fn write(sink: &mut IcebergSink, batch: &[Change], to: i64) {
     sink.write(&changes(batch, to)).await.unwrap();
 }
 
-async fn flush(sink: &mut IcebergSink, to: i64) {
+pub(super) async fn flush(sink: &mut IcebergSink, to: i64) {
     assert_durable(&sink.flush().await.unwrap(), to);
 }
 
@@ -378,7 +398,7 @@ async fn a_changed_key_takes_what_was_not_sent_along() {
     let (mut sink, _) = lake.announced().await;
     write(&mut sink, &[("INSERT", 1, "a"), ("INSERT", 2, "b")], 1).await;
     flush(&mut sink, 1).await;
-    let pair = [("DELETE", 1, ""), ("INSERT", 3, UNSENT)];
+    let pair = [("DELETE@7", 1, ""), ("MOVED@7", 3, UNSENT)];
     write(&mut sink, &pair, 2).await;
     flush(&mut sink, 2).await;
     assert_eq!(lake.current().await.rows, found(&[(2, "b"), (3, "a")], Operation::Append, 0).rows);
@@ -475,7 +495,7 @@ async fn run(seed: u64) {
                 22..32 if !held.is_empty() => batch.push(("UPDATE", held[random.random_range(0..held.len())], UNSENT)),
                 32..36 if !held.is_empty() && !held.contains(&id) => {
                     // The key of a row is changed, and the value is left out.
-                    batch.extend([("DELETE", held[random.random_range(0..held.len())], note), ("INSERT", id, UNSENT)]);
+                    batch.extend([("DELETE", held[random.random_range(0..held.len())], note), ("MOVED", id, UNSENT)]);
                 }
                 _ => batch.push(("UPDATE", id, note)),
             }
@@ -525,7 +545,7 @@ fn apply(rows: &mut BTreeMap<i64, String>, batch: &[Change]) {
         match *operation {
             "TRUNCATE" => rows.clear(),
             "DELETE" => deleted = rows.remove(id),
-            "INSERT" if *note == UNSENT => drop(rows.insert(*id, deleted.clone().unwrap())),
+            "MOVED" if *note == UNSENT => drop(rows.insert(*id, deleted.clone().unwrap())),
             _ if *note == UNSENT => assert!(rows.contains_key(id)),
             _ => drop(rows.insert(*id, (*note).to_owned())),
         }

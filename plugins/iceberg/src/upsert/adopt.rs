@@ -19,6 +19,24 @@ use crate::token;
 /// The table's property that says what the table holds, and its value here.
 pub(crate) const MODE: (&str, &str) = ("philotes.mode", "upsert");
 
+/// The table's property that says how many of its rows share their keys with newer ones, as this connector has left it: other rows
+/// have moved to their keys, and what becomes of them has not come yet.
+pub(crate) fn displaced_property(connector: &str) -> String {
+    format!("philotes.displaced.{connector}")
+}
+
+/// How many they are.
+///
+/// # Errors
+/// Config: the property holds something else.
+pub(crate) fn displaced(metadata: &TableMetadata, connector: &str) -> Result<u64> {
+    let name = displaced_property(connector);
+    let Some(value) = metadata.properties().get(&name) else { return Ok(0) };
+    value.parse().map_err(|_| {
+        Error::config(format!("table property {name} is {value:?}; allowed is a number of rows, as the sink writes it"))
+    })
+}
+
 /// Refuses a table that the other mode has made. `rules` are those of mode upsert.
 pub(crate) fn check_mode(table: &TableIdent, metadata: &TableMetadata, rules: Option<&Rules>) -> Result<()> {
     match metadata.properties().get(MODE.0) {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema};
-use philotes_sdk::batch::{OPERATION, UNCHANGED};
+use philotes_sdk::batch::{LSN, OPERATION, TIMESTAMP, UNCHANGED};
 use philotes_sdk::{Error, Result};
 
 /// The column of deleted rows that stay.
-const DELETED: &str = "_cdc_deleted";
+pub(super) const DELETED: &str = "_cdc_deleted";
 
 /// What a row does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub(crate) struct Mark {
     pub(crate) operation: Operation,
     /// The row before it, which it directly follows, is its DELETE under another key.
     pub(crate) moved: bool,
+    /// Both are of one change, by what the source says of them, and not just neighbours.
+    pub(crate) one_change: bool,
 }
 
 /// What is told of the rows of a batch.
@@ -46,6 +48,8 @@ impl Marks {
         let operations = operations.ok_or_else(|| {
             Error::data(format!("column {OPERATION}: it must be there and hold texts for mode upsert"))
         })?;
+        // Where a change comes from: both rows of a changed key have the same.
+        let sources: Vec<_> = [TIMESTAMP, LSN].iter().filter_map(|name| batch.column_by_name(name)).collect();
         let mut rows: Vec<Mark> = Vec::with_capacity(batch.num_rows());
         for row in 0..operations.len() {
             let operation = match operations.is_valid(row).then(|| operations.value(row)) {
@@ -60,15 +64,22 @@ impl Marks {
                 }
             };
             let follows = rows.last().is_some_and(|before| before.operation == Operation::Delete);
-            rows.push(Mark { operation, moved: follows && operation == Operation::Insert });
+            let moved = follows && operation == Operation::Insert;
+            let one_change = moved && sources.iter().all(|column| column.slice(row - 1, 1) == column.slice(row, 1));
+            rows.push(Mark { operation, moved, one_change });
         }
         Ok(Self { rows, unsent: unsent(batch)? })
     }
 
     /// The same for a stream of several partitions: what follows a DELETE there need not belong to it.
     pub(crate) fn of_several_partitions(mut self) -> Self {
-        self.rows.iter_mut().for_each(|mark| mark.moved = false);
+        self.rows.iter_mut().for_each(|mark| mark.moved &= mark.one_change);
         self
+    }
+
+    /// Whether a row has changed its key.
+    pub(crate) fn any_moved(&self) -> bool {
+        self.rows.iter().any(|mark| mark.moved)
     }
 
     /// The last row that empties the table.

@@ -45,16 +45,16 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
-    /// The row that was found under the first of these keys which has one.
-    fn place(&self, keys: &[Arc<[u8]>], found: &Found) -> Option<usize> {
-        keys.iter().find_map(|key| found.places.get(*self.by_key.get(key)?).copied().flatten())
+    /// The row that was found under the key.
+    fn place(&self, key: Option<&Arc<[u8]>>, found: &Found) -> Option<usize> {
+        found.places.get(*self.by_key.get(key?)?).copied().flatten()
     }
 }
 
 impl Pending {
     /// The first column whose value was not found. A row that is deleted lacks nothing.
     fn lacks(&self, wanted: &Wanted, found: &Found) -> Option<usize> {
-        let lacking = |(_, keys): &&(usize, Vec<Arc<[u8]>>)| wanted.place(keys, found).is_none();
+        let lacking = |(_, key): &&(usize, Option<Arc<[u8]>>)| wanted.place(key.as_ref(), found).is_none();
         self.cells.iter().filter(|_| !self.deletes).find(lacking).map(|(column, _)| *column)
     }
 }
@@ -69,7 +69,7 @@ impl Stage {
         for (column, asked) in self.live_pending().flat_map(|pending| &pending.cells) {
             any = true;
             columns.insert(*column);
-            for key in asked {
+            if let Some(key) = asked {
                 by_key.entry(key.clone()).or_insert_with(|| {
                     keys.push(key.clone());
                     keys.len() - 1
@@ -97,15 +97,15 @@ impl Stage {
         for part in self.parts_mut() {
             let mut sources: HashMap<usize, HashMap<usize, usize>> = HashMap::new();
             for (row, pending) in std::mem::take(&mut part.pending) {
-                if part.states[row] != State::Live {
+                if !part.states[row].is_wanted() {
                     continue;
                 }
                 if pending.lacks(wanted, found).is_some() {
                     part.states[row] = State::Gone;
                     continue;
                 }
-                for (column, keys) in &pending.cells {
-                    if let Some(place) = wanted.place(keys, found) {
+                for (column, key) in &pending.cells {
+                    if let Some(place) = wanted.place(key.as_ref(), found) {
                         sources.entry(*column).or_default().insert(row, place);
                     }
                 }

@@ -42,7 +42,7 @@ impl Removal {
     }
 
     /// Writes what removes the rows that the table holds of these keys, in the base's state, where it may hold any. All rows that the
-    /// commit writes are of these keys.
+    /// commit writes are of these keys, or of those that are `added`, of which nothing is removed.
     ///
     /// # Errors
     /// Unavailable: nothing is left behind, and it can be called again.
@@ -51,11 +51,25 @@ impl Removal {
         base: &mut Base,
         schema: &SchemaRef,
         options: WriterOptions,
-        changed: Vec<ChangedKeys>,
+        (changed, added): (Vec<ChangedKeys>, Vec<ChangedKeys>),
     ) -> Result<Vec<AddedFile>> {
         let files = self.remove_held(base, schema, options, &changed).await?;
-        self.changed = changed;
+        self.changed = [changed, added].concat();
         Ok(files)
+    }
+
+    /// For each of these keys, whether the table may hold it, as it is in this base.
+    pub(crate) async fn may_hold(
+        &mut self,
+        base: &mut Base,
+        schema: &SchemaRef,
+        keys: &RecordBatch,
+    ) -> Result<Vec<bool>> {
+        let key = Key::of(schema).ok_or_else(no_key)?;
+        let all = vec![true; keys.num_rows()];
+        let keys = [ChangedKeys { columns: keys.clone(), inserted: all.clone(), live: all }];
+        let may_hold = self.known.may_hold(base, &key, &keys).await?;
+        Ok(may_hold.iter().flat_map(|may_hold| may_hold.values()).collect())
     }
 
     /// What else is to be removed where the commit goes onto another head than the one it was made for: somebody else may have
@@ -83,7 +97,7 @@ impl Removal {
         options: WriterOptions,
         keys: &[ChangedKeys],
     ) -> Result<Vec<AddedFile>> {
-        let key = Key::of(schema).ok_or_else(|| Error::internal("an upsert table without identifier fields"))?;
+        let key = Key::of(schema).ok_or_else(no_key)?;
         let (mut held, mut new) = (Vec::with_capacity(keys.len()), Vec::with_capacity(keys.len()));
         for (keys, may_hold) in keys.iter().zip(self.known.may_hold(base, &key, keys).await?) {
             held.push(keys.only(&may_hold)?);
@@ -121,6 +135,10 @@ impl Removal {
         self.known.covers(attempt.sequence_number);
         Ok(())
     }
+}
+
+fn no_key() -> Error {
+    Error::internal("an upsert table without identifier fields")
 }
 
 fn failed(error: ArrowError) -> Error {

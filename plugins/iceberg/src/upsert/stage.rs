@@ -5,7 +5,7 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
@@ -13,7 +13,8 @@ use arrow::row::{RowConverter, Rows, SortField};
 use hashbrown::HashTable;
 use philotes_sdk::{Error, Result};
 
-use super::marks::{Mark, Marks, Operation};
+use super::marks::{DELETED, Mark, Marks, Operation};
+use super::moves::{Before, Moves, Steps};
 use super::pending::{Pending, Whence};
 use super::unsent::Unsent;
 use crate::writer::memory_of;
@@ -32,13 +33,15 @@ pub(crate) struct Stage {
     /// Where each key's last change is.
     index: HashTable<Place>,
     hasher: RandomState,
+    /// The keys that are followed step by step.
+    pub(super) moves: Moves,
     bytes: usize,
     rows: usize,
     dead: usize,
 }
 
 /// Where a row is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Place {
     pub(super) part: usize,
     pub(super) row: usize,
@@ -53,6 +56,8 @@ pub(crate) struct Part {
     pub(super) pending: BTreeMap<usize, Pending>,
     /// Whether the first change of the row's key, since the last commit, was an INSERT.
     inserted: Vec<bool>,
+    /// By row, what is a step of a key that is followed.
+    steps: Steps,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +68,32 @@ pub(super) enum State {
     Gone,
     /// A later change of its key has taken its place.
     Dead,
+    /// What becomes of the row is found out when the stage is emptied: its key is followed step by step.
+    Followed,
+}
+
+impl State {
+    /// Whether the row may be written.
+    pub(super) fn is_wanted(self) -> bool {
+        matches!(self, Self::Live | Self::Followed)
+    }
+}
+
+/// What a key's last change so far is to its first step.
+fn first_of(parts: &[Part], soft: bool, before: Option<Place>) -> Before {
+    let Some(before) = before else { return Before::Table };
+    let part = &parts[before.part];
+    match part.states[before.row] {
+        State::Gone => Before::Nothing,
+        _ if soft && is_deleted(&part.rows, before.row) => Before::Deleted(before),
+        _ => Before::Row(before),
+    }
+}
+
+/// Whether a row, of a table whose deleted rows stay, is one of these.
+pub(super) fn is_deleted(rows: &RecordBatch, row: usize) -> bool {
+    let column = rows.column_by_name(DELETED).and_then(|column| column.as_boolean_opt());
+    column.is_some_and(|deleted| deleted.is_valid(row) && deleted.value(row))
 }
 
 /// Keys that were changed since the last commit, each once.
@@ -108,6 +139,7 @@ impl Stage {
             parts: Vec::new(),
             index: HashTable::new(),
             hasher: RandomState::new(),
+            moves: Moves::default(),
             bytes: 0,
             rows: 0,
             dead: 0,
@@ -121,6 +153,30 @@ impl Stage {
     /// Whether the row of such a change is written.
     pub(super) fn keeps(&self, operation: Operation) -> bool {
         self.soft || operation != Operation::Delete
+    }
+
+    /// Whether deleted rows stay.
+    pub(super) fn is_soft(&self) -> bool {
+        self.soft
+    }
+
+    /// The keys that are followed step by step, each once; `None` where there are none.
+    pub(crate) fn followed(&self) -> Result<Option<RecordBatch>> {
+        if self.moves.is_empty() {
+            return Ok(None);
+        }
+        let keys: Vec<Arc<[u8]>> = self.moves.keys().into_iter().map(Arc::from).collect();
+        self.key_columns(&keys).map(Some)
+    }
+
+    /// For each of them, whether it matters which rows the table holds of it.
+    pub(crate) fn matters(&self, may_hold: &[bool]) -> Vec<bool> {
+        self.moves.matters(may_hold)
+    }
+
+    /// The stage's columns.
+    pub(crate) fn schema(&self) -> &SchemaRef {
+        &self.schema
     }
 
     /// The places of the key's columns.
@@ -139,19 +195,25 @@ impl Stage {
         2 * self.bytes
     }
 
-    /// Makes rows ready to be pushed; what can fail of it is done. `whence` says which row of the source's batch one is. For the
-    /// others see [`Unsent::of`].
+    /// Makes rows ready to be pushed; what can fail of it is done. `follow_all`: all keys are followed step by step. `whence` says
+    /// which row of the source's batch one is. For the others see [`Unsent::of`].
     pub(crate) fn part(
         &self,
         rows: RecordBatch,
-        marks: &Marks,
+        (marks, follow_all): (&Marks, bool),
         gone: (bool, bool),
         column_of: impl Fn(&str) -> Option<usize>,
         whence: impl Fn(usize) -> Whence,
     ) -> Result<Part> {
         let (mut rows, mut pending) = (rows, BTreeMap::new());
+        let mut steps = Steps::new();
+        if follow_all || marks.any_moved() || (!gone.0 && !self.moves.is_empty()) {
+            let keys = self.keys_of(&rows)?;
+            let follows = |key: &[u8]| follow_all || (!gone.0 && self.moves.follows(key));
+            steps = super::moves::steps(&keys, marks, follows, &column_of, &whence);
+        }
         if !marks.unsent.is_empty() {
-            let (filled, cells) = Unsent::of(self, &rows, marks, gone, column_of)?.fill(self, &rows)?;
+            let (filled, cells) = Unsent::of(self, &rows, marks, gone, column_of, &steps)?.fill(self, &rows)?;
             rows = filled;
             let waits = |(row, cells): (usize, _)| {
                 let deletes = marks.rows[row].operation == Operation::Delete;
@@ -165,6 +227,7 @@ impl Stage {
             inserted: marks.rows.iter().map(|mark| mark.operation == Operation::Insert).collect(),
             keys: self.keys_of(&rows)?,
             pending,
+            steps,
             rows,
         })
     }
@@ -179,27 +242,38 @@ impl Stage {
 
     /// Enters the rows of a part into the index.
     fn enter(&mut self, number: usize) {
-        let Self { parts, index, hasher, .. } = self;
+        let Self { parts, index, hasher, moves, soft, .. } = self;
         self.rows += parts[number].states.len();
+        let mut steps = std::mem::take(&mut parts[number].steps);
         for row in 0..parts[number].states.len() {
             let key = parts[number].keys.row(row).data();
             let hash = hasher.hash_one(key);
             let same = |place: &Place| parts[place.part].keys.row(place.row).data() == key;
             let place = Place { part: number, row };
             let before = index.find_mut(hash, same).map(|entry| std::mem::replace(entry, place));
-            match before {
-                Some(before) => {
+            if before.is_none() {
+                index.insert_unique(hash, place, |place| hasher.hash_one(parts[place.part].keys.row(place.row).data()));
+            }
+            let Some(step) = steps.remove(&row) else {
+                if let Some(before) = before {
                     let inserted = parts[before.part].inserted[before.row];
                     parts[before.part].states[before.row] = State::Dead;
                     parts[number].inserted[row] = inserted;
                     self.dead += 1;
                 }
-                None => {
-                    index.insert_unique(hash, place, |place| {
-                        hasher.hash_one(parts[place.part].keys.row(place.row).data())
-                    });
-                }
+                continue;
+            };
+            let begins = !moves.follows(key);
+            if begins {
+                moves.begin(key, first_of(parts, *soft, before));
             }
+            moves.push(key, place, step);
+            if let Some(before) = before.filter(|_| begins) {
+                let state = &mut parts[before.part].states[before.row];
+                *state = if *state == State::Gone { State::Dead } else { State::Followed };
+                self.dead += usize::from(*state == State::Dead);
+            }
+            parts[number].states[row] = State::Followed;
         }
     }
 
@@ -207,6 +281,7 @@ impl Stage {
     pub(crate) fn clear(&mut self) {
         self.parts.clear();
         self.index.clear();
+        self.moves.clear();
         (self.bytes, self.rows, self.dead) = (0, 0, 0);
     }
 
@@ -227,11 +302,30 @@ impl Stage {
                 next += 1;
             }
         }
-        let part = Part { keys: self.keys_of(&rows)?, rows, states, pending, inserted };
+        let places = self.parts.iter().enumerate().flat_map(|(part, rows)| {
+            let alive = (0..rows.states.len()).filter(|row| rows.states[*row] != State::Dead);
+            alive.map(move |row| Place { part, row })
+        });
+        let moved = places.enumerate().map(|(row, place)| (place, Place { part: 0, row })).collect();
+        let part = Part { keys: self.keys_of(&rows)?, rows, states, pending, inserted, steps: Steps::new() };
+        let mut moves = std::mem::take(&mut self.moves);
+        moves.follow(&moved);
         self.clear();
+        self.moves = moves;
         self.bytes = part.bytes();
+        self.rows = part.states.len();
         self.parts.push(part);
-        self.enter(0);
+        let Self { parts, index, hasher, .. } = self;
+        let key = |place: &Place| parts[place.part].keys.row(place.row).data();
+        for row in 0..parts[0].states.len() {
+            let place = Place { part: 0, row };
+            let hash = hasher.hash_one(key(&place));
+            // Of a key that is followed there are several rows.
+            match index.find_mut(hash, |other| key(other) == key(&place)) {
+                Some(entry) => *entry = place,
+                None => drop(index.insert_unique(hash, place, |place| hasher.hash_one(key(place)))),
+            }
+        }
         Ok(())
     }
 
@@ -247,12 +341,16 @@ impl Stage {
         self.parts.iter().map(move |part| part.rows.column(column))
     }
 
+    pub(super) fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
     pub(super) fn parts_mut(&mut self) -> &mut [Part] {
         &mut self.parts
     }
 
-    /// The keys under which the table may have a cell's value, where it is the table that has it.
-    pub(super) fn pending(&self, place: Place, column: usize) -> Option<Vec<Arc<[u8]>>> {
+    /// The key under which the table may have a cell's value, where it is the table that has it.
+    pub(super) fn pending(&self, place: Place, column: usize) -> Option<Option<Arc<[u8]>>> {
         let pending = self.parts[place.part].pending.get(&place.row)?;
         pending.cells.iter().find(|(waiting, _)| *waiting == column).map(|(_, keys)| keys.clone())
     }
@@ -260,7 +358,7 @@ impl Stage {
     /// What waits for values of the table and is still wanted.
     pub(super) fn live_pending(&self) -> impl Iterator<Item = &Pending> {
         self.parts.iter().flat_map(|part| {
-            let live = part.pending.iter().filter(|(row, _)| part.states[**row] == State::Live);
+            let live = part.pending.iter().filter(|(row, _)| part.states[**row].is_wanted());
             live.map(|(_, pending)| pending)
         })
     }
@@ -273,7 +371,7 @@ impl Stage {
         RecordBatch::try_new(schema, columns).map_err(failed)
     }
 
-    /// The keys that were changed.
+    /// The keys that were changed, but those that are followed step by step.
     pub(crate) fn changed(&self) -> Result<Vec<ChangedKeys>> {
         let changed = |part: &Part| {
             let all = ChangedKeys {
@@ -281,7 +379,7 @@ impl Stage {
                 inserted: part.inserted.clone(),
                 live: part.states.iter().map(|state| *state == State::Live).collect(),
             };
-            all.only(&part.states.iter().map(|state| Some(*state != State::Dead)).collect())
+            all.only(&part.states.iter().map(|state| Some(matches!(state, State::Live | State::Gone))).collect())
         };
         self.parts.iter().map(changed).collect()
     }
@@ -307,7 +405,8 @@ impl Part {
     fn bytes(&self) -> usize {
         let kept: usize =
             self.pending.values().map(|pending| pending.whence.batch.bytes() / self.rows.num_rows()).sum();
-        memory_of(&self.rows) + self.keys.size() + self.states.len() * (2 + 2 * size_of::<Place>()) + kept
+        let followed: usize = self.steps.values().map(|step| step.bytes(self.rows.num_rows())).sum();
+        memory_of(&self.rows) + self.keys.size() + self.states.len() * (2 + 2 * size_of::<Place>()) + kept + followed
     }
 }
 

@@ -1,9 +1,8 @@
 //! The values that were not sent, such as unchanged TOASTed ones: they are what the row before had.
 //!
-//! The row before is the key's last change, in the batch or in the stage, or what the table holds. An INSERT which follows the DELETE
-//! of another key is a change of the key with it, and takes what that has deleted; unless there is a row of its own key: then the
-//! two come a second time, as from a source that repeats what it was not sure to have written. The table is asked when the stage is
-//! emptied, and only for rows that are still wanted then.
+//! The row before is the key's last change, in the batch or in the stage, or what the table holds. The table is asked when
+//! the stage is emptied, and only for rows that are still wanted then. Rows of keys that are followed step by step are
+//! left to [`Moves`](super::moves::Moves).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -14,6 +13,7 @@ use arrow::error::ArrowError;
 use philotes_sdk::{Error, Result};
 
 use super::marks::{Marks, Operation};
+use super::moves::Steps;
 use super::stage::{Place, Stage};
 
 /// Where a cell's value is.
@@ -23,12 +23,12 @@ enum Origin {
     Batch(usize),
     /// In a row of the stage.
     Stage(Place),
-    /// In the table, under the first of these keys that it holds. Where there is none, nowhere: the row before is deleted.
-    Table(Vec<Arc<[u8]>>),
+    /// In the table, under this key. `None`: nowhere, since the row before is deleted.
+    Table(Option<Arc<[u8]>>),
 }
 
-/// Cells of a row that the table is to be asked for: their columns, and the keys under which it may have the row.
-pub(super) type Cells = Vec<(usize, Vec<Arc<[u8]>>)>;
+/// Cells of a row that the table is to be asked for: their columns, and the key under which it may have the row.
+pub(super) type Cells = Vec<(usize, Option<Arc<[u8]>>)>;
 
 /// The cells of a batch that were not sent, and where their values are.
 #[derive(Debug)]
@@ -46,40 +46,31 @@ impl Unsent {
         marks: &Marks,
         (forgets, emptied): (bool, bool),
         column_of: impl Fn(&str) -> Option<usize>,
+        steps: &Steps,
     ) -> Result<Self> {
         let keys = stage.keys_of(rows)?;
         let mut cells: BTreeMap<(usize, usize), Origin> = BTreeMap::new();
         // The last change of each key in the batch so far; `None` where it deletes it.
         let mut seen: HashMap<&[u8], Option<usize>> = HashMap::new();
-        // What the row just passed has taken the place of.
-        let mut before = Origin::Table(Vec::new());
-        for (row, mark) in marks.rows.iter().enumerate() {
+        for (row, mark) in marks.rows.iter().enumerate().filter(|(row, _)| !steps.contains_key(row)) {
             let key = keys.row(row).data();
             let staged = if forgets { None } else { stage.last(key) };
-            let held = match (seen.get(key), staged) {
+            let from = match (seen.get(key), staged) {
                 (Some(Some(row)), _) => Origin::Batch(*row),
                 (None, Some((place, false))) => Origin::Stage(place),
-                (None, None) if !emptied => Origin::Table(vec![key.into()]),
-                _ => Origin::Table(Vec::new()),
-            };
-            let from = match (&before, &held) {
-                (Origin::Table(others), Origin::Table(own)) if mark.moved => {
-                    &Origin::Table(others.iter().chain(own).cloned().collect())
-                }
-                (_, Origin::Table(_)) if mark.moved => &before,
-                _ => &held,
+                (None, None) if !emptied => Origin::Table(Some(key.into())),
+                _ => Origin::Table(None),
             };
             // Of a row that will not be written nothing is wanted.
             let names = marks.unsent.get(&row).filter(|_| stage.keeps(mark.operation));
             for column in names.into_iter().flatten().filter_map(|name| column_of(name)) {
-                let origin = match from {
-                    Origin::Batch(row) => cells.get(&(*row, column)).unwrap_or(from).clone(),
+                let origin = match &from {
+                    Origin::Batch(row) => cells.get(&(*row, column)).unwrap_or(&from).clone(),
                     Origin::Stage(place) => stage.pending(*place, column).map_or(from.clone(), Origin::Table),
                     Origin::Table(_) => from.clone(),
                 };
                 cells.insert((row, column), origin);
             }
-            before = held;
             seen.insert(key, (mark.operation != Operation::Delete).then_some(row));
         }
         Ok(Self { cells })

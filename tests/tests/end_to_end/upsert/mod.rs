@@ -3,4 +3,5 @@
 mod changes;
 mod compacted;
 mod keys;
+mod moves;
 mod workload;
