@@ -32,6 +32,8 @@ use crate::verify::{Identity, Verify};
 const LOOK: Duration = Duration::from_millis(20);
 /// How many events are served at a time.
 const EVENTS: usize = 16;
+/// How much longer a batch waits that ends in a DELETE: the INSERT of a changed key follows at once, and belongs into it.
+const INSERT_WAIT: Duration = Duration::from_millis(200);
 /// How often the group is told how far the table reaches, and the metrics how far it is behind.
 const TELL: Duration = Duration::from_secs(1);
 /// The smallest share of memory for rows.
@@ -229,8 +231,9 @@ impl Reader {
     /// Closes what has waited for others long enough.
     fn close_due(&mut self) -> Result<()> {
         for index in 0..self.partitions.len() {
-            let opened = self.partitions[index].opened;
-            if opened.is_some_and(|opened| opened.elapsed() >= self.settings.batch_wait) {
+            let Partition { opened, batch, .. } = &self.partitions[index];
+            let more = if batch.ends_in_delete() { INSERT_WAIT } else { Duration::ZERO };
+            if opened.is_some_and(|opened| opened.elapsed() >= self.settings.batch_wait + more) {
                 self.close(index)?;
             }
         }

@@ -83,6 +83,7 @@ pub(crate) struct OpenBatch {
     undo: Vec<Undo>,
     rows: usize,
     bytes: usize,
+    ends_in_delete: bool,
 }
 
 /// The columns that every batch has beside the row's own.
@@ -110,6 +111,11 @@ impl OpenBatch {
     /// Roughly how much memory they take.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Whether the last row is a DELETE, whose INSERT may follow: together they are a changed key.
+    pub(crate) fn ends_in_delete(&self) -> bool {
+        self.ends_in_delete
     }
 
     /// Begins anew with the columns of a layout; there are no rows.
@@ -204,6 +210,7 @@ impl OpenBatch {
             if self.left_out.is_empty() { lists.push_null() } else { lists.end_list()? }
         }
         self.rows += 1;
+        self.ends_in_delete = change.operation == Operation::Delete;
         self.bytes += change.bytes + 64;
         self.undo.clear();
         self.left_out.clear();
@@ -239,7 +246,7 @@ impl OpenBatch {
 
     /// Takes the arrays of all rows and starts anew with the same columns.
     pub(super) fn finish(&mut self) -> Result<Vec<ArrayRef>, ArrowError> {
-        (self.rows, self.bytes) = (0, 0);
+        (self.rows, self.bytes, self.ends_in_delete) = (0, 0, false);
         let mut arrays = self.columns.iter_mut().map(|column| column.values.finish()).collect::<Result<Vec<_>, _>>()?;
         if let Some(fixed) = self.fixed.take() {
             fixed.finish(&mut arrays)?;
