@@ -5,6 +5,50 @@
 
 BEGIN;
 
+-- Nothing of a user's is found in place of what is meant.
+SET LOCAL search_path = pg_catalog, pg_temp;
+
+-- What is executed here or believed later belongs to the role that runs this, to a role that it is a member of, or to a
+-- superuser. A superuser is a member of every role, so only its own and other superusers' things count for it.
+DO $$
+DECLARE
+    strangers text;
+BEGIN
+    SELECT string_agg(format('%s (%s)', thing, coalesce(quote_ident(r.rolname), 'PUBLIC')), ', ' ORDER BY thing) INTO strangers
+    FROM (
+        SELECT n.nspowner, 'schema philotes' FROM pg_namespace n WHERE n.nspname = 'philotes'
+        UNION ALL
+        SELECT c.relowner, format('relation philotes.%I', c.relname)
+        FROM pg_class c WHERE c.relnamespace = to_regnamespace('philotes')
+        UNION ALL
+        SELECT p.proowner, format('function philotes.%I', p.proname)
+        FROM pg_proc p WHERE p.pronamespace = to_regnamespace('philotes')
+        UNION ALL
+        SELECT t.typowner, format('type philotes.%I', t.typname)
+        FROM pg_type t WHERE t.typnamespace = to_regnamespace('philotes') AND t.typrelid = 0 AND t.typelem = 0
+        UNION ALL
+        SELECT p.proowner, format('function of trigger %I on philotes.%I', t.tgname, c.relname)
+        FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_proc p ON p.oid = t.tgfoid
+        WHERE c.relnamespace = to_regnamespace('philotes') AND NOT t.tgisinternal
+        UNION ALL
+        SELECT a.grantee, 'right to create in schema philotes'
+        FROM pg_namespace n, aclexplode(n.nspacl) a WHERE n.nspname = 'philotes' AND a.privilege_type = 'CREATE'
+        UNION ALL
+        SELECT a.grantee, format('right to create triggers on philotes.%I', c.relname)
+        FROM pg_class c, aclexplode(c.relacl) a
+        WHERE c.relnamespace = to_regnamespace('philotes') AND a.privilege_type = 'TRIGGER'
+    ) things (role, thing)
+    LEFT JOIN pg_roles r ON r.oid = role
+    CROSS JOIN (SELECT * FROM pg_roles WHERE rolname = current_user) me
+    WHERE role <> me.oid AND r.rolsuper IS NOT TRUE AND (role = 0 OR me.rolsuper OR NOT pg_has_role(me.oid, role, 'USAGE'));
+    IF strangers IS NOT NULL THEN
+        RAISE EXCEPTION 'schema philotes holds what is not of %: %; whoever has these could run code as the role that captures. '
+            'Look at them, then run this as their owner, give them to the role that runs it (ALTER ... OWNER TO), revoke the '
+            'rights, or drop what nobody knows', quote_ident(current_user), left(strangers, 1000)
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+END $$;
+
 CREATE SCHEMA IF NOT EXISTS philotes;
 
 CREATE TABLE IF NOT EXISTS philotes.cdc_events (
@@ -38,7 +82,8 @@ DECLARE
     sequence regclass := pg_get_serial_sequence('philotes.cdc_events', 'id');
 BEGIN
     IF sequence IS NOT NULL AND (SELECT seqcache FROM pg_sequence WHERE seqrelid = sequence) <> 1 THEN
-        EXECUTE format('ALTER SEQUENCE %s CACHE 1', sequence);
+        EXECUTE (SELECT format('ALTER SEQUENCE %I.%I CACHE 1', n.nspname, c.relname)
+            FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = sequence);
     END IF;
 END $$;
 
@@ -106,5 +151,10 @@ BEGIN
         DELETE FROM philotes.acknowledged;
     END IF;
 END $$;
+
+-- Default privileges may have given these to everybody.
+REVOKE ALL ON ALL TABLES IN SCHEMA philotes FROM PUBLIC;
+REVOKE ALL ON ALL SEQUENCES IN SCHEMA philotes FROM PUBLIC;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA philotes FROM PUBLIC;
 
 COMMIT;

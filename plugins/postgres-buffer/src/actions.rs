@@ -116,6 +116,14 @@ async fn parts(client: &Client) -> Result<Vec<bool>> {
     Ok((0..PARTS.len()).map(|at| row.get(at)).collect())
 }
 
+/// What the triggers do not see, and what they cost; docs/CONNECTORS.md says more.
+const CAPTURED: &str = "not captured: rows that were there before; changes while triggers do not fire \
+    (session_replication_role = replica, as in subscribers of logical replication and pg_restore --disable-triggers, and \
+    ALTER TABLE … DISABLE TRIGGER); TRUNCATE of a single partition, ATTACH and DETACH PARTITION; tables that inherit from this \
+    one; values that ALTER TABLE rewrites; DROP TABLE\n\
+    cost: every change writes a row more, in the application's own transaction, which fails if that fails; the page \
+    on connectors has figures";
+
 async fn capture(client: &Client, source_id: &str, tables: &str, comments: bool) -> Result<ActionOutput> {
     let context = |e| failed("capture", e);
     let tables: Vec<&str> = tables.split(',').map(str::trim).filter(|table| !table.is_empty()).collect();
@@ -125,28 +133,48 @@ async fn capture(client: &Client, source_id: &str, tables: &str, comments: bool)
     if !parts(client).await?[0] {
         return Err(Error::config("dsn: the database has no buffer yet; run the source's action `init` first"));
     }
+    let mut found = Vec::with_capacity(tables.len());
     for table in &tables {
-        let found = client
-            .query_one(
-                "SELECT (SELECT relkind IN ('r', 'p') FROM pg_class WHERE oid = to_regclass($1::text))",
-                &[table],
+        // A name without a schema is looked up as the operator's other sessions do.
+        client.batch_execute("RESET search_path").await.map_err(context)?;
+        let relation = client
+            .query_one("SELECT pg_catalog.to_regclass($1::pg_catalog.text)::pg_catalog.oid", &[table])
+            .await
+            .map_err(context)?;
+        client.batch_execute(sql::SEARCH_PATH).await.map_err(context)?;
+        let relation: Option<u32> = relation.get(0);
+        let row = client
+            .query_opt(
+                "SELECT n.nspname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+                 WHERE c.oid = $1 AND c.relkind IN ('r', 'p')",
+                &[&relation],
             )
             .await
             .map_err(context)?;
-        if found.get::<_, Option<bool>>(0) != Some(true) {
+        let Some(row) = row else {
             return Err(Error::config(format!(
                 "table: {table:?} is no table of this database; allowed: schema.table, quoted as in SQL"
             )));
+        };
+        let schema: String = row.get(0);
+        if ["philotes", "pg_catalog", "information_schema"].contains(&&*schema) {
+            return Err(Error::config(format!(
+                "table: {table:?} is a table of the server or of capture itself; allowed: tables of other schemas"
+            )));
         }
+        found.push(relation);
     }
     client.batch_execute(sql::CAPTURE).await.map_err(context)?;
-    for table in &tables {
+    for relation in &found {
         client
-            .execute("SELECT philotes.capture(to_regclass($1::text), $2, $3)", &[table, &source_id, &comments])
+            .execute("SELECT philotes.capture($1::oid::regclass, $2, $3)", &[relation, &source_id, &comments])
             .await
             .map_err(context)?;
     }
-    Ok(ActionOutput::Text(format!("changes of {} are captured as source_id {source_id:?}", tables.join(", "))))
+    Ok(ActionOutput::Text(format!(
+        "changes of {} are captured as source_id {source_id:?}\n{CAPTURED}",
+        tables.join(", ")
+    )))
 }
 
 async fn release(client: &Client, source_id: &str) -> Result<ActionOutput> {

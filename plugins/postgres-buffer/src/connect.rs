@@ -18,6 +18,7 @@ use tokio_postgres::{AsyncMessage, Client};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::config::{Config, TlsMode};
+use crate::sql::SEARCH_PATH;
 
 /// What arrives on a session outside of answers; polling it is what moves the session's bytes.
 type Messages = Pin<Box<dyn Stream<Item = Result<AsyncMessage, tokio_postgres::Error>> + Send>>;
@@ -70,7 +71,7 @@ impl Connector {
             messages: stream::poll_fn(move |cx| connection.poll_message(cx)).boxed(),
             notified: false,
         };
-        let settings = format!("SET client_min_messages = warning; SET timezone = 'UTC'; {settings}");
+        let settings = format!("{SEARCH_PATH}; SET client_min_messages = warning; SET timezone = 'UTC'; {settings}");
         let setting = session.client.batch_execute(&settings);
         let outcome = drive(&mut session.messages, &mut session.notified, setting).await?;
         outcome.map_err(|e| failed("cannot set up the session", e))?;

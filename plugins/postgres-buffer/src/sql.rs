@@ -5,6 +5,9 @@ use crate::seen::Probe;
 /// The channel on which writers may say that rows have come; the payload is the source_id.
 pub(crate) const CHANNEL: &str = "philotes_cdc_events";
 
+/// What a session begins with: nothing that a user of the database made is found in place of what is meant.
+pub(crate) const SEARCH_PATH: &str = "SET search_path = pg_catalog, pg_temp";
+
 /// What `init` runs.
 pub(crate) const INIT: &str = include_str!("../sql/init.sql");
 /// What `capture` runs.

@@ -6,6 +6,7 @@ mod delivery;
 mod driver;
 mod protocol;
 mod reading;
+mod red_team;
 mod server;
 mod tls;
 mod types;

@@ -112,7 +112,11 @@ impl Drop for Server {
     }
 }
 
+/// The newest of Debian's, or those in the folder that `PHILOTES_POSTGRES` names: for a version that Debian does not have.
 fn binaries() -> Option<PathBuf> {
+    if let Some(folder) = std::env::var_os("PHILOTES_POSTGRES") {
+        return Some(folder.into());
+    }
     let mut versions: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
         .map(|entries| entries.flatten().map(|entry| entry.path().join("bin")).collect())
         .unwrap_or_default();
