@@ -1,6 +1,7 @@
 //! The source against a real PostgreSQL, driven as the host drives it.
 
 mod actions;
+mod capture;
 mod conformance;
 mod delivery;
 mod driver;
