@@ -107,6 +107,7 @@ fn build_task(
             max_memory: memory,
             route: connector.route.clone(),
             tolerance: connector.tolerance,
+            renewed: false,
         },
         source: connector.source.clone(),
         sink: connector.sink.clone(),
@@ -196,6 +197,7 @@ pub fn single_task(connector: &ConnectorConfig, end: Kind) -> TaskInfo {
         max_memory: share as u64,
         route: connector.route.clone(),
         tolerance: connector.tolerance,
+        renewed: false,
     }
 }
 

@@ -98,11 +98,12 @@ impl Memory {
 
 impl Task {
     fn info_for(&self, end: Kind) -> TaskInfo {
-        let share = match end {
-            Kind::Source => self.memory.source,
-            Kind::Sink => self.memory.sink,
+        let (share, endpoint) = match end {
+            Kind::Source => (self.memory.source, &self.source),
+            Kind::Sink => (self.memory.sink, &self.sink),
         };
-        TaskInfo { max_memory: share as u64, ..self.info.clone() }
+        let renewed = endpoint.renewal.is_some();
+        TaskInfo { max_memory: share as u64, renewed, ..self.info.clone() }
     }
 
     fn services(&self) -> Services {

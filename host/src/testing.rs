@@ -178,6 +178,7 @@ impl World {
         let endpoint = |kind| Endpoint {
             connector: Arc::new(MemoryConnector { kind, world: Arc::clone(self) }),
             config: "{}".to_owned(),
+            renewal: None,
         };
         (endpoint(Kind::Source), endpoint(Kind::Sink))
     }

@@ -281,8 +281,9 @@ typedef struct philotes_source {
     uint32_t reserved;
     /*
      * Makes an instance without touching a server. `config` is a JSON object; `task` is
-     * {"connector","task","tasks","max_memory","route":{"include","exclude"},"tolerance"}, where tolerance is none or
-     * dead-letter: what becomes of a record that cannot be written. On success *instance is the host's to destroy.
+     * {"connector","task","tasks","max_memory","route":{"include","exclude"},"tolerance","renewed"}, where tolerance is none or
+     * dead-letter: what becomes of a record that cannot be written. Where renewed is true, the host reads the files that
+     * the configuration names again for the next instance. On success *instance is the host's to destroy.
      */
     uint32_t (*create)(const philotes_host *host, philotes_text config, philotes_text task, void **instance,
                        philotes_error *error);

@@ -9,7 +9,7 @@ use philotes_sdk::{Route, StreamName, Tolerance};
 
 use super::document::Node;
 use super::fault::{Faults, below, nearest, unknown_key};
-use super::{Plugins, schema};
+use super::{Plugins, Renewal, schema};
 use crate::plugin::{Connector, Kind};
 use philotes_sdk::quantity::{DURATION, SIZE, duration, size};
 
@@ -49,8 +49,10 @@ pub struct ConnectorConfig {
 pub struct Endpoint {
     /// The loaded connector.
     pub connector: Arc<dyn Connector>,
-    /// Its section without `plugin`, as JSON. May hold secrets.
+    /// Its section without `plugin`, as JSON, as it was when the file was loaded. May hold secrets.
     pub config: String,
+    /// Where the section names files, whose text is read again for every open.
+    pub(crate) renewal: Option<Arc<Renewal>>,
 }
 
 /// When the sink flushes: whatever comes first.
@@ -149,10 +151,7 @@ pub(super) fn read(file: &Path, root: Node, plugins: &dyn Plugins, faults: &mut 
 }
 
 fn endpoint(kind: Kind, node: Option<Node>, plugins: &dyn Plugins, faults: &mut Faults) -> Option<Endpoint> {
-    let path = match kind {
-        Kind::Source => "source",
-        Kind::Sink => "sink",
-    };
+    let path = kind.section();
     let all = plugins.all();
     let names: Vec<&str> = all.iter().filter(|each| each.kind() == kind).map(|each| each.name()).collect();
     let available = || {
@@ -193,13 +192,28 @@ fn endpoint(kind: Kind, node: Option<Node>, plugins: &dyn Plugins, faults: &mut 
             for message in &messages {
                 faults.of_plugin(path, message);
             }
-            messages.is_empty().then_some(Endpoint { connector, config })
+            messages.is_empty().then_some(Endpoint { connector, config, renewal: None })
         }
         Err(error) => {
             faults.add(path, error.to_string(), "");
             None
         }
     }
+}
+
+/// The JSON of a section for the plugin that it had when the file was loaded.
+pub(super) fn section_json(root: Node, kind: Kind, connector: &dyn Connector, faults: &mut Faults) -> Option<String> {
+    let path = kind.section();
+    let Node::Map(sections) = root else { return None };
+    let (_, section) = sections.into_iter().find(|(key, _)| key == path)?;
+    let Node::Map(mut entries) = section else { return None };
+    entries.retain(|(key, _)| key != "plugin");
+    let config = schema::check(&Node::Map(entries), connector.config_spec(), path, faults).to_string();
+    match connector.validate(&config) {
+        Ok(messages) => messages.iter().for_each(|message| faults.of_plugin(path, message)),
+        Err(error) => faults.add(path, error.to_string(), ""),
+    }
+    Some(config)
 }
 
 fn routing(mut section: Section, faults: &mut Faults) -> (Route, BTreeMap<StreamName, StreamName>) {

@@ -6,6 +6,7 @@
 mod connector;
 mod document;
 mod fault;
+mod renewal;
 mod schema;
 
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ pub use document::{Process, Variables};
 pub use fault::Fault;
 
 pub(crate) use fault::nearest;
+pub(crate) use renewal::Renewal;
 
 use crate::plugin::{Connector, Kind};
 use fault::Faults;
@@ -88,7 +90,11 @@ fn load_file(
         }
     };
     let root = document::read(&text, variables, faults)?;
-    connector::read(file, root, plugins, faults)
+    let mut connector = connector::read(file, root, plugins, faults)?;
+    let text = Arc::from(text);
+    connector.source.renewal = Renewal::of(Kind::Source, file, &text);
+    connector.sink.renewal = Renewal::of(Kind::Sink, file, &text);
+    Some(connector)
 }
 
 fn files(path: &Path) -> Result<Vec<PathBuf>, Fault> {

@@ -30,6 +30,16 @@ pub enum Kind {
     Sink,
 }
 
+impl Kind {
+    /// The section of a connector file that describes it.
+    pub(crate) fn section(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Sink => "sink",
+        }
+    }
+}
+
 /// One source or sink of a loaded library. Configurations are JSON texts.
 pub trait Connector: Send + Sync {
     /// Source or sink.

@@ -20,7 +20,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The body of the thread.
 pub(super) fn run(task: &Task, session: &Session) -> Option<Done> {
     let opened = session.call(Kind::Sink, "open", || {
-        task.sink.connector.open_sink(&task.sink.config, &task.info_for(Kind::Sink), task.services())
+        task.sink.connector.open_sink(&task.sink.current(), &task.info_for(Kind::Sink), task.services())
     });
     let sink = match opened {
         Ok(sink) => sink,

@@ -24,7 +24,7 @@ const LAST_MOMENT: Duration = Duration::from_millis(500);
 /// The body of the thread.
 pub(super) fn run(task: &Task, session: &Session) -> Option<Done> {
     let opened = session.call(Kind::Source, "open", || {
-        task.source.connector.open_source(&task.source.config, &task.info_for(Kind::Source), task.services())
+        task.source.connector.open_source(&task.source.current(), &task.info_for(Kind::Source), task.services())
     });
     let source = match opened {
         Ok(source) => source,

@@ -13,6 +13,7 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_postgres::config::SslMode;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{AsyncMessage, Client};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -23,6 +24,9 @@ use crate::sql::SEARCH_PATH;
 /// What arrives on a session outside of answers; polling it is what moves the session's bytes.
 type Messages = Pin<Box<dyn Stream<Item = Result<AsyncMessage, tokio_postgres::Error>> + Send>>;
 
+/// How long connecting may take where the connection string does not say.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// How long a COPY that has run dry is left alone. The server sends eight kibibytes at a time, and waking up for each costs
 /// half of what decoding it does; meanwhile the socket's buffer takes what comes.
 const GATHER: Duration = Duration::from_micros(400);
@@ -31,10 +35,15 @@ const GATHER: Duration = Duration::from_micros(400);
 pub(crate) struct Connector {
     config: tokio_postgres::Config,
     tls: Tls,
+    /// How long all of connecting may take, at every address together.
+    timeout: Duration,
+    /// The host reads the password anew for the next open, where it stands in a file.
+    renewed: bool,
 }
 
 impl Connector {
-    /// For the database of `dsn`, the key that the errors name being `key`.
+    /// For the database of `dsn`, the key that the errors name being `key`. The string's own `connect_timeout` covers all of
+    /// connecting: address, TLS, password and the session's settings.
     pub(crate) fn new(key: &str, dsn: &str, source: &Config) -> Result<Self> {
         // The parser's message is left out: it may quote the password.
         let mut config: tokio_postgres::Config =
@@ -48,24 +57,47 @@ impl Connector {
         if config.get_hosts().iter().all(|host| matches!(host, tokio_postgres::config::Host::Unix(_))) {
             config.ssl_mode(SslMode::Disable);
         }
-        if config.get_connect_timeout().is_none() {
-            config.connect_timeout(Duration::from_secs(10));
-        }
+        let timeout = config.get_connect_timeout().copied().filter(|timeout| !timeout.is_zero());
+        let timeout = timeout.unwrap_or(CONNECT_TIMEOUT);
+        config.connect_timeout(timeout);
         config
             .keepalives(true)
             .keepalives_idle(Duration::from_secs(30))
             .keepalives_interval(Duration::from_secs(10))
             .keepalives_retries(3)
             .tcp_user_timeout(Duration::from_secs(60));
-        Ok(Self { config, tls: Tls(MakeRustlsConnect::new(tls_config(source)?)) })
+        Ok(Self { config, tls: Tls(MakeRustlsConnect::new(tls_config(source)?)), timeout, renewed: false })
+    }
+
+    /// With a password that may be another one at the next open; see [`TaskInfo::renewed`](philotes_sdk::TaskInfo).
+    pub(crate) fn renewed(self, renewed: bool) -> Self {
+        Self { renewed, ..self }
     }
 
     /// Opens a session; `role` says in the server's views what it is for, `settings` are SQL `SET` statements.
     pub(crate) async fn open(&self, role: &str, settings: &str) -> Result<Session> {
+        // The client's own time-out ends with the TCP connection; a server may be silent afterwards, too.
+        let timeout = self.timeout;
+        tokio::time::timeout(timeout, self.connect(role, settings)).await.unwrap_or_else(|_| {
+            Err(Error::unavailable(format!(
+                "dsn: cannot connect: no session after {} s; connect_timeout in the connection string allows more",
+                timeout.as_secs()
+            )))
+        })
+    }
+
+    async fn connect(&self, role: &str, settings: &str) -> Result<Session> {
         let mut config = self.config.clone();
         config.application_name(role);
-        let (client, mut connection) =
-            config.connect(self.tls.clone()).await.map_err(|e| failed("dsn: cannot connect", e))?;
+        let (client, mut connection) = config.connect(self.tls.clone()).await.map_err(|error| {
+            let refused = error.code() == Some(&SqlState::INVALID_PASSWORD);
+            let failed = failed("dsn: cannot connect", error);
+            if refused && self.renewed {
+                // Between the change at the server and the one of the file.
+                return Error::unavailable(format!("{}; the file that holds the password is read again", failed.message()));
+            }
+            failed
+        })?;
         let mut session = Session {
             client: Arc::new(client),
             messages: stream::poll_fn(move |cx| connection.poll_message(cx)).boxed(),
@@ -196,14 +228,22 @@ pub(crate) fn failed(what: &str, error: tokio_postgres::Error) -> Error {
         return Error::unavailable(message);
     };
     let code = server.code().code();
-    let kind = match &code[..2] {
-        // Connection, resources, operator's intervention, time-outs and locks, deadlocks: all pass.
-        "08" | "53" | "55" | "57" | "58" | "40" | "XX" => ErrorKind::Unavailable,
-        // Password, database, rights, missing tables, read only: all are the operator's to mend.
-        "28" | "3D" | "3F" | "42" | "25" => ErrorKind::Config,
-        _ => ErrorKind::Internal,
-    };
-    Error::new(kind, format!("{what}: {} ({code})", server.message()))
+    Error::new(kind_of(code), format!("{what}: {} ({code})", server.message()))
+}
+
+/// What an SQLSTATE means to the host.
+fn kind_of(code: &str) -> ErrorKind {
+    match code {
+        // Read only: a server that was just demoted, or is being upgraded; what reads again finds the new primary.
+        "25006" => ErrorKind::Unavailable,
+        _ => match code.get(..2).unwrap_or_default() {
+            // Connection, resources, operator's intervention, time-outs and locks, deadlocks: all pass.
+            "08" | "53" | "55" | "57" | "58" | "40" | "XX" => ErrorKind::Unavailable,
+            // Password, database, rights, missing tables: all are the operator's to mend.
+            "28" | "3D" | "3F" | "42" | "25" => ErrorKind::Config,
+            _ => ErrorKind::Internal,
+        },
+    }
 }
 
 fn tls_config(source: &Config) -> Result<rustls::ClientConfig> {
@@ -293,5 +333,36 @@ impl ServerCertVerifier for EncryptOnly {
 
     fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// PostgreSQL's appendix A of error codes.
+    #[test]
+    fn what_passes_by_itself_is_unavailable() {
+        for (code, kind) in [
+            ("25006", ErrorKind::Unavailable), // read_only_sql_transaction
+            ("57P01", ErrorKind::Unavailable), // admin_shutdown
+            ("57P02", ErrorKind::Unavailable), // crash_shutdown
+            ("57P03", ErrorKind::Unavailable), // cannot_connect_now
+            ("53000", ErrorKind::Unavailable), // insufficient_resources
+            ("53100", ErrorKind::Unavailable), // disk_full
+            ("53200", ErrorKind::Unavailable), // out_of_memory
+            ("53300", ErrorKind::Unavailable), // too_many_connections
+            ("55P03", ErrorKind::Unavailable), // lock_not_available
+            ("40001", ErrorKind::Unavailable), // serialization_failure
+            ("28P01", ErrorKind::Config),      // invalid_password
+            ("28000", ErrorKind::Config),      // invalid_authorization_specification
+            ("3D000", ErrorKind::Config),      // invalid_catalog_name
+            ("42501", ErrorKind::Config),      // insufficient_privilege
+            ("42P01", ErrorKind::Config),      // undefined_table
+            ("25P02", ErrorKind::Config),      // in_failed_sql_transaction
+            ("22012", ErrorKind::Internal),    // division_by_zero
+        ] {
+            assert_eq!(kind_of(code), kind, "{code}");
+        }
     }
 }

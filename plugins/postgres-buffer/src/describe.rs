@@ -38,9 +38,9 @@ const FIELDS: &str = "SELECT t.oid, a.attname::text, a.atttypid, format_type(a.a
 
 impl Catalog {
     /// `None` where the configuration names no source database.
-    pub(crate) fn new(config: &Config) -> Result<Option<Self>> {
+    pub(crate) fn new(config: &Config, renewed: bool) -> Result<Option<Self>> {
         let Some(dsn) = &config.types_from else { return Ok(None) };
-        Ok(Some(Self { connector: Connector::new("types_from", dsn, config)? }))
+        Ok(Some(Self { connector: Connector::new("types_from", dsn, config)?.renewed(renewed) }))
     }
 
     /// The columns of a table; none where the database has no such table.

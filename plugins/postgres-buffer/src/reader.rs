@@ -113,7 +113,7 @@ pub(crate) struct Parts {
 impl Reader {
     pub(crate) fn new(parts: Parts) -> Result<Self> {
         let Parts { session, settings, claim, context, ready, ledger, closed } = parts;
-        let catalog = Catalog::new(&settings.config)?;
+        let catalog = Catalog::new(&settings.config, context.info().renewed)?;
         Ok(Self {
             session,
             settings,

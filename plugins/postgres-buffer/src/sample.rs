@@ -24,7 +24,7 @@ pub(crate) async fn streams(settings: Settings, context: &TaskContext) -> Result
     let connector = Connector::new("dsn", &settings.config.dsn, &settings.config)?;
     let client = connector.open(&role, session_settings).await?.spawn(|_| {});
     claim::inspect(&client).await?;
-    let catalog = Catalog::new(&settings.config)?;
+    let catalog = Catalog::new(&settings.config, false)?;
     let names = client
         .query(
             "SELECT DISTINCT schema_name, table_name FROM philotes.cdc_events \

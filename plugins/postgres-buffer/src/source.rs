@@ -78,7 +78,7 @@ impl Source for PostgresBuffer {
             limit => limit.min(MOST_MEMORY),
         };
         let ready = Arc::new(Ready::new(usize::try_from(memory).unwrap_or(usize::MAX)));
-        let connector = connector(&settings)?;
+        let connector = connector(&settings)?.renewed(context.info().renewed);
         let lost = || {
             let ready = Arc::clone(&ready);
             move |error| ready.fail(error)

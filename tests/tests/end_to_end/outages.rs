@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use philotes_tests::connector::Connector;
 use philotes_tests::host::Host;
 use philotes_tests::postgres_or_skip;
 use philotes_tests::services::Server;
@@ -74,4 +75,61 @@ fn a_row_that_arrived_survives_a_crash_although_its_commit_was_asynchronous() {
     host.terminate().unwrap();
     assert_eq!(pairs(&table), [(1, 1), (2, 1), (3, 1)]);
     assert_acknowledged(&session);
+}
+
+/// A password that is replaced while the connector runs, in the server first and then in the file that it stands in.
+#[test]
+fn a_password_that_changes_in_its_file_is_read_again() {
+    let Some(postgres) = postgres_or_skip() else { return };
+    let (session, _) = captured(&postgres);
+    let hba = session.one("show hba_file").unwrap();
+    session.batch("create role reader login superuser password 'one'").unwrap();
+    session
+        .batch(&format!("copy (values ('local all reader scram-sha-256'), ('local all all trust')) to '{hba}'"))
+        .unwrap();
+    session.batch("select pg_reload_conf()").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("password");
+    std::fs::write(&secret, "one\n").unwrap();
+    let dsn = postgres.dsn().replace("user=postgres", "user=reader");
+    let connector = Connector::new(&format!("{dsn} password=${{file:{}}}", secret.display()))
+        .unwrap()
+        .source("poll_interval: 100ms");
+    let table = connector.table("cdc.public_t");
+    session.batch("insert into t values (1, 1)").unwrap();
+    let mut host = Host::start(&connector, &[]).unwrap();
+    wait_for_rows(&table, 1);
+
+    session.batch("alter role reader password 'two'").unwrap();
+    session.batch("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'reader'").unwrap();
+    host.wait_for_log(&["28P01", "read again"], PATIENCE).unwrap();
+    session.batch("insert into t values (2, 1)").unwrap();
+    // A file that cannot be read for a moment is no reason to end either.
+    std::fs::remove_file(&secret).unwrap();
+    host.wait_for_log(&["cannot be used as they are now"], PATIENCE).unwrap();
+    assert!(host.is_running().unwrap(), "{}", host.log_tail());
+    std::fs::write(&secret, "two\n").unwrap();
+    wait_for_rows(&table, 2);
+    let log = host.log();
+    assert!(!log.contains("=one") && !log.contains("=two"), "the log tells the password: {log}");
+    host.terminate().unwrap();
+    assert_eq!(pairs(&table), [(1, 1), (2, 1)]);
+}
+
+/// A password that stands in the connector file itself is the operator's to correct.
+#[test]
+fn a_wrong_password_in_the_connector_file_is_an_error() {
+    let Some(postgres) = postgres_or_skip() else { return };
+    let (session, _) = captured(&postgres);
+    let hba = session.one("show hba_file").unwrap();
+    session.batch("create role reader login superuser password 'one'").unwrap();
+    session
+        .batch(&format!("copy (values ('local all reader scram-sha-256'), ('local all all trust')) to '{hba}'"))
+        .unwrap();
+    session.batch("select pg_reload_conf()").unwrap();
+    let dsn = postgres.dsn().replace("user=postgres", "user=reader");
+    let connector = Connector::new(&format!("{dsn} password=wrong")).unwrap();
+    let mut host = Host::start(&connector, &[]).unwrap();
+    assert_ne!(host.wait(PATIENCE).unwrap(), 0);
+    assert!(host.log().contains("28P01") && host.log().contains("FAILED"), "{}", host.log_tail());
 }
