@@ -26,9 +26,9 @@ impl Renewal {
         let mut document: serde_yaml::Value = serde_yaml::from_str(text).ok()?;
         document.apply_merge().ok()?;
         let section = serde_yaml::to_string(document.get(kind.section())?).ok()?;
-        section.contains("${file:").then(|| {
-            Arc::new(Self { file: file.to_owned(), text: Arc::clone(text), kind, last: Mutex::new(None) })
-        })
+        section
+            .contains("${file:")
+            .then(|| Arc::new(Self { file: file.to_owned(), text: Arc::clone(text), kind, last: Mutex::new(None) }))
     }
 
     fn read(&self, endpoint: &Endpoint) -> Result<String, String> {

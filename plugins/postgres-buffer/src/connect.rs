@@ -94,7 +94,10 @@ impl Connector {
             let failed = failed("dsn: cannot connect", error);
             if refused && self.renewed {
                 // Between the change at the server and the one of the file.
-                return Error::unavailable(format!("{}; the file that holds the password is read again", failed.message()));
+                return Error::unavailable(format!(
+                    "{}; the file that holds the password is read again",
+                    failed.message()
+                ));
             }
             failed
         })?;

@@ -27,12 +27,19 @@ const RECORDS: &str = "SELECT id, row_to_json(e)::text FROM (\
     ELSE metadata END AS metadata, event_time, created_at, processed_at \
     FROM philotes.cdc_events WHERE id = ANY ($1) AND source_id = $2) e";
 
+/// The same of rows that the server cannot send: what cannot be the cause.
+const UNREADABLE: &str = "SELECT id, row_to_json(e)::text FROM (SELECT id, schema_name, table_name, \
+    CASE WHEN operation IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE') THEN operation END AS operation, transaction_id, \
+    event_time, created_at FROM philotes.cdc_events WHERE id = ANY ($1) AND source_id = $2) e";
+
 /// Why a row of the buffer was not decoded.
 #[derive(Debug)]
 pub(crate) struct Fault {
     id: i64,
     message: String,
     timestamp_micros: Option<i64>,
+    /// The server cannot send what is in it.
+    unreadable: bool,
 }
 
 /// The dead letters of a stream that are not in a batch yet.
@@ -43,6 +50,9 @@ pub(crate) struct Letters {
     pub(crate) newest_micros: i64,
     bytes: usize,
 }
+
+/// What a row that was not read takes as a letter.
+pub(crate) const UNREADABLE_BYTES: usize = 512;
 
 /// Roughly what a row takes as a letter.
 pub(crate) fn bytes(row: &Row<'_>) -> usize {
@@ -56,7 +66,17 @@ impl Letters {
         self.newest_micros = self.newest_micros.max(row.created_at.unwrap_or(0));
         self.bytes += bytes(row);
         let timestamp_micros = row.event_time.or(row.created_at);
-        self.faults.push(Fault { id: row.id, message: error.message().to_owned(), timestamp_micros });
+        let message = error.message().to_owned();
+        self.faults.push(Fault { id: row.id, message, timestamp_micros, unreadable: false });
+    }
+
+    /// A row that the server cannot send.
+    pub(crate) fn push_unreadable(&mut self, id: i64, created_at: Option<i64>, error: &Error) {
+        ranges::push(&mut self.ids, id);
+        self.newest_micros = self.newest_micros.max(created_at.unwrap_or(0));
+        self.bytes += UNREADABLE_BYTES;
+        let message = error.message().to_owned();
+        self.faults.push(Fault { id, message, timestamp_micros: created_at, unreadable: true });
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -91,17 +111,24 @@ pub(crate) async fn read(
     faults: &[Fault],
     overrides: &Overrides,
 ) -> Result<RecordBatch> {
-    let ids: Vec<i64> = faults.iter().map(|fault| fault.id).collect();
+    let ids = |unreadable: bool| -> Vec<i64> {
+        faults.iter().filter(|fault| fault.unreadable == unreadable).map(|fault| fault.id).collect()
+    };
+    let context = |e| failed("cannot read rows that become dead letters", e);
+    let (readable, unreadable) = (ids(false), ids(true));
     let dropped: Vec<&str> =
         overrides.iter().filter(|(_, said)| **said == Override::Drop).map(|(column, _)| column.as_str()).collect();
-    let found = client
-        .query(RECORDS, &[&ids, &source_id, &dropped])
-        .await
-        .map_err(|e| failed("cannot read rows that become dead letters", e))?;
+    let mut found = Vec::new();
+    if !readable.is_empty() {
+        found = client.query(RECORDS, &[&readable, &source_id, &dropped]).await.map_err(context)?;
+    }
+    if !unreadable.is_empty() {
+        found.extend(client.query(UNREADABLE, &[&unreadable, &source_id]).await.map_err(context)?);
+    }
     let mut records: HashMap<i64, String> = found.iter().map(|row| (row.get(0), row.get(1))).collect();
     let letters: Vec<DeadLetter> = faults
         .iter()
-        .map(|Fault { id, message, timestamp_micros }| DeadLetter {
+        .map(|Fault { id, message, timestamp_micros, .. }| DeadLetter {
             position: Some(id.to_string()),
             kind: ErrorKind::Data,
             message: message.clone(),

@@ -31,6 +31,8 @@ mod sample;
 mod seen;
 mod source;
 mod sql;
+mod unreadable;
+mod waiting;
 
 pub use columns::{ColumnConfig, ColumnsConfig};
 pub use config::{Acknowledge, Config, TlsMode, Unrouted};

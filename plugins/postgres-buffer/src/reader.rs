@@ -23,6 +23,8 @@ use crate::ready::Ready;
 use crate::registrar::{Closed, Content};
 use crate::seen::Seen;
 use crate::sql::{Snapshot, Wanted};
+use crate::unreadable;
+use crate::waiting::Waiting;
 
 /// What a column of a stream takes beside its rows, in bytes: in its decoder, and in schemas of Arrow.
 const COLUMN_BYTES: usize = 3 << 9;
@@ -97,6 +99,9 @@ pub(crate) struct Reader {
     open_bytes: usize,
     /// Too many unwanted rows to remember: they are left out by name.
     unwanted_by_name: bool,
+    /// Snapshots in a row that ended at a row that could be read alone.
+    vain_looks: u32,
+    waiting: Waiting,
 }
 
 /// What [`Reader::new`] needs.
@@ -108,11 +113,13 @@ pub(crate) struct Parts {
     pub(crate) ready: Arc<Ready>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) closed: mpsc::Sender<Closed>,
+    /// Says what the reader waits for.
+    pub(crate) waiting: Waiting,
 }
 
 impl Reader {
     pub(crate) fn new(parts: Parts) -> Result<Self> {
-        let Parts { session, settings, claim, context, ready, ledger, closed } = parts;
+        let Parts { session, settings, claim, context, ready, ledger, closed, waiting } = parts;
         let catalog = Catalog::new(&settings.config, context.info().renewed)?;
         Ok(Self {
             session,
@@ -130,6 +137,8 @@ impl Reader {
             limit: FIRST_LIMIT,
             open_bytes: 0,
             unwanted_by_name: false,
+            vain_looks: 0,
+            waiting,
         })
     }
 
@@ -148,7 +157,8 @@ impl Reader {
             // An idle task writes nothing, and would not notice that it was fenced.
             let Claim { source_id, epoch, .. } = &self.claim;
             let arguments: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [source_id, &epoch.counter, &epoch.bits];
-            if drive_in(&mut self.session, client.query(&check, &arguments)).await?.is_empty() {
+            let looked = drive_in(&mut self.session, client.query(&check, &arguments));
+            if self.waiting.during(looked).await?.is_empty() {
                 return Err(self.claim.fenced());
             }
             let outcome = self.snapshot().await?;
@@ -188,15 +198,25 @@ impl Reader {
         let statement = self.statement();
         let begun = Instant::now();
         let client = Arc::clone(&self.session.client);
-        let mut copy = Box::pin(drive_in(&mut self.session, client.copy_out(&statement)).await?);
+        let begin = drive_in(&mut self.session, client.copy_out(&statement));
+        let mut copy = Box::pin(self.waiting.during(begin).await?);
         let mut rows = Rows::default();
         let mut outcome = Outcome::default();
         let mut last = None;
         let mut found_unknown_at = None;
         let mut at = None;
         let mut stopped = false;
+        let mut unreadable = None;
         while let Some(message) = self.session.next(&mut copy).await? {
-            rows.feed(message.map_err(context)?);
+            match message {
+                Ok(message) => rows.feed(message),
+                Err(error) if unreadable::about_a_row(&error) => {
+                    unreadable = Some(error);
+                    stopped = true;
+                    break;
+                }
+                Err(error) => return Err(context(error)),
+            }
             while let Some(row) = rows.next()? {
                 if last.is_some_and(|last| last >= row.id) {
                     return Err(Error::internal("the server sent rows of the buffer out of order"));
@@ -234,6 +254,11 @@ impl Reader {
         }
         if outcome.rows == 0 {
             outcome.in_vain = begun.elapsed();
+        }
+        drop(copy);
+        match unreadable {
+            Some(error) => self.leave_out(last, error, &mut outcome).await?,
+            None => self.vain_looks = 0,
         }
         outcome.complete = !stopped && outcome.rows < self.limit;
         self.close_all(outcome.complete).await?;
@@ -357,6 +382,41 @@ impl Reader {
         } else if self.open_bytes >= self.ready.max_open_bytes() {
             self.close_all(false).await?;
         }
+        Ok(())
+    }
+
+    /// Makes a dead letter of the row that ended a snapshot with this error, after `last`, or says which it is.
+    async fn leave_out(
+        &mut self,
+        last: Option<i64>,
+        error: tokio_postgres::Error,
+        outcome: &mut Outcome,
+    ) -> Result<()> {
+        let found = unreadable::find(&mut self.session, &self.claim.source_id, &self.seen, last).await?;
+        let Some(unreadable) = found else {
+            // Others will have come between; should it go on so, the error itself is told.
+            self.vain_looks += 1;
+            return if self.vain_looks < 3 { Ok(()) } else { Err(failed("cannot read the buffer", error)) };
+        };
+        self.vain_looks = 0;
+        let Some(at) = self
+            .streams
+            .iter()
+            .position(|stream| stream.schema == unreadable.schema && stream.table == unreadable.table)
+        else {
+            return Err(failed("cannot read the buffer", error));
+        };
+        let stream = &mut self.streams[at];
+        let told = unreadable.error.context(format!("stream {}, buffer id {}", stream.at.stream, unreadable.id));
+        if !self.context.info().tolerance.dead_letters() {
+            // The server may have memory again in a moment.
+            let passes = error.code().is_some_and(|code| code.code().starts_with("53"));
+            return Err(if passes { Error::unavailable(told.to_string()) } else { told });
+        }
+        stream.letters.push_unreadable(unreadable.id, unreadable.created_at, &told);
+        stream.delivered += 1;
+        outcome.delivered += 1;
+        self.open_bytes += letters::UNREADABLE_BYTES;
         Ok(())
     }
 

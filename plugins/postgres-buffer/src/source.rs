@@ -16,10 +16,11 @@ use tokio::task::JoinSet;
 use crate::acknowledge::{Acknowledger, Ledger};
 use crate::claim::{self, Claim};
 use crate::config::{Config, Settings, faults};
-use crate::connect::Connector;
+use crate::connect::{Connector, failed};
 use crate::reader::{Parts, Reader};
 use crate::ready::{Event, Ready};
 use crate::registrar::Registrar;
+use crate::waiting::Waiting;
 use crate::{actions, sample, sql};
 
 /// What the pipeline holds at most, however much the host allows: a dozen batches keep the sink busy.
@@ -78,7 +79,7 @@ impl Source for PostgresBuffer {
             limit => limit.min(MOST_MEMORY),
         };
         let ready = Arc::new(Ready::new(usize::try_from(memory).unwrap_or(usize::MAX)));
-        let connector = connector(&settings)?.renewed(context.info().renewed);
+        let connector = Arc::new(connector(&settings)?.renewed(context.info().renewed));
         let lost = || {
             let ready = Arc::clone(&ready);
             move |error| ready.fail(error)
@@ -96,7 +97,11 @@ impl Source for PostgresBuffer {
             );
         }
         let listen = format!("{READER}{by_index}; LISTEN {}", sql::CHANNEL);
-        let session = connector.open(&format!("philotes {name} read"), &listen).await?;
+        let mut session = connector.open(&format!("philotes {name} read"), &listen).await?;
+        let reader = Arc::clone(&session.client);
+        let process = session.drive(reader.query_one("SELECT pg_backend_pid()", &[])).await?;
+        let process = process.map_err(|e| failed("cannot set up the session", e))?.get(0);
+        let waiting = Waiting { connector: Arc::clone(&connector), context: context.clone(), process };
         // Last, when all that could fail has not: whoever claimed before is fenced from here on.
         let claim = claim::claim(&control, &settings.config.source_id, &name, inspected).await?;
         tracing::info!(source_id = claim.source_id, epoch = claim.epoch.counter, "claimed the buffer's source_id");
@@ -125,6 +130,7 @@ impl Source for PostgresBuffer {
             ready: Arc::clone(&ready),
             ledger: Arc::clone(&ledger),
             closed,
+            waiting,
         })?;
         let mut tasks = JoinSet::new();
         tasks.spawn(watch(Arc::clone(&ready), registrar.run(batches)));

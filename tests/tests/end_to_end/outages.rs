@@ -133,3 +133,27 @@ fn a_wrong_password_in_the_connector_file_is_an_error() {
     assert_ne!(host.wait(PATIENCE).unwrap(), 0);
     assert!(host.log().contains("28P01") && host.log().contains("FAILED"), "{}", host.log_tail());
 }
+
+/// A lock on the buffer is no error, so that it would keep everything waiting in silence.
+#[test]
+fn a_locked_buffer_is_told_with_who_holds_it() {
+    let Some(postgres) = postgres_or_skip() else { return };
+    let (session, connector) = captured(&postgres);
+    let table = connector.table("cdc.public_t");
+    session.batch("insert into t values (1, 1)").unwrap();
+    let mut host = Host::start(&connector, &[]).unwrap();
+    wait_for_rows(&table, 1);
+    assert_acknowledged(&session);
+    session.batch("insert into t values (2, 1)").unwrap();
+    let blocker = postgres.session().unwrap();
+    blocker
+        .batch("set application_name = 'nightly'; begin; lock table philotes.cdc_events in access exclusive mode")
+        .unwrap();
+    let pid = blocker.one("select pg_backend_pid()").unwrap();
+    let process = format!("server process {pid} (postgres, 'nightly', idle in transaction");
+    host.wait_for_log(&["the buffer cannot be read", &process], PATIENCE).unwrap();
+    blocker.batch("rollback").unwrap();
+    host.wait_for_log(&["the buffer can be read again"], PATIENCE).unwrap();
+    wait_for_rows(&table, 2);
+    host.terminate().unwrap();
+}

@@ -6,7 +6,7 @@ use philotes_postgres_buffer::PostgresBuffer;
 use philotes_sdk::{ErrorKind, Poll, Source, Tolerance, dead_letter};
 use serde_json::json;
 
-use crate::driver::{Buffer, Driver, error_of, insert};
+use crate::driver::{Buffer, Driver, error_of, insert, insert_into};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn polls_and_acknowledgements_go_by_index() {
@@ -227,4 +227,74 @@ async fn a_snapshot_that_meets_its_limit_goes_on() {
     let idle = driver.source.poll(Duration::from_millis(10), 1 << 20).await.unwrap();
     assert!(matches!(idle, Poll::Idle { .. }), "{idle:?}");
     driver.close().await;
+}
+
+/// A row whose bytes are no text in the client's encoding, which a database of the encoding SQL_ASCII takes in.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_the_server_cannot_send_is_named_or_becomes_a_dead_letter() {
+    let Some(mut buffer) = Buffer::new().await else { return };
+    let database = format!("{}_ascii", buffer.database);
+    buffer
+        .sql(&format!("CREATE DATABASE {database} ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"))
+        .await;
+    buffer.client = buffer.server.connect(&database).await;
+    buffer.database = database;
+    buffer.act("init", json!({})).await.unwrap();
+    // Neither the first nor the last, twice, and in a stream of its own.
+    let broken = |table: &str, id: i64| {
+        insert_into(table, "shop", id..id + 1).replace("'x' || n", "convert_from('\\xff'::bytea, 'SQL_ASCII')")
+    };
+    buffer.sql(&insert(1..4)).await;
+    buffer.sql(&broken("orders", 4)).await;
+    buffer.sql(&insert(5..7)).await;
+    buffer.sql(&broken("orders", 7)).await;
+    buffer.sql(&broken("others", 8)).await;
+    buffer.sql(&insert(9..10)).await;
+
+    let mut driver = Driver::open(&buffer).await;
+    let error = error_of(driver.drain().await);
+    assert_eq!(error.kind(), ErrorKind::Data, "{error}");
+    let text = error.to_string();
+    assert!(text.contains("stream public.orders, buffer id 4: ") && text.contains("22021"), "{text}");
+    drop(driver);
+
+    buffer.tolerance = philotes_sdk::Tolerance::DeadLetter;
+    let mut driver = Driver::open(&buffer).await;
+    driver.drain().await.unwrap();
+    let (letters, rows): (Vec<_>, Vec<_>) = driver.batches.drain(..).partition(|batch| batch.dead_letters);
+    let ids: Vec<String> = rows.iter().flat_map(|batch| crate::driver::printed(batch, "id")).collect();
+    assert_eq!(ids, ["1", "2", "3", "5", "6", "9"]);
+    let of =
+        |name: &str| -> Vec<String> { letters.iter().flat_map(|batch| crate::driver::printed(batch, name)).collect() };
+    let mut positions = of("position");
+    positions.sort();
+    assert_eq!(positions, ["4", "7", "8"]);
+    assert!(of("record").iter().all(|record| record.contains("\"operation\":\"INSERT\"")), "{:?}", of("record"));
+    driver.batches = rows;
+    driver.acknowledge(&buffer).await;
+    assert_eq!(buffer.unprocessed().await, "0");
+    driver.close().await;
+}
+
+/// `connect_timeout` covers what comes after the TCP connection, too: a server that accepts and says nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_server_does_not_hold_open_for_ever() {
+    let Some(mut buffer) = Buffer::new().await else { return };
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let hold = tokio::spawn(async move {
+        let mut held = Vec::new();
+        loop {
+            held.push(silent.accept().await.unwrap());
+        }
+    });
+    buffer.keys["dsn"] = json!(format!("host=127.0.0.1 port={port} user=postgres dbname=x connect_timeout=1"));
+    for tls in ["disable", "prefer"] {
+        buffer.keys["tls"] = json!(tls);
+        let opened = tokio::time::timeout(std::time::Duration::from_secs(30), buffer.open()).await;
+        let error = error_of(opened.expect("open does not end"));
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(error.to_string().contains("connect_timeout"), "{error}");
+    }
+    hold.abort();
 }

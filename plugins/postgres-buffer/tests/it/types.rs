@@ -233,3 +233,74 @@ async fn an_unchanged_metadata_crosses_once() {
     assert!(driver.batches.iter().all(|batch| batch.rows.column_by_name("v").unwrap().null_count() == 0));
     driver.close().await;
 }
+
+/// Values of users' types are read from what PostgreSQL prints, so that no cast is called. It is what `to_jsonb` makes of
+/// them, where that is exact.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_read_from_printed_values_is_what_to_jsonb_makes() {
+    let Some(buffer) = Buffer::new().await else { return };
+    buffer.sql("CREATE TABLE u (id int)").await;
+    buffer.act("capture", json!({"table": "u"})).await.unwrap();
+    buffer
+        .sql(
+            r#"CREATE TYPE mood AS ENUM ('a b', 'say "x"', 'back\slash', 'NULL', '', 'com,ma', '{b}');
+            CREATE TYPE p AS (a int, b text, c numeric, d timestamptz, e bool, f date, g text[], h int[], i mood, j jsonb, k float8, l inet);
+            CREATE TYPE q AS (p p, ps p[], t text, e mood[]); CREATE DOMAIN d AS q; CREATE DOMAIN da AS int[]; CREATE TYPE one AS (a int);
+            CREATE TABLE t (m mood, ms mood[], p p, q q, qs q[], d d, das da[], one one, ones one[], grid q[][]);
+            INSERT INTO t SELECT m, ARRAY[m, NULL, m], v, x, ARRAY[ROW(v, '{}', '', NULL)::q, NULL], ROW(v, NULL, NULL, '{}')::q,
+                '{"{1,2}",NULL}', ROW(NULL)::one, ARRAY[ROW(NULL)::one, NULL, ROW(3)::one], ARRAY[[x, NULL], [NULL, x]]
+            FROM generate_series(1, 7) n CROSS JOIN LATERAL (SELECT (enum_range(NULL::mood))[n]) s (m)
+            CROSS JOIN LATERAL (SELECT ROW(n, E'x"\\,()\t' || n, 1.50, '2024-02-29 01:02:03.5+02'::timestamptz, n % 2 = 0, '0044-03-15 BC'::date,
+                ARRAY['a,b', NULL, '', 'NULL', '{x}', E'\\"'], '[0:1]={1,2}'::int[], m, '{"a": [1, "x"]}'::jsonb, 1.5, '10.0.0.1/8'::inet)::p) w (v)
+            CROSS JOIN LATERAL (SELECT ROW(v, ARRAY[v, NULL, v], E'a\\b"c,\n(d)', ARRAY[[m, m], [NULL, m]])::q) y (x)"#,
+        )
+        .await;
+    for (column, kind) in [
+        ("m", "mood"),
+        ("ms", "mood[]"),
+        ("p", "p"),
+        ("q", "q"),
+        ("qs", "q[]"),
+        ("d", "d"),
+        ("das", "da[]"),
+        ("one", "one"),
+        ("ones", "one[]"),
+        ("grid", "q[]"),
+    ] {
+        let same = format!(
+            "SELECT count(*) FROM t WHERE to_jsonb({column}) = philotes.value_json(format('%s', {column}), '{kind}'::regtype)"
+        );
+        assert_eq!(buffer.ask(&same).await, "7", "{column}");
+    }
+}
+
+/// A transaction that sees the catalog as it was takes every column by what is printed of it; the JSON is the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_serializable_transaction_captures_the_same() {
+    let Some(buffer) = Buffer::new().await else { return };
+    buffer
+        .sql(
+            r#"CREATE TABLE t (id int PRIMARY KEY, b bit(3), vb varbit, c char(4), "char" "char", n name, x xml, iv interval, m money, ip inet,
+                tsv tsvector, u uuid, ts timestamp, tz timestamptz, ttz timetz, dt date, i8 int8[], tx text[], bo box[], nu numeric, f4 float4,
+                f8 float8, by bytea, pt point, j json, jb jsonb, jn jsonb, rg int4range, v2 int2vector, ov oidvector, fl float8[], boo bool,
+                dd date[], rc regclass, bl bool[], e text)"#,
+        )
+        .await;
+    buffer.act("capture", json!({"table": "t"})).await.unwrap();
+    buffer
+        .sql(
+            r#"INSERT INTO t VALUES (1, '101', '1', 'ab', 'x', 'n', '<a>&amp;</a>', '1 day 02:03', '1.50', '10.0.0.1/8', 'a b',
+                '00010203-0405-0607-0809-0a0b0c0d0e0f', 'infinity', '2024-01-01 00:00+05', '10:00+02', '0044-03-15 BC', '{1,9007199254740993}',
+                '{a,"b,c",NULL}', '{(1,2),(3,4);(5,6),(7,8)}', 1.50, 0.1, '-0', '\x00ff', '(1,2)', '{"a":  1}', '{"a": 1.10}', 'null', '[1,5)',
+                '1 2', '3 4', '{-0,1.5,NULL,NaN}', true, '{2024-01-01,infinity}', 'pg_class', '{t,f}', NULL);
+            BEGIN ISOLATION LEVEL SERIALIZABLE; UPDATE t SET id = 2; COMMIT"#,
+        )
+        .await;
+    let one = "SELECT count(DISTINCT j - 'id') || ' of ' || count(*) FROM philotes.cdc_events, unnest(ARRAY[before_data, after_data]) j \
+        WHERE j IS NOT NULL";
+    assert_eq!(buffer.ask(one).await, "1 of 3");
+    let some = "SELECT jsonb_build_array(j -> 'i8', j -> 'f8', j -> 'jn', j -> 'tz', j -> 'fl', j -> 'boo', j -> 'j') FROM \
+        (SELECT after_data AS j FROM philotes.cdc_events ORDER BY id DESC LIMIT 1) e";
+    let expected = r#"[[1, 9007199254740993], "-0", "null", "2023-12-31T19:00:00+00:00", ["-0", "1.5", null, "NaN"], true, "{\"a\":  1}"]"#;
+    assert_eq!(buffer.ask(some).await, expected);
+}
