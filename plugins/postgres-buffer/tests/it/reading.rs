@@ -258,7 +258,7 @@ async fn a_row_that_the_server_cannot_send_is_named_or_becomes_a_dead_letter() {
     assert!(text.contains("stream public.orders, buffer id 4: ") && text.contains("22021"), "{text}");
     drop(driver);
 
-    buffer.tolerance = philotes_sdk::Tolerance::DeadLetter;
+    buffer.tolerance = Tolerance::DeadLetter;
     let mut driver = Driver::open(&buffer).await;
     driver.drain().await.unwrap();
     let (letters, rows): (Vec<_>, Vec<_>) = driver.batches.drain(..).partition(|batch| batch.dead_letters);
@@ -291,7 +291,7 @@ async fn a_silent_server_does_not_hold_open_for_ever() {
     buffer.keys["dsn"] = json!(format!("host=127.0.0.1 port={port} user=postgres dbname=x connect_timeout=1"));
     for tls in ["disable", "prefer"] {
         buffer.keys["tls"] = json!(tls);
-        let opened = tokio::time::timeout(std::time::Duration::from_secs(30), buffer.open()).await;
+        let opened = tokio::time::timeout(Duration::from_secs(30), buffer.open()).await;
         let error = error_of(opened.expect("open does not end"));
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
         assert!(error.to_string().contains("connect_timeout"), "{error}");
