@@ -25,8 +25,9 @@ pub struct TaskInfo {
     /// What becomes of a record that cannot be written.
     #[serde(default)]
     pub tolerance: Tolerance,
-    /// The host reads the files that the configuration names (`${file:…}`) again for every open. A credential that the
-    /// server refuses may have been replaced by then, so that it is [`Unavailable`](crate::ErrorKind::Unavailable).
+    /// The host reads the files that the configuration names (`${file:…}`) again for every open. A
+    /// credential that the server refuses may have been replaced by then, so that it is
+    /// [`Unavailable`](crate::ErrorKind::Unavailable).
     #[serde(default)]
     pub renewed: bool,
 }

@@ -1,5 +1,6 @@
-//! What `${file:…}` stands for is read again whenever an instance is opened: a secret that was replaced on disk is used
-//! from the next open on, without a restart. Nothing else of a connector file is read again.
+//! What `${file:…}` stands for is read again whenever an instance is opened: a secret that was
+//! replaced on disk is used from the next open on, without a restart. Nothing else of a connector
+//! file is read again.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,8 @@ use super::document::{self, Process};
 use super::fault::Faults;
 use crate::plugin::Kind;
 
-/// The text of a connector file whose section names files, and what the section was when they could last be read.
+/// The text of a connector file whose section names files, and what the section was when they could
+/// last be read.
 pub(crate) struct Renewal {
     file: PathBuf,
     text: Arc<str>,
@@ -44,7 +46,8 @@ impl Renewal {
 }
 
 impl Endpoint {
-    /// Its configuration, with what its files hold at this moment; where they cannot be read, what they held before.
+    /// Its configuration, with what its files hold at this moment; where they cannot be read, what
+    /// they held before.
     pub(crate) fn current(&self) -> Cow<'_, str> {
         let Some(renewal) = &self.renewal else { return Cow::Borrowed(&self.config) };
         let mut last = renewal.last.lock().unwrap_or_else(PoisonError::into_inner);

@@ -7,18 +7,20 @@
 --   SELECT philotes.uncapture('public.orders');
 -- Needs init.sql. Everything here may be run again.
 --
--- The trigger functions run as the owner of the schema philotes, whoever changes the table. So they believe nothing that
--- a session can set, and run nothing of a user's: no function, operator or cast, also not by way of to_jsonb, which calls
--- a cast to json of a user's type. Values of such types are taken by their output functions, which format('%s', …) calls;
--- only superusers can make those.
+-- The trigger functions run as the owner of the schema philotes, whoever changes the table. So they
+-- believe nothing that a session can set, and run nothing of a user's: no function, operator or
+-- cast, also not by way of to_jsonb, which calls a cast to json of a user's type. Values of such
+-- types are taken by their output functions, which format('%s', …) calls; only superusers can make
+-- those.
 
 BEGIN;
 
 -- Nothing of a user's is found in place of what is meant.
 SET LOCAL search_path = pg_catalog, pg_temp;
 
--- What is executed here or believed later belongs to the role that runs this, to a role that it is a member of, or to a
--- superuser. A superuser is a member of every role, so only its own and other superusers' things count for it.
+-- What is executed here or believed later belongs to the role that runs this, to a role that it is
+-- a member of, or to a superuser. A superuser is a member of every role, so only its own and other
+-- superusers' things count for it.
 DO $$
 DECLARE
     strangers text;
@@ -129,7 +131,8 @@ BEGIN
     END LOOP;
 END $$;
 
--- Whether values of a type, or its elements, are told to be given as their own text; see philotes.value_json.
+-- Whether values of a type, or its elements, are told to be given as their own text; see
+-- philotes.value_json.
 CREATE OR REPLACE FUNCTION philotes.is_text(type oid) RETURNS boolean
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -150,9 +153,10 @@ BEGIN
         WHERE t.oid = philotes.element_type(type) AND t.typtype = 'c');
 END $$;
 
--- The JSON of a value that is given as PostgreSQL prints it: what to_jsonb makes of it, but exactly, and without calling a
--- cast. to_jsonb loses the sign of a float's zero, and of json the text (and refuses some: the escape of a NUL). A null
--- of jsonb would look like NULL, so that it and strings are given as their text, too.
+-- The JSON of a value that is given as PostgreSQL prints it: what to_jsonb makes of it, but
+-- exactly, and without calling a cast. to_jsonb loses the sign of a float's zero, and of json the
+-- text (and refuses some: the escape of a NUL). A null of jsonb would look like NULL, so that it
+-- and strings are given as their text, too.
 CREATE OR REPLACE FUNCTION philotes.value_json(value text, type oid) RETURNS jsonb
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -171,7 +175,8 @@ BEGIN
     ELSIF base.typcategory = 'A' AND base.typlen = -1 AND base.typelem <> 0 THEN
         SELECT * INTO element FROM pg_type WHERE oid = base.typelem;
         as_text := philotes.base_type(element.oid) IN ('float4'::regtype, 'float8'::regtype, 'json'::regtype, 'jsonb'::regtype);
-        -- Bounds that do not begin at 1 stand before the braces. The character between elements is up to their type.
+        -- Bounds that do not begin at 1 stand before the braces. The character between elements is
+        -- up to their type.
         SELECT string_agg(CASE
                 WHEN token = '{' THEN '['
                 WHEN token = '}' THEN ']'
@@ -221,14 +226,16 @@ BEGIN
     END CASE;
 END $$;
 
--- SQL that makes JSON of a column's value, which the SQL `value` has. The `known` form relies on the column's type being what
--- it is described as, where that is a type of PostgreSQL's own; the other form is safe whatever the type has become.
+-- SQL that makes JSON of a column's value, which the SQL `value` has. The `known` form relies on
+-- the column's type being what it is described as, where that is a type of PostgreSQL's own; the
+-- other form is safe whatever the type has become.
 CREATE OR REPLACE FUNCTION philotes.column_json(type oid, value text, known boolean) RETURNS text
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     base pg_type%ROWTYPE;
     is_array boolean;
-    -- The value as it is printed. A row of nothing but nulls IS NULL; num_nonnulls is not misled by it.
+    -- The value as it is printed. A row of nothing but nulls IS NULL; num_nonnulls is not misled by
+    -- it.
     printed text := format('CASE WHEN num_nonnulls(%1$s) = 1 THEN format(''%%s'', %1$s) END', value);
 BEGIN
     SELECT * INTO base FROM pg_type WHERE oid = philotes.base_type(type);
@@ -256,8 +263,8 @@ BEGIN
         ELSE format('to_jsonb(%s)', value) END;
 END $$;
 
--- What a description depends on. A statement on the table holds its columns, but not what its types consist of.
--- (A set, so that it becomes a part of the query that asks.)
+-- What a description depends on. A statement on the table holds its columns, but not what its types
+-- consist of. (A set, so that it becomes a part of the query that asks.)
 CREATE OR REPLACE FUNCTION philotes.shape(relation oid, comments boolean)
     RETURNS TABLE (numbers int2[], names name[], types oid[], modifiers int4[], dimensions int4[], traits text,
         primary_key text, told_comments jsonb)
@@ -302,9 +309,10 @@ BEGIN
         WHERE t.oid = ANY (types) ORDER BY t.oid, a.attnum);
 END $$;
 
--- What the catalog says of a table: {"key": [name...], "metadata": {"relation", "columns": [...]}}. Of each column there
--- is "name", "type", "nullable", "number"; "text" where values may be given as their own text in a string, "dimensions" of
--- an array declared with several, "fields" of a composite type or an array of one; and "comment" where that is wanted.
+-- What the catalog says of a table: {"key": [name...], "metadata": {"relation", "columns": [...]}}.
+-- Of each column there is "name", "type", "nullable", "number"; "text" where values may be given as
+-- their own text in a string, "dimensions" of an array declared with several, "fields" of a
+-- composite type or an array of one; and "comment" where that is wanted.
 CREATE OR REPLACE FUNCTION philotes.describe(relation oid, comments boolean) RETURNS jsonb
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -330,8 +338,9 @@ BEGIN
                 'columns', coalesce((SELECT jsonb_agg(told ORDER BY attnum) FROM columns), '[]'))));
 END $$;
 
--- Descriptions of tables, so that each is made once and not for every row. A row of a table is described by one that fits the
--- catalog as it is when the row is captured; what does not fit is left alone. Only the owner may write here.
+-- Descriptions of tables, so that each is made once and not for every row. A row of a table is
+-- described by one that fits the catalog as it is when the row is captured; what does not fit is
+-- left alone. Only the owner may write here.
 CREATE TABLE IF NOT EXISTS philotes.descriptions (
     relation     text NOT NULL,
     numbers      int2[] NOT NULL,
@@ -356,7 +365,8 @@ CREATE INDEX IF NOT EXISTS descriptions_relation_idx ON philotes.descriptions (r
 -- Another version's may have other forms.
 DELETE FROM philotes.descriptions;
 
--- Adds the description of a table. There may be two that are the same: to look for the other's would be to wait for it.
+-- Adds the description of a table. There may be two that are the same: to look for the other's
+-- would be to wait for it.
 CREATE OR REPLACE FUNCTION philotes.add_description(relation oid, comments boolean) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -380,7 +390,8 @@ BEGIN
         WHERE attrelid = relation AND attnum > 0 AND NOT attisdropped) c (plain, image, careful);
 END $$;
 
--- After each row: one row of the buffer. The settings make values and types print in one way, whatever the session says.
+-- After each row: one row of the buffer. The settings make values and types print in one way,
+-- whatever the session says.
 CREATE OR REPLACE FUNCTION philotes.capture_row() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO, YMD'
@@ -391,8 +402,9 @@ DECLARE
     schema_name text := TG_TABLE_SCHEMA;
     table_name text := TG_TABLE_NAME;
     with_comments boolean := TG_ARGV[1] = 'comments';
-    -- Such a transaction sees the catalog as it was when it began, and the table may have been altered since. What
-    -- describes an object of the catalog sees it as it is: there must be no column after the last that is known.
+    -- Such a transaction sees the catalog as it was when it began, and the table may have been
+    -- altered since. What describes an object of the catalog sees it as it is: there must be no
+    -- column after the last that is known.
     repeatable boolean := current_setting('transaction_isolation') IN ('repeatable read', 'serializable');
     key_columns jsonb;
     metadata jsonb;
@@ -433,7 +445,8 @@ BEGIN
     IF repeatable THEN
         image := careful;
     END IF;
-    -- Where there is no image, all columns are of types of PostgreSQL's own, and to_jsonb calls nothing but their output.
+    -- Where there is no image, all columns are of types of PostgreSQL's own, and to_jsonb calls
+    -- nothing but their output.
     IF image IS NULL THEN
         IF TG_OP <> 'INSERT' THEN before := to_jsonb(OLD); END IF;
         IF TG_OP <> 'DELETE' THEN after := to_jsonb(NEW); END IF;
@@ -461,8 +474,8 @@ BEGIN
     RETURN NULL;
 END $$;
 
--- A table's own triggers fire in the order of their names. Capture's come first: a row that another AFTER trigger changes
--- again would otherwise arrive in reverse.
+-- A table's own triggers fire in the order of their names. Capture's come first: a row that another
+-- AFTER trigger changes again would otherwise arrive in reverse.
 CREATE OR REPLACE FUNCTION philotes.uncapture(relation regclass) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -514,7 +527,8 @@ BEGIN
     END IF;
 END $$;
 
--- Tables that an earlier version captures, under other names and with a trigger more. Arguments end with a zero byte.
+-- Tables that an earlier version captures, under other names and with a trigger more. Arguments end
+-- with a zero byte.
 DO $$
 DECLARE
     captured record;
@@ -534,7 +548,8 @@ END $$;
 DROP FUNCTION IF EXISTS philotes.capture_statement();
 DROP FUNCTION IF EXISTS philotes.exact_json(oid, text, integer);
 
--- To fire, a trigger needs no right of whoever changes the table; to make one with these functions does.
+-- To fire, a trigger needs no right of whoever changes the table; to make one with these functions
+-- does.
 REVOKE ALL ON ALL TABLES IN SCHEMA philotes FROM PUBLIC;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA philotes FROM PUBLIC;
 

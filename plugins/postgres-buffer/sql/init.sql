@@ -8,8 +8,9 @@ BEGIN;
 -- Nothing of a user's is found in place of what is meant.
 SET LOCAL search_path = pg_catalog, pg_temp;
 
--- What is executed here or believed later belongs to the role that runs this, to a role that it is a member of, or to a
--- superuser. A superuser is a member of every role, so only its own and other superusers' things count for it.
+-- What is executed here or believed later belongs to the role that runs this, to a role that it is
+-- a member of, or to a superuser. A superuser is a member of every role, so only its own and other
+-- superusers' things count for it.
 DO $$
 DECLARE
     strangers text;

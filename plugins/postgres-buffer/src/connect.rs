@@ -42,8 +42,9 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
-    /// For the database of `dsn`, the key that the errors name being `key`. The string's own `connect_timeout` covers all of
-    /// connecting: address, TLS, password and the session's settings.
+    /// For the database of `dsn`, the key that the errors name being `key`. The string's own
+    /// `connect_timeout` covers all of connecting: address, TLS, password and the session's
+    /// settings.
     pub(crate) fn new(key: &str, dsn: &str, source: &Config) -> Result<Self> {
         // The parser's message is left out: it may quote the password.
         let mut config: tokio_postgres::Config =
@@ -69,14 +70,16 @@ impl Connector {
         Ok(Self { config, tls: Tls(MakeRustlsConnect::new(tls_config(source)?)), timeout, renewed: false })
     }
 
-    /// With a password that may be another one at the next open; see [`TaskInfo::renewed`](philotes_sdk::TaskInfo).
+    /// With a password that may be another one at the next open; see
+    /// [`TaskInfo::renewed`](philotes_sdk::TaskInfo).
     pub(crate) fn renewed(self, renewed: bool) -> Self {
         Self { renewed, ..self }
     }
 
     /// Opens a session; `role` says in the server's views what it is for, `settings` are SQL `SET` statements.
     pub(crate) async fn open(&self, role: &str, settings: &str) -> Result<Session> {
-        // The client's own time-out ends with the TCP connection; a server may be silent afterwards, too.
+        // The client's own time-out ends with the TCP connection; a server may be silent
+        // afterwards, too.
         let timeout = self.timeout;
         tokio::time::timeout(timeout, self.connect(role, settings)).await.unwrap_or_else(|_| {
             Err(Error::unavailable(format!(
@@ -237,10 +240,12 @@ pub(crate) fn failed(what: &str, error: tokio_postgres::Error) -> Error {
 /// What an SQLSTATE means to the host.
 fn kind_of(code: &str) -> ErrorKind {
     match code {
-        // Read only: a server that was just demoted, or is being upgraded; what reads again finds the new primary.
+        // Read only: a server that was just demoted, or is being upgraded; what reads again finds
+        // the new primary.
         "25006" => ErrorKind::Unavailable,
         _ => match code.get(..2).unwrap_or_default() {
-            // Connection, resources, operator's intervention, time-outs and locks, deadlocks: all pass.
+            // Connection, resources, operator's intervention, time-outs and locks, deadlocks: all
+            // pass.
             "08" | "53" | "55" | "57" | "58" | "40" | "XX" => ErrorKind::Unavailable,
             // Password, database, rights, missing tables: all are the operator's to mend.
             "28" | "3D" | "3F" | "42" | "25" => ErrorKind::Config,

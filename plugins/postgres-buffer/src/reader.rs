@@ -385,7 +385,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Makes a dead letter of the row that ended a snapshot with this error, after `last`, or says which it is.
+    /// Makes a dead letter of the row that ended a snapshot with this error, after `last`, or says
+    /// which it is.
     async fn leave_out(
         &mut self,
         last: Option<i64>,

@@ -5,7 +5,8 @@ use crate::seen::Probe;
 /// The channel on which writers may say that rows have come; the payload is the source_id.
 pub(crate) const CHANNEL: &str = "philotes_cdc_events";
 
-/// What a session begins with: nothing that a user of the database made is found in place of what is meant.
+/// What a session begins with: nothing that a user of the database made is found in place of what
+/// is meant.
 pub(crate) const SEARCH_PATH: &str = "SET search_path = pg_catalog, pg_temp";
 
 /// What `init` runs.
@@ -143,6 +144,16 @@ impl Snapshot<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Either file is run alone, too, and looks at the schema before it touches it.
+    #[test]
+    fn both_files_look_at_whose_the_schema_is() {
+        let look = |file: &str| {
+            let from = file.find("-- What is executed here").unwrap();
+            file[from..from + file[from..].find("END $$;").unwrap()].to_owned()
+        };
+        assert_eq!(look(INIT), look(CAPTURE));
+    }
 
     #[test]
     fn names_are_quoted() {

@@ -1,7 +1,9 @@
-//! Rows that the server cannot send: bytes that are no text in the client's encoding, values whose text is too long.
+//! Rows that the server cannot send: bytes that are no text in the client's encoding, values whose
+//! text is too long.
 //!
-//! A COPY ends at such a row with an error that does not name it. It is the first that was not received; to be sure, since
-//! an older row may have been committed meanwhile, it is read once more, alone.
+//! A COPY ends at such a row with an error that does not name it. It is the first that was not
+//! received; to be sure, since an older row may have been committed meanwhile, it is read once
+//! more, alone.
 
 use philotes_sdk::{Error, ErrorKind, Result};
 
@@ -30,11 +32,13 @@ pub(crate) struct Unreadable {
 
 /// Whether an error may be about one row alone.
 pub(crate) fn about_a_row(error: &tokio_postgres::Error) -> bool {
-    // Not in the encoding, no such character, a text of more than a gigabyte (\"out of memory\"), memory of the server.
+    // Not in the encoding, no such character, a text of more than a gigabyte (\"out of memory\"),
+    // memory of the server.
     error.code().is_some_and(|code| ["22021", "22P05", "54000", "53200"].contains(&code.code()))
 }
 
-/// The row at which a COPY ended with `error` after `last` was received; `None` where that row can be sent alone.
+/// The row at which a COPY ended with `error` after `last` was received; `None` where that row can
+/// be sent alone.
 pub(crate) async fn find(
     session: &mut Session,
     source_id: &str,

@@ -1,4 +1,5 @@
-//! Makes it visible that the buffer cannot be read: a lock on it keeps the reader waiting without an error.
+//! Makes it visible that the buffer cannot be read: a lock on it keeps the reader waiting without
+//! an error.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,7 +26,8 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    /// Runs `work`, and says every now and then that the server does not answer, and because of whom.
+    /// Runs `work`, and says every now and then that the server does not answer, and because of
+    /// whom.
     pub(crate) async fn during<T>(&self, work: impl Future<Output = T>) -> T {
         let mut work = std::pin::pin!(work);
         let begun = Instant::now();

@@ -77,7 +77,8 @@ fn a_row_that_arrived_survives_a_crash_although_its_commit_was_asynchronous() {
     assert_acknowledged(&session);
 }
 
-/// A password that is replaced while the connector runs, in the server first and then in the file that it stands in.
+/// A password that is replaced while the connector runs, in the server first and then in the file
+/// that it stands in.
 #[test]
 fn a_password_that_changes_in_its_file_is_read_again() {
     let Some(postgres) = postgres_or_skip() else { return };

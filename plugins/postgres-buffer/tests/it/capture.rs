@@ -1,4 +1,5 @@
-//! When capture's triggers fire, what they keep from nobody, and what becomes of those of earlier versions.
+//! When capture's triggers fire, what they keep from nobody, and what becomes of those of earlier
+//! versions.
 
 use std::sync::Arc;
 
@@ -8,7 +9,8 @@ use serde_json::json;
 use crate::driver::{Buffer, Driver, error_of};
 use crate::server::Server;
 
-/// Operation and the row after of all events in the buffer's order, of a table whose row is (id, v).
+/// Operation and the row after of all events in the buffer's order, of a table whose row is (id,
+/// v).
 async fn events(buffer: &Buffer) -> String {
     buffer
         .ask(
@@ -18,7 +20,8 @@ async fn events(buffer: &Buffer) -> String {
         .await
 }
 
-/// Triggers fire in the order of their names: what another AFTER trigger does to the row comes after the row itself.
+/// Triggers fire in the order of their names: what another AFTER trigger does to the row comes
+/// after the row itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_an_after_trigger_changes_again_arrives_in_order() {
     let Some(buffer) = Buffer::new().await else { return };

@@ -229,7 +229,8 @@ async fn a_snapshot_that_meets_its_limit_goes_on() {
     driver.close().await;
 }
 
-/// A row whose bytes are no text in the client's encoding, which a database of the encoding SQL_ASCII takes in.
+/// A row whose bytes are no text in the client's encoding, which a database of the encoding
+/// SQL_ASCII takes in.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_the_server_cannot_send_is_named_or_becomes_a_dead_letter() {
     let Some(mut buffer) = Buffer::new().await else { return };
@@ -276,7 +277,8 @@ async fn a_row_that_the_server_cannot_send_is_named_or_becomes_a_dead_letter() {
     driver.close().await;
 }
 
-/// `connect_timeout` covers what comes after the TCP connection, too: a server that accepts and says nothing.
+/// `connect_timeout` covers what comes after the TCP connection, too: a server that accepts and
+/// says nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_server_does_not_hold_open_for_ever() {
     let Some(mut buffer) = Buffer::new().await else { return };

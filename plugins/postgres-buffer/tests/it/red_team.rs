@@ -1,5 +1,6 @@
-//! What capture runs as its owner may not be of anybody else's making: attacks by a role with nothing but INSERT, and by the
-//! owner of a table. Each function of an attacker's writes down who runs it.
+//! What capture runs as its owner may not be of anybody else's making: attacks by a role with
+//! nothing but INSERT, and by the owner of a table. Each function of an attacker's writes down who
+//! runs it.
 
 use philotes_sdk::ErrorKind;
 use serde_json::json;
@@ -7,7 +8,8 @@ use tokio_postgres::{Client, NoTls};
 
 use crate::driver::{Buffer, Driver, error_of};
 
-/// A buffer, a captured table of an attacker's, and `public.loot`, which says as whom an attacker's code ran.
+/// A buffer, a captured table of an attacker's, and `public.loot`, which says as whom an attacker's
+/// code ran.
 async fn prepared() -> Option<Buffer> {
     let buffer = Buffer::new().await?;
     let Buffer { database, .. } = &buffer;
@@ -214,7 +216,8 @@ async fn nothing_of_a_tables_owner_runs_as_the_owner_of_capture() {
     assert_eq!(image, expected);
 }
 
-/// The type of a column, or of a field, becomes another one while a transaction looks at the catalog of before.
+/// The type of a column, or of a field, becomes another one while a transaction looks at the
+/// catalog of before.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_type_that_changes_meanwhile_gains_nothing() {
     let Some(buffer) = prepared().await else { return };

@@ -112,7 +112,8 @@ impl Drop for Server {
     }
 }
 
-/// The newest of Debian's, or those in the folder that `PHILOTES_POSTGRES` names: for a version that Debian does not have.
+/// The newest of Debian's, or those in the folder that `PHILOTES_POSTGRES` names: for a version
+/// that Debian does not have.
 fn binaries() -> Option<PathBuf> {
     if let Some(folder) = std::env::var_os("PHILOTES_POSTGRES") {
         return Some(folder.into());

@@ -234,8 +234,8 @@ async fn an_unchanged_metadata_crosses_once() {
     driver.close().await;
 }
 
-/// Values of users' types are read from what PostgreSQL prints, so that no cast is called. It is what `to_jsonb` makes of
-/// them, where that is exact.
+/// Values of users' types are read from what PostgreSQL prints, so that no cast is called. It is
+/// what `to_jsonb` makes of them, where that is exact.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_read_from_printed_values_is_what_to_jsonb_makes() {
     let Some(buffer) = Buffer::new().await else { return };
@@ -274,7 +274,8 @@ async fn what_is_read_from_printed_values_is_what_to_jsonb_makes() {
     }
 }
 
-/// A transaction that sees the catalog as it was takes every column by what is printed of it; the JSON is the same.
+/// A transaction that sees the catalog as it was takes every column by what is printed of it; the
+/// JSON is the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_serializable_transaction_captures_the_same() {
     let Some(buffer) = Buffer::new().await else { return };
