@@ -105,6 +105,12 @@ struct ArrowArray {
 /* A bug: the host stops. */
 #define PHILOTES_ERROR_INTERNAL 7u
 
+/*
+ * philotes_error.flags: with PHILOTES_ERROR_UNAVAILABLE: another task holds what only one may hold (the lock of a source).
+ * The host is a standby then and tries again for as long as it takes; without the flag retries end in FAILED.
+ */
+#define PHILOTES_ERROR_HELD_ELSEWHERE 1u
+
 /* Kinds of connectors. */
 #define PHILOTES_SOURCE 1u
 #define PHILOTES_SINK 2u
@@ -165,6 +171,8 @@ typedef struct philotes_error {
     uint32_t struct_size;
     uint32_t length; /* of the message, in bytes; no zero follows it */
     char message[PHILOTES_MESSAGE_MAX_BYTES];
+    uint32_t flags; /* PHILOTES_ERROR_HELD_ELSEWHERE; a host from before it lends a struct that ends after the message */
+    uint32_t reserved;
 } philotes_error;
 
 /* One ordered part of a stream. */

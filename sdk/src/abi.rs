@@ -32,6 +32,8 @@ pub const POINTER_BITS: u32 = usize::BITS;
 
 /// The status of a call that succeeded.
 pub const OK: u32 = 0;
+/// [`ErrorText::flags`]: another task holds what the instance needs.
+pub const ERROR_HELD_ELSEWHERE: u32 = 1;
 /// [`Connector::kind`] of a source.
 pub const KIND_SOURCE: u32 = 1;
 /// [`Connector::kind`] of a sink.

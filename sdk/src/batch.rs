@@ -1,9 +1,15 @@
 //! The change batch: what a source delivers and a sink writes.
 
+mod contract;
+
+use std::sync::Arc;
+
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
-use crate::{Error, Offset, Result, StreamPartition};
+pub use contract::{Contract, OPERATIONS};
+
+use crate::{Error, Offset, Result, StreamName, StreamPartition};
 
 /// Prefix of the columns that the host and its plugins reserve.
 pub const RESERVED_PREFIX: &str = "_cdc_";
@@ -51,6 +57,16 @@ pub fn reserved_fields() -> [Field; 3] {
 #[must_use]
 pub fn unchanged_field() -> Field {
     Field::new(UNCHANGED, DataType::new_list(DataType::Utf8, true), true)
+}
+
+/// The schema of a stream's change batches: the columns of the row, the reserved ones behind them, and the metadata that names the
+/// stream and its key (columns of the row; none where there is no key).
+#[must_use]
+pub fn schema(stream: &StreamName, key: &[&str], columns: impl IntoIterator<Item = Field>) -> SchemaRef {
+    let fields: Vec<Field> = columns.into_iter().chain(reserved_fields()).collect();
+    let key = serde_json::Value::from(key).to_string();
+    let metadata = [(META_STREAM.to_owned(), stream.to_string()), (META_KEY.to_owned(), key)];
+    Arc::new(Schema::new_with_metadata(fields, metadata.into()))
 }
 
 /// Rows of one partition of one stream, all of one schema, and the offset that covers them.

@@ -72,6 +72,7 @@ impl fmt::Display for ErrorKind {
 #[derive(Debug)]
 pub struct Error {
     kind: ErrorKind,
+    held_elsewhere: bool,
     message: String,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -82,7 +83,13 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of this kind.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None }
+        Self { kind, held_elsewhere: false, message: message.into(), source: None }
+    }
+
+    /// [`ErrorKind::Unavailable`], because another task holds what only one may hold: the lock of a source, a slot. It is
+    /// nothing that went wrong: the host is a standby, and tries again for as long as it takes, without FAILED.
+    pub fn held_elsewhere(message: impl Into<String>) -> Self {
+        Self { held_elsewhere: true, ..Self::unavailable(message) }
     }
 
     /// [`ErrorKind::Config`].
@@ -138,6 +145,12 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.kind
+    }
+
+    /// Another task holds what this one waits for; see [`Error::held_elsewhere`].
+    #[must_use]
+    pub fn is_held_elsewhere(&self) -> bool {
+        self.held_elsewhere
     }
 
     /// The message alone, without the errors beneath.

@@ -11,7 +11,8 @@
 //!
 //! ```rust,standalone_crate
 //! use std::{sync::Arc, time::Duration};
-//! use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+//! use arrow::array::{Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+//! use arrow::datatypes::{DataType, Field};
 //! use philotes_sdk::*;
 //!
 //! #[derive(serde::Deserialize, schemars::JsonSchema)]
@@ -20,9 +21,20 @@
 //!
 //! struct Counter { limit: i64, next: Option<i64>, announced: bool }
 //!
+//! fn numbers() -> Result<StreamPartition> {
+//!     Ok(StreamPartition::only(StreamName::new(["numbers"])?))
+//! }
+//!
+//! // The row's own columns, then the reserved ones: the operation, when it happened, and the source's position of it.
 //! fn rows(from: i64, to: i64) -> Result<RecordBatch> {
-//!     RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from_iter_values(from..to)) as ArrayRef)])
-//!         .map_err(|e| Error::internal("cannot build rows").with_source(e))
+//!     let schema = batch::schema(&numbers()?.stream, &["n"], [Field::new("n", DataType::Int64, false)]);
+//!     let count = (to - from) as usize;
+//!     RecordBatch::try_new(schema, vec![
+//!         Arc::new(Int64Array::from_iter_values(from..to)),
+//!         Arc::new(StringArray::from_iter_values(std::iter::repeat_n("INSERT", count))),
+//!         Arc::new(TimestampMicrosecondArray::new_null(count).with_timezone(batch::UTC)),
+//!         Arc::new(StringArray::new_null(count)),
+//!     ]).map_err(|e| Error::internal("cannot build rows").with_source(e))
 //! }
 //!
 //! #[async_trait::async_trait]
@@ -35,7 +47,7 @@
 //!         Ok(Self { limit: config.limit, next: None, announced: false })
 //!     }
 //!     async fn poll(&mut self, timeout: Duration, max_bytes: usize) -> Result<Poll> {
-//!         let at = StreamPartition::only(StreamName::new(["numbers"])?);
+//!         let at = numbers()?;
 //!         if !std::mem::replace(&mut self.announced, true) {
 //!             return Ok(Poll::Announce(vec![at]));
 //!         }
@@ -59,8 +71,7 @@
 //!     async fn commit(&mut self, _: &[StreamOffset]) -> Result<()> { Ok(()) }
 //!     async fn close(self, _: Duration) -> Result<()> { Ok(()) }
 //!     async fn streams(_: Config, _: TaskContext) -> Result<Vec<StreamDescription>> {
-//!         let at = StreamPartition::only(StreamName::new(["numbers"])?);
-//!         Ok(vec![StreamDescription { at, schema: rows(0, 0)?.schema(), sampled_rows: None }])
+//!         Ok(vec![StreamDescription { at: numbers()?, schema: rows(0, 0)?.schema(), sampled_rows: None }])
 //!     }
 //! }
 //!
@@ -73,6 +84,7 @@
 //! #         source.resume(&at[0], Some(&Offset::new("7")?)).await?;
 //! #         let mut counted = Vec::new();
 //! #         while let Poll::Batch(batch) = source.poll(Duration::ZERO, 1 << 20).await? {
+//! #             batch.check()?;
 //! #             counted.push((batch.rows.num_rows(), batch.offset.as_str().to_owned()));
 //! #         }
 //! #         assert_eq!(counted, [(1000, "1007".to_owned()), (493, "1500".to_owned())]);
@@ -140,19 +152,27 @@
 //!
 //! export_plugin! { id: "tally", sinks: [Tally] }
 //! # fn main() -> Result<()> {
-//! #     use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+//! #     use arrow::array::*;
+//! #     use arrow::datatypes::{DataType, Field};
+//! #     use std::sync::Arc;
 //! #     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
 //! #     runtime.block_on(async {
 //! #         let path = std::env::temp_dir().join(format!("tally-{}.json", std::process::id()));
 //! #         let open = || Tally::open(Config { path: path.clone() }, TaskContext::detached(TaskInfo::default()));
 //! #         let at = StreamPartition::only(StreamName::new(["numbers"])?);
-//! #         let n = std::sync::Arc::new(Int64Array::from(vec![1, 2, 3])) as ArrayRef;
-//! #         let rows = RecordBatch::try_from_iter([("n", n)]).unwrap();
+//! #         let schema = batch::schema(&at.stream, &["n"], [Field::new("n", DataType::Int64, false)]);
+//! #         let rows = RecordBatch::try_new(schema, vec![
+//! #             Arc::new(Int64Array::from(vec![1, 2, 3])),
+//! #             Arc::new(StringArray::from(vec!["INSERT"; 3])),
+//! #             Arc::new(TimestampMicrosecondArray::new_null(3).with_timezone(batch::UTC)),
+//! #             Arc::new(StringArray::new_null(3)),
+//! #         ]).unwrap();
 //! #         let offset = Offset::new("3")?;
 //! #         let batch = ChangeBatch {
 //! #             at: at.clone(), schema_id: 0, rows, offset: offset.clone(), ends_transaction: true,
 //! #             initial_load: false, dead_letters: false, newest_micros: 0,
 //! #         };
+//! #         batch.check()?;
 //! #         let mut sink = open().await?;
 //! #         sink.write(&batch).await?;
 //! #         assert_eq!(open().await?.offsets(&[at.clone()]).await?, [None]);

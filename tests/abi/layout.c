@@ -16,6 +16,8 @@ int main(void)
     FIELD(philotes_error, struct_size);
     FIELD(philotes_error, length);
     FIELD(philotes_error, message);
+    FIELD(philotes_error, flags);
+    FIELD(philotes_error, reserved);
     SIZE(philotes_partition);
     FIELD(philotes_partition, struct_size);
     FIELD(philotes_partition, part_count);

@@ -18,7 +18,7 @@ macro_rules! layout {
 fn in_rust() -> String {
     let mut out = String::new();
     layout!(out, "philotes_text", abi::Text, [data, length]);
-    layout!(out, "philotes_error", abi::ErrorText, [struct_size, length, message]);
+    layout!(out, "philotes_error", abi::ErrorText, [struct_size, length, message, flags, reserved]);
     layout!(out, "philotes_partition", abi::Partition, [struct_size, part_count, parts, partition]);
     layout!(out, "philotes_position", abi::Position, [struct_size, reserved, at, offset]);
     layout!(

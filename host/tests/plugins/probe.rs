@@ -91,8 +91,9 @@ fn connectors_answer_without_an_instance() {
     assert_eq!((error.kind(), error.message()), (ErrorKind::Unavailable, "check fails as asked for"));
     let streams = source.streams("{}", &task()).unwrap();
     assert_eq!((&streams[0].at, streams[0].sampled_rows), (&at("0"), Some(3)));
+    let columns = ["n", "_cdc_operation", "_cdc_timestamp", "_cdc_lsn"];
     let plan = sink.plan("{}", &task(), &at("0"), &streams[0].schema).unwrap();
-    assert_eq!((plan.table.as_str(), plan.notes.as_slice()), ("probe.rows/0", ["n".to_owned()].as_slice()));
+    assert_eq!((plan.table.as_str(), plan.notes.as_slice()), ("probe.rows/0", columns.map(str::to_owned).as_slice()));
     let said = source.act("{}", &task(), "greet", &serde_json::json!({"name": "Ada"})).unwrap();
     assert_eq!(said, ActionOutput::Text("hello Ada".into()));
     let error = sink.act("{}", &task(), "greet", &serde_json::json!({})).unwrap_err();

@@ -133,11 +133,12 @@ pub(crate) async fn lock(client: &Client, source_id: &str) -> Result<()> {
             },
         );
         if !said {
-            tracing::warn!(source_id, holder, "source_id is in use by another task; waiting for it");
+            // The host says so once, for as long as it stands by; this comes again at each try.
+            tracing::debug!(source_id, holder, "source_id is in use by another task; waiting for it");
             said = true;
         }
         if Instant::now() >= deadline {
-            return Err(Error::unavailable(format!(
+            return Err(Error::held_elsewhere(format!(
                 "source_id {source_id:?} is in use by another task ({holder}); waiting"
             )));
         }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::{Error, ErrorKind, Result};
 
-use super::{OK, Sized32};
+use super::{ERROR_HELD_ELSEWHERE, OK, Sized32};
 
 /// `philotes_text`: borrowed UTF-8.
 #[repr(C)]
@@ -85,6 +85,10 @@ pub struct ErrorText {
     pub length: u32,
     /// The message.
     pub message: [u8; Self::MAX_BYTES],
+    /// [`ERROR_HELD_ELSEWHERE`].
+    pub flags: u32,
+    /// 0.
+    pub reserved: u32,
 }
 
 impl ErrorText {
@@ -99,13 +103,18 @@ impl ErrorText {
         if !theirs.is_null() {
             // SAFETY: the caller warrants that `struct_size` bytes are there; no more are written.
             unsafe {
-                let room = (theirs.cast::<u32>().read() as usize).saturating_sub(8).min(Self::MAX_BYTES);
+                let size = theirs.cast::<u32>().read() as usize;
+                let room = size.saturating_sub(8).min(Self::MAX_BYTES);
                 let message = error.to_string();
                 let cut = cut(&message, room);
-                if theirs.cast::<u32>().read() >= 8 {
+                if size >= 8 {
                     (&raw mut (*theirs).length).write(u32::try_from(cut.len()).unwrap_or(0));
                 }
                 std::ptr::copy_nonoverlapping(cut.as_ptr(), (&raw mut (*theirs).message).cast::<u8>(), cut.len());
+                // A host from before this field lends a struct that ends before it; it retries as for any absence.
+                if size >= std::mem::offset_of!(Self, reserved) {
+                    (&raw mut (*theirs).flags).write(if error.is_held_elsewhere() { ERROR_HELD_ELSEWHERE } else { 0 });
+                }
             }
         }
         error.kind() as u32
@@ -128,6 +137,9 @@ impl ErrorText {
             Err(_) => format!("{call} failed with a message that is no valid UTF-8"),
         };
         match ErrorKind::from_u32(status) {
+            Some(ErrorKind::Unavailable) if self.flags & ERROR_HELD_ELSEWHERE != 0 => {
+                Err(Error::held_elsewhere(message))
+            }
             Some(kind) => Err(Error::new(kind, message)),
             None => Err(Error::internal(format!("{call} returned the unknown error kind {status}: {message}"))),
         }
@@ -179,6 +191,29 @@ mod tests {
         // SAFETY: a whole struct of our own that says it is shorter.
         unsafe { ErrorText::fill(&raw mut text, &Error::data("abcdef")) };
         assert_eq!((text.length, &text.message[..4]), (3, b"abc\0".as_slice()));
+    }
+
+    #[test]
+    fn what_is_held_elsewhere_stays_so_where_both_sides_know_it() {
+        let held = Error::held_elsewhere("another host has it").context("source");
+        let mut text = ErrorText::new();
+        // SAFETY: a whole struct of our own.
+        let status = unsafe { ErrorText::fill(&raw mut text, &held) };
+        assert_eq!(status, ErrorKind::Unavailable as u32);
+        let error = text.result(status, "open").unwrap_err();
+        assert_eq!((error.is_held_elsewhere(), error.message()), (true, "source: another host has it"));
+
+        // A struct from before the field: not written, so that the error is one that passes.
+        let mut text = ErrorText::new();
+        text.struct_size = 4104;
+        // SAFETY: a whole struct of our own that says it is shorter.
+        let status = unsafe { ErrorText::fill(&raw mut text, &held) };
+        assert_eq!((status, text.flags), (2, 0));
+        assert!(!text.result(status, "open").unwrap_err().is_held_elsewhere());
+
+        // The flag says nothing with any other kind.
+        text.flags = ERROR_HELD_ELSEWHERE;
+        assert!(!text.result(ErrorKind::Config as u32, "open").unwrap_err().is_held_elsewhere());
     }
 
     #[test]

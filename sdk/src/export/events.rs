@@ -1,12 +1,15 @@
-//! A plugin's tracing events, forwarded to the host of the instance they belong to.
+//! A plugin's tracing events and panics, forwarded to the host of the instance they belong to.
 //!
 //! A plugin has tracing statics of its own, so it needs a subscriber of its own. Which instance an event belongs to is known
 //! by its thread: the runtime's threads are marked when they start, the host's thread for the length of each call. Spans
-//! are not forwarded; the host's own span stands around every event.
+//! are not forwarded; the host's own span stands around every event. A panic is an event as well: the standard library, which a
+//! plugin also has for itself, would print lines of its own in the middle of the host's log.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::RefCell;
 use std::fmt;
-use std::sync::{Arc, Once};
+use std::panic::PanicHookInfo;
+use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
 
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
@@ -43,12 +46,44 @@ impl Drop for Entered {
     }
 }
 
-/// Makes the forwarding subscriber the plugin's default; where there is one already (a test's), that stays.
-pub(super) fn install() {
+/// Makes the forwarding subscriber the plugin's default, where there is none yet (a test's), and forwards its panics.
+pub(super) fn install(host: &Arc<HostLink>) {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let _ = tracing::subscriber::set_global_default(Forward);
+        let outside = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !forward(panic) {
+                // No instance lives. Only tests get here, where the plugin is part of the program.
+                outside(panic);
+            }
+        }));
     });
+    let mut links = LINKS.lock().unwrap_or_else(PoisonError::into_inner);
+    links.retain(|link| link.strong_count() > 0);
+    links.push(Arc::downgrade(host));
+}
+
+/// The hosts of all instances: a thread that the plugin started for itself belongs to none of them, and its panic is told to any.
+static LINKS: Mutex<Vec<Weak<HostLink>>> = Mutex::new(Vec::new());
+
+/// Sends a panic to the host's log; whether there was a host to send it to.
+fn forward(panic: &PanicHookInfo<'_>) -> bool {
+    let links = || LINKS.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let hosts = current().into_iter().chain(links().into_iter().rev().filter_map(|link| link.upgrade()));
+    let backtrace = Backtrace::capture();
+    let mut fields = Map::new();
+    fields.insert("panic".to_owned(), panic.payload_as_str().unwrap_or("no message").into());
+    fields.insert("location".to_owned(), panic.location().map(ToString::to_string).into());
+    // The host's threads have no name here: that is in the host's own standard library.
+    if let Some(thread) = std::thread::current().name() {
+        fields.insert("thread".to_owned(), thread.into());
+    }
+    if backtrace.status() == BacktraceStatus::Captured {
+        fields.insert("backtrace".to_owned(), backtrace.to_string().into());
+    }
+    let fields = Value::Object(fields).to_string();
+    hosts.into_iter().any(|host| host.log(abi::LOG_ERROR, "panic", "panicked", &fields))
 }
 
 fn current() -> Option<Arc<HostLink>> {

@@ -47,13 +47,15 @@ impl HostLink {
         table.as_ref().and_then(|table| call(table.theirs, &table.functions))
     }
 
-    pub(super) fn log(&self, level: u32, target: &str, message: &str, fields: &str) {
-        self.with(|theirs, functions| {
+    /// Whether the host was there to hear it.
+    pub(super) fn log(&self, level: u32, target: &str, message: &str, fields: &str) -> bool {
+        let logged = self.with(|theirs, functions| {
             // SAFETY: the table is valid while the lock is held; the texts are lent for the call.
             functions
                 .log
                 .map(|log| unsafe { log(theirs, level, Text::lend(target), Text::lend(message), Text::lend(fields)) })
         });
+        logged.is_some()
     }
 
     pub(super) fn log_enabled(&self, level: u32, target: &str) -> bool {

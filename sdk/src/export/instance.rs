@@ -85,7 +85,7 @@ impl<C: DeserializeOwned, T> Instance<C, T> {
         let make = || {
             // SAFETY: the caller warrants the arguments; the link is cut in `destroy`.
             let (host, config, task) = unsafe { (HostLink::new(host)?, parse(config, name)?, parse_task(task)?) };
-            events::install();
+            events::install(&host);
             let runtime = runtime::<P>(name, &host)?;
             let context = TaskContext::new(task, host.clone());
             let made = Self { host, context, runtime, state: Mutex::new(State::Created(config)) };
@@ -196,7 +196,7 @@ pub(super) unsafe fn once<P: Plugin>(
         // SAFETY: the caller warrants the host; the link is cut before the call returns, whatever happens.
         let host = unsafe { HostLink::new(host) }?;
         let _cut = Cut(Arc::clone(&host));
-        events::install();
+        events::install(&host);
         let _entered = events::enter(&host);
         let runtime = runtime::<P>(name, &host)?;
         let outcome = run(&host, &runtime);

@@ -9,7 +9,6 @@ use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Int64Type, SchemaRef};
 
 use super::{KEYS, MAX_BYTES, PATIENCE, POLL, SLACK, clause};
-use crate::batch::{META_KEY, META_STREAM, UNCHANGED, reserved_fields, unchanged_field};
 use crate::conformance::{Check, OrViolation, describe, ensure, violation};
 use crate::{ChangeBatch, ErrorKind, Offset, Poll, Source, StreamName, StreamOffset, StreamPartition};
 
@@ -345,32 +344,9 @@ impl<S: Source> Run<S> {
     }
 }
 
-/// The reserved columns close the schema, the metadata names the stream and columns that exist.
+/// What the host checks of every batch.
 fn check_shape(batch: &ChangeBatch) -> Check {
-    let (at, schema) = (&batch.at, batch.rows.schema());
-    for expected in reserved_fields() {
-        let name = expected.name();
-        let Ok(field) = schema.field_with_name(name) else {
-            return Err(violation(clause::SHAPE, format!("{at}: column {name} is missing")));
-        };
-        ensure(field.data_type() == expected.data_type(), clause::SHAPE, || {
-            format!("{at}: column {name} is {}, expected {}", field.data_type(), expected.data_type())
-        })?;
-        ensure(expected.is_nullable() || !field.is_nullable(), clause::SHAPE, || {
-            format!("{at}: column {name} may be null")
-        })?;
-    }
-    if let Ok(field) = schema.field_with_name(UNCHANGED) {
-        ensure(*field == unchanged_field(), clause::SHAPE, || format!("{at}: column {UNCHANGED} is {field}"))?;
-    }
-    let stream = schema.metadata().get(META_STREAM);
-    ensure(stream == Some(&at.stream.to_string()), clause::SHAPE, || {
-        format!("{at}: schema metadata {META_STREAM} is {stream:?}")
-    })?;
-    ensure(schema.metadata().contains_key(META_KEY), clause::SHAPE, || {
-        format!("{at}: schema metadata {META_KEY} is missing")
-    })?;
-    ChangeBatch::key_columns(&schema).or_violation(clause::SHAPE, &at.to_string()).map(drop)
+    batch.check().or_violation(clause::SHAPE, &batch.at.to_string())
 }
 
 /// The column `n`.

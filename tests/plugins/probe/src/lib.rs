@@ -4,9 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch};
-use arrow::datatypes::SchemaRef;
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, Field, SchemaRef};
 use async_trait::async_trait;
+use philotes_sdk::batch::{UTC, schema};
 use philotes_sdk::{
     Action, ActionArgument, ActionOutput, ChangeBatch, Committed, Error, ErrorKind, Flushed, Offset, Plan, Poll,
     Result, Sink, Source, StreamDescription, StreamName, StreamOffset, StreamPartition, TaskContext,
@@ -56,8 +57,14 @@ fn at(partition: &str) -> Result<StreamPartition> {
 }
 
 fn rows() -> Result<RecordBatch> {
-    RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from(vec![1, 2, 3])) as ArrayRef)])
-        .map_err(|e| Error::internal("cannot build rows").with_source(e))
+    let schema = schema(&at("0")?.stream, &["n"], [Field::new("n", DataType::Int64, false)]);
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(Int64Array::from(vec![1, 2, 3])),
+        Arc::new(StringArray::from(vec!["INSERT"; 3])),
+        Arc::new(TimestampMicrosecondArray::new_null(3).with_timezone(UTC)),
+        Arc::new(StringArray::new_null(3)),
+    ];
+    RecordBatch::try_new(schema, columns).map_err(|e| Error::internal("cannot build rows").with_source(e))
 }
 
 fn actions() -> Vec<Action> {
