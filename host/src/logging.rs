@@ -1,13 +1,15 @@
 //! Logs: to stderr, text or JSON, RFC 3339 in UTC; and the terminal that they share with the live lines.
 
+pub(crate) mod format;
+mod panics;
+
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use chrono::{SecondsFormat, Utc};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::time::FormatTime;
+
+use format::Format;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -32,25 +34,19 @@ pub fn start(format: LogFormat, level: Option<&str>) -> Result<Terminal, String>
         format!("log level {directives:?}: {error}; allowed: error, warn, info, debug, trace, or target=level")
     })?;
     let terminal = Terminal::stderr(format);
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_timer(Rfc3339).with_writer(terminal.clone());
-    match format {
-        LogFormat::Text => builder.with_ansi(terminal.colours()).with_target(true).init(),
-        LogFormat::Json => builder.json().flatten_event(false).with_span_list(false).init(),
-    }
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(terminal.clone())
+        .fmt_fields(format::span_fields())
+        .event_format(Format { format, colours: terminal.colours() })
+        .init();
+    panics::log();
     Ok(terminal)
 }
 
 /// Whether the environment says what is logged.
 pub(crate) fn level_is_set() -> bool {
     ["PHILOTES_LOG", "RUST_LOG"].into_iter().any(|name| std::env::var_os(name).is_some())
-}
-
-struct Rfc3339;
-
-impl FormatTime for Rfc3339 {
-    fn format_time(&self, writer: &mut Writer<'_>) -> std::fmt::Result {
-        writer.write_str(&Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true))
-    }
 }
 
 /// stderr, with lines at its bottom that are redrawn below whatever is logged.

@@ -6,7 +6,8 @@ fn main() -> ExitCode {
     match philotes_host::cli::main() {
         Ok(exit) => exit.into(),
         Err(error) => {
-            eprintln!("{error:#}");
+            // Not its Display alone: it may name what others have named.
+            eprintln!("{}", philotes_host::shown(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }

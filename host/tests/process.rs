@@ -108,6 +108,11 @@ fn a_second_signal_ends_at_once() {
     std::thread::sleep(Duration::from_millis(500));
     signal(&child, "TERM");
     wait_for_log(&mut child, "stopping");
+    // Within a second it is the same stop.
+    signal(&child, "INT");
+    wait_for_log(&mut child, "taken for the same stop");
+    std::thread::sleep(Duration::from_millis(1100));
+    assert!(child.try_wait().unwrap().is_none());
     signal(&child, "TERM");
     let started = Instant::now();
     assert_eq!(child.wait().unwrap().code(), Some(128 + 15));
@@ -127,7 +132,72 @@ fn a_stop_within_the_grace_period() {
     assert!(started.elapsed() < Duration::from_secs(3));
     let log = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{log}");
-    assert!(log.contains("FAILED") && log.contains("not everything was flushed"), "{log}");
+    let failed = log.lines().find(|line| line.contains("FAILED")).unwrap_or_else(|| panic!("{log}"));
+    assert!(failed.contains("end=\"source\"") && failed.contains("poll has not returned"), "{failed}");
+    assert!(failed.contains("not everything was flushed"), "{failed}");
+}
+
+#[test]
+fn a_hang_up_ends_nothing() {
+    let fixture = Fixture::new(MEMORY);
+    let mut child = fixture.command(&["run", "--log-level", "debug"]).spawn().unwrap();
+    wait_for_log(&mut child, "flushed");
+    signal(&child, "HUP");
+    let log = wait_for_log(&mut child, "SIGHUP");
+    let log = log + &wait_for_log(&mut child, "\n");
+    assert!(log.contains("ignored: connector files are read at the start only"), "{log}");
+    signal(&child, "HUP");
+    wait_for_log(&mut child, "SIGHUP");
+    assert!(child.try_wait().unwrap().is_none());
+    signal(&child, "TERM");
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(0));
+}
+
+/// A plugin's panic is one event with fields, and nothing else is printed of it.
+#[test]
+fn a_panic_of_a_plugin_is_one_line() {
+    let yaml = "name: bad\nsource: {plugin: probe, panic_in: poll}\nsink: {plugin: probe}\n";
+    let fixture = Fixture::new(yaml);
+    let output = fixture.command(&["run", "--until-idle"]).env("RUST_BACKTRACE", "0").output().unwrap();
+    let log = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{log}");
+    assert!(!log.contains("panicked at") && !log.contains("RUST_BACKTRACE"), "{log}");
+    assert!(log.lines().all(|line| line.split(' ').next().unwrap().ends_with('Z')), "{log}");
+    let panics: Vec<&str> = log.lines().filter(|line| line.contains(": panicked ")).collect();
+    let [line] = &panics[..] else { panic!("{log}") };
+    for part in [
+        "ERROR task{connector=\"bad\" task=0}: plugin: panicked",
+        "plugin_target=\"panic\"",
+        "probe/src/lib.rs:",
+        "as asked for\\n",
+    ] {
+        assert!(line.contains(part), "no {part:?} in {line}");
+    }
+
+    let output = fixture.command(&["run", "--until-idle", "--log-format", "json"]).output().unwrap();
+    let log = text(&output.stderr);
+    let events: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let event = events.iter().find(|event| event["fields"]["message"] == "panicked").unwrap_or_else(|| panic!("{log}"));
+    assert!(event["fields"]["panic"].as_str().unwrap().contains("as asked for\n"), "{event}");
+    assert!(event["fields"]["location"].as_str().unwrap().contains("probe/src/lib.rs:"), "{event}");
+    assert_eq!((&event["level"], &event["span"]["connector"]), (&"ERROR".into(), &"bad".into()));
+}
+
+/// The fields of a plugin's events are fields of the host's log, in both formats.
+#[test]
+fn fields_of_plugins_are_fields() {
+    // Kind 3 is Data: it ends.
+    let fixture =
+        Fixture::new("name: bad\nsource: {plugin: probe, fail_in: poll, fail_kind: 3}\nsink: {plugin: probe}\n");
+    let log = text(&fixture.output(&["run", "--until-idle"]).stderr);
+    let opened = "plugin: opened plugin_target=\"philotes_probe\" answer=42 name=\"probe\"";
+    assert!(log.lines().any(|line| line.ends_with(opened)), "{log}");
+    let log = text(&fixture.output(&["run", "--until-idle", "--log-format", "json"]).stderr);
+    let mut events = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let event = events.find(|event| event["fields"]["message"] == "opened").unwrap_or_else(|| panic!("{log}"));
+    let fields =
+        serde_json::json!({"message": "opened", "plugin_target": "philotes_probe", "answer": 42, "name": "probe"});
+    assert_eq!(event["fields"], fields);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use super::{Exit, Plugins, load_or_print, table};
 use crate::config::{ConnectorConfig, Endpoint, nearest};
 use crate::plugin::{Kind, Services, SourceInstance};
+use crate::printable::{line, lines};
 use crate::run::single_task;
 use crate::status::end_name;
 
@@ -38,6 +39,7 @@ pub(super) fn action(
     let plugin = endpoint(connector, end);
     let actions = plugin.connector.actions();
     let path = format!("{}: {} {name}", file.display(), end_name(end));
+    let path = line(&path);
     let Some(action) = actions.iter().find(|action| action.name == name) else {
         let known: Vec<&str> = actions.iter().map(|action| action.name.as_str()).collect();
         let near = nearest(&known, name).map_or(String::new(), |near| format!(", did you mean {near}?"));
@@ -49,7 +51,7 @@ pub(super) fn action(
         Ok(arguments) => arguments,
         Err(faults) => {
             for fault in faults {
-                writeln!(out, "{path}: {fault}")?;
+                writeln!(out, "{path}: {}", line(&fault))?;
             }
             return Ok(Exit::Config);
         }
@@ -57,7 +59,7 @@ pub(super) fn action(
     let held = match hold(connector, action, &arguments) {
         Ok(held) => held,
         Err(error) => {
-            writeln!(out, "{path}: {error}")?;
+            writeln!(out, "{path}: {}", line(&error.to_string()))?;
             return Ok(Exit::of(&error));
         }
     };
@@ -68,13 +70,13 @@ pub(super) fn action(
         tracing::warn!(%error, "closing the source failed");
     }
     match outcome {
-        Ok(ActionOutput::Text(text)) => writeln!(out, "{}", text.trim_end_matches('\n'))?,
+        Ok(ActionOutput::Text(text)) => writeln!(out, "{}", lines(text.trim_end_matches('\n')))?,
         Ok(ActionOutput::Rows { columns, rows }) => {
             let head: Vec<&str> = columns.iter().map(String::as_str).collect();
             table::print(out, "", &head, &rows)?;
         }
         Err(error) => {
-            writeln!(out, "{path}: {error}")?;
+            writeln!(out, "{path}: {}", line(&error.to_string()))?;
             return Ok(Exit::of(&error));
         }
     }

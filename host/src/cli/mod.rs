@@ -24,6 +24,7 @@ use crate::allocator;
 use crate::config::{Loaded, Plugins, Process, load};
 use crate::logging::{self, LogFormat};
 use crate::plugin::Kind;
+use crate::printable::{self, Printable};
 use crate::{admin, libraries};
 use philotes_sdk::quantity::{DURATION, SIZE, duration, size};
 
@@ -51,7 +52,8 @@ enum Command {
     /// Runs connectors.
     ///
     /// SIGTERM or SIGINT stops polling, flushes, commits, acknowledges and exits with 0 within the grace period (1 if something
-    /// could not be flushed: it is read again at the next start). A second signal ends the process at once.
+    /// could not be flushed: it is read again at the next start). A second signal, a second later or more, ends the process at once.
+    /// SIGHUP is ignored.
     Run(RunArguments),
     /// Checks connector files: a line per fault and exit code 2, or OK and 0.
     Validate {
@@ -181,16 +183,16 @@ pub fn main() -> anyhow::Result<Exit> {
     let terminal = match logging::start(cli.log_format, level) {
         Ok(terminal) => terminal,
         Err(message) => {
-            eprintln!("--log-level: {message}");
+            eprintln!("--log-level: {}", printable::line(&message));
             return Ok(Exit::Config);
         }
     };
-    let mut out = std::io::stdout().lock();
+    let mut out = Printable(std::io::stdout().lock());
     if let Command::Health { address } = &cli.command {
         return Ok(match admin::health(address) {
             Ok(()) => Exit::Done,
             Err(message) => {
-                eprintln!("{message}");
+                eprintln!("{}", printable::lines(&message));
                 Exit::Failed
             }
         });
@@ -201,7 +203,7 @@ pub fn main() -> anyhow::Result<Exit> {
     let plugins = match libraries::discover(&cli.plugin_path) {
         Ok(plugins) => plugins,
         Err(message) => {
-            eprintln!("{message}");
+            eprintln!("{}", printable::line(&message));
             return Ok(Exit::Config);
         }
     };

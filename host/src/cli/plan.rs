@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 
-use philotes_sdk::{Error, Plan, StreamDescription};
+use philotes_sdk::batch::Contract;
+use philotes_sdk::{Error, Plan, Route, StreamDescription, TaskInfo};
 
 use super::validate::plugin_fault;
 use super::{Exit, Plugins, load_or_print, table};
 use crate::config::{ConnectorConfig, Fault};
 use crate::plugin::Kind;
+use crate::printable::line;
 use crate::run::single_task;
 use crate::task::routing::Routing;
 
@@ -19,13 +21,23 @@ pub(super) struct Planned {
     plan: Plan,
 }
 
+/// So many names of streams are listed; more are counted.
+const LISTED: usize = 10;
+
 pub(super) fn plan(files: &[PathBuf], plugins: &dyn Plugins, out: &mut dyn Write) -> anyhow::Result<Exit> {
     let Some(loaded) = load_or_print(files, plugins, out)? else { return Ok(Exit::Config) };
     let mut exit = Exit::Done;
     for connector in &loaded.connectors {
-        match planned(connector) {
-            Ok(plans) => {
+        let planned = planned(connector).and_then(|plans| match plans.is_empty() {
+            true => why_none(connector).map(|why| (plans, Some(why))),
+            false => Ok((plans, None)),
+        });
+        match planned {
+            Ok((plans, why_none)) => {
                 print(connector, &plans, out)?;
+                if let Some(why) = why_none {
+                    writeln!(out, "  no streams: {}", line(&why))?;
+                }
                 for fault in collisions(connector, &plans) {
                     writeln!(out, "{fault}")?;
                     exit = Exit::Config;
@@ -45,14 +57,9 @@ pub(super) fn plan(files: &[PathBuf], plugins: &dyn Plugins, out: &mut dyn Write
 /// Asks the source for its streams, and the sink what it would do for each that the route takes.
 pub(super) fn planned(connector: &ConnectorConfig) -> Result<Vec<Planned>, (Kind, Error)> {
     let routing = Routing::new(connector.route.clone(), connector.rename.clone());
-    let source = &connector.source;
-    let streams = source
-        .connector
-        .streams(&source.config, &single_task(connector, Kind::Source))
-        .map_err(|error| (Kind::Source, error))?;
     let task = single_task(connector, Kind::Sink);
     let mut plans = Vec::new();
-    for stream in streams {
+    for stream in streams(connector, &single_task(connector, Kind::Source))? {
         if !routing.wants(&stream.at.stream).map_err(|error| (Kind::Source, error))? {
             continue;
         }
@@ -62,6 +69,43 @@ pub(super) fn planned(connector: &ConnectorConfig) -> Result<Vec<Planned>, (Kind
         plans.push(Planned { stream, plan });
     }
     Ok(plans)
+}
+
+fn streams(connector: &ConnectorConfig, task: &TaskInfo) -> Result<Vec<StreamDescription>, (Kind, Error)> {
+    let source = &connector.source;
+    let streams = source.connector.streams(&source.config, task).map_err(|error| (Kind::Source, error))?;
+    for stream in &streams {
+        Contract::of_rows(&stream.at, &stream.schema).map_err(|error| (Kind::Source, error))?;
+    }
+    Ok(streams)
+}
+
+/// Why there is nothing to plan: the source has no stream, or the route leaves all of them out, which the source may have done itself.
+fn why_none(connector: &ConnectorConfig) -> Result<String, (Kind, Error)> {
+    let Route { include, exclude } = &connector.route;
+    let source = connector.source.connector.name();
+    let every = TaskInfo { route: Route::default(), ..single_task(connector, Kind::Source) };
+    let all = if include.is_empty() && exclude.is_empty() { Vec::new() } else { streams(connector, &every)? };
+    if all.is_empty() {
+        return Ok(format!(
+            "{source} finds none now, as its configuration stands: nothing is there to be read yet, or it looks in another place \
+             than was meant. A stream appears once something of it can be read; `philotes action FILE source` lists what {source} \
+             can say and do about it"
+        ));
+    }
+    let mut names: Vec<String> = all.iter().map(|stream| stream.at.stream.to_string()).collect();
+    names.sort();
+    names.dedup();
+    let more = names.len().saturating_sub(LISTED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    names.truncate(LISTED);
+    let mut patterns = Vec::new();
+    for (key, list) in [("route.include", include), ("route.exclude", exclude)] {
+        if !list.is_empty() {
+            patterns.push(format!("{key} is [{}]", list.join(", ")));
+        }
+    }
+    Ok(format!("the route leaves out all that {source} has: {}{more}; {}", names.join(", "), patterns.join(", ")))
 }
 
 /// Streams that would share a table; compared without case, as catalogs fold it.
@@ -94,7 +138,8 @@ fn print(connector: &ConnectorConfig, plans: &[Planned], out: &mut dyn Write) ->
     writeln!(out, "{}: {source} to {sink}, {} streams", connector.name, plans.len())?;
     for Planned { stream, plan } in plans {
         let sampled = stream.sampled_rows.map_or(String::new(), |rows| format!(", sampled from {rows} rows"));
-        writeln!(out, "\n{} -> {} ({}{sampled})", stream.at.stream, plan.table, plan.change)?;
+        let head = format!("{} -> {} ({}{sampled})", stream.at.stream, plan.table, plan.change);
+        writeln!(out, "\n{}", line(&head))?;
         let rows: Vec<Vec<String>> = plan
             .columns
             .iter()
@@ -112,10 +157,10 @@ fn print(connector: &ConnectorConfig, plans: &[Planned], out: &mut dyn Write) ->
         table::print(out, "  ", &["column", "source type", "target type", "", "change"], &rows)?;
         match plan.partition_by.is_empty() {
             true => writeln!(out, "  not partitioned")?,
-            false => writeln!(out, "  partitioned by {}", plan.partition_by.join(", "))?,
+            false => writeln!(out, "  partitioned by {}", line(&plan.partition_by.join(", ")))?,
         }
         for note in &plan.notes {
-            writeln!(out, "  note: {note}")?;
+            writeln!(out, "  note: {}", line(note))?;
         }
     }
     Ok(())

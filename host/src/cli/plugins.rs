@@ -10,6 +10,7 @@ use super::{Exit, Plugins, table};
 use crate::config::nearest;
 use crate::libraries;
 use crate::plugin::{Connector, Kind};
+use crate::printable::line;
 use crate::status::end_name;
 
 pub(super) fn list(plugins: &dyn Plugins, out: &mut dyn Write) -> anyhow::Result<Exit> {
@@ -27,7 +28,7 @@ pub(super) fn list(plugins: &dyn Plugins, out: &mut dyn Write) -> anyhow::Result
         })
         .collect();
     if rows.is_empty() {
-        writeln!(out, "no plugin was found{}", plugins.searched())?;
+        writeln!(out, "no plugin was found{}", line(&plugins.searched()))?;
     } else {
         table::print(out, "", &["NAME", "KIND", "VERSION", "LIBRARY", ""], &rows)?;
     }
@@ -43,7 +44,8 @@ pub(super) fn describe(name: &str, plugins: &dyn Plugins, out: &mut dyn Write) -
         names.dedup();
         let near = nearest(&names, name).map_or(String::new(), |near| format!(", did you mean {near}?"));
         let names = if names.is_empty() { "none was found".to_owned() } else { names.join(", ") };
-        writeln!(out, "{name}: no such plugin{near}; allowed: {names}{}", plugins.searched())?;
+        let name = line(name);
+        writeln!(out, "{name}: no such plugin{near}; allowed: {names}{}", line(&plugins.searched()))?;
         return Ok(Exit::Config);
     }
     for (index, connector) in found.into_iter().enumerate() {
@@ -65,7 +67,7 @@ pub(super) fn check(library: &Path, out: &mut dyn Write) -> anyhow::Result<Exit>
             Ok(Exit::Done)
         }
         Err(error) => {
-            writeln!(out, "{error}")?;
+            writeln!(out, "{}", line(&error.to_string()))?;
             Ok(Exit::Config)
         }
     }

@@ -224,3 +224,40 @@ fn a_directory_is_no_file_of_one_connector() {
     assert_eq!(exit, Exit::Config);
     assert!(text.ends_with("found 2 connectors; allowed: the file of one\n"), "{text}");
 }
+
+#[test]
+fn plan_says_why_there_are_no_streams() {
+    let plan = |fixture: &Fixture| fixture.printed(|plugins, out| plan::plan(&[fixture.file()], plugins, out));
+    let fixture = Fixture { world: World::with_streams(&[]), ..Fixture::new() };
+    let (exit, text) = plan(&fixture);
+    assert_eq!(exit, Exit::Done);
+    let (head, why) = text.split_once('\n').unwrap();
+    assert_eq!(head, "shop: memory-source to memory-sink, 0 streams");
+    assert!(why.starts_with("  no streams: memory-source finds none now"), "{why}");
+
+    let fixture = Fixture::new();
+    fs::write(fixture.file(), format!("{GOOD}route: {{include: [sales.*, public.a], exclude: [public.a]}}\n")).unwrap();
+    let expected = "shop: memory-source to memory-sink, 0 streams\n  no streams: the route leaves out all that memory-source has: \
+                    public.a, public.b; route.include is [sales.*, public.a], route.exclude is [public.a]\n";
+    assert_eq!(plan(&fixture), (Exit::Done, expected.to_owned()));
+}
+
+/// Names and texts of others begin no line of their own and reach no terminal as they are.
+#[test]
+fn what_others_have_named_is_escaped() {
+    let fixture = Fixture { world: World::with_streams(&[("a\nb\x1b[31m", 1)]), ..Fixture::new() };
+    let (_, text) = fixture.printed(|plugins, out| plan::plan(&[fixture.file()], plugins, out));
+    assert!(text.contains("public.\"a\\nb\\u{1b}[31m\" -> cdc.a\\nb\\u{1b}[31m (create"), "{text}");
+    let source = Some(Kind::Source);
+    let (_, text) = fixture.action(source, Some("capture"), &["table=x\ny\x07"]);
+    assert_eq!(text, "table      state\nx\\ny\\u{7}  captured\n");
+    let (_, text) = fixture.action(source, Some("cap\nture\x1b"), &[]);
+    assert!(text.starts_with("f.yaml: source cap\\nture\\u{1b}: no such action"), "{text}");
+    let (_, text) = fixture.action(source, Some("capture"), &["ta\nble=x"]);
+    assert!(text.starts_with("f.yaml: source capture: ta\\nble: unknown argument"), "{text}");
+    let (_, text) = fixture.printed(|plugins, out| plugins::describe("x\n", plugins, out));
+    assert!(text.starts_with("x\\n: no such plugin"), "{text}");
+    fs::write(fixture.file(), GOOD.replace("dsn: hunter2", "\"d\\u001b\\nsn\": hunter2")).unwrap();
+    let (_, text) = validated(&fixture, false);
+    assert!(text.starts_with("f.yaml: source.d\\u{1b}\\nsn: unknown key") && text.lines().count() == 1, "{text}");
+}

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::printable;
+
 /// One thing that is wrong in a connector file. Never holds a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
@@ -41,7 +43,7 @@ impl fmt::Display for Fault {
             line.push_str("; allowed: ");
             line.push_str(&self.allowed);
         }
-        f.write_str(&line.replace(['\n', '\r'], " "))
+        f.write_str(&printable::line(&line))
     }
 }
 

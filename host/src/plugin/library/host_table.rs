@@ -2,6 +2,7 @@
 //!
 //! None of them blocks, and none lets a panic out: it would end the process.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,10 +15,11 @@ use philotes_sdk::abi::{self, ABI_MAJOR, ABI_MINOR, CAPABILITIES, Sized32, Text,
 use philotes_sdk::{Error, LAG_RECORDS, Result, StreamDescription};
 use tracing::Level;
 
+use crate::logging::format::plugin::TARGET;
 use crate::plugin::Services;
 
-/// The target of all events of plugins in the host's log; their own stands in the field `plugin_target`.
-const TARGET: &str = "plugin";
+/// The longest text of an event that is logged whole, in bytes.
+const MAX_LOG_BYTES: usize = 64 << 10;
 const MAX_ITEMS: usize = 1 << 20;
 const MAX_BYTES: usize = 256 << 20;
 
@@ -128,6 +130,15 @@ impl Slot {
     }
 }
 
+/// At most so much of a text of an event as is logged.
+fn cut(text: &str) -> Cow<'_, str> {
+    if text.len() <= MAX_LOG_BYTES {
+        return Cow::Borrowed(text);
+    }
+    let end = text.floor_char_boundary(MAX_LOG_BYTES);
+    Cow::Owned(format!("{}… ({} bytes more)", &text[..end], text.len() - end))
+}
+
 /// # Safety
 /// `host` is a table of a [`HostTable`] that lives.
 unsafe fn side<'a>(host: *const abi::Host) -> Option<&'a HostTable> {
@@ -145,6 +156,13 @@ unsafe extern "C" fn log(host: *const abi::Host, level: u32, target: Text, messa
         // the texts.
         let (side, target, message, fields) = unsafe { (side(host), target.lossy(), message.lossy(), fields.lossy()) };
         let Some(side) = side else { return };
+        let (target, message) = (cut(&target), cut(&message));
+        let fields = if fields.len() > MAX_LOG_BYTES {
+            // The start of an object is none.
+            serde_json::json!({ "fields": cut(&fields) }).to_string().into()
+        } else {
+            fields
+        };
         let fields = (!fields.is_empty()).then_some(&*fields);
         macro_rules! event {
             ($level:expr) => {
@@ -357,6 +375,13 @@ mod tests {
                 (outcome, _) => panic!("{name} {value} {labels}: {outcome:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_long_text_of_an_event_is_cut_between_characters() {
+        assert_eq!(cut("short"), "short");
+        let long = format!("x{}", "ä".repeat(MAX_LOG_BYTES / 2));
+        assert_eq!(cut(&long), format!("x{}… (2 bytes more)", "ä".repeat(MAX_LOG_BYTES / 2 - 1)));
     }
 
     #[test]
