@@ -1,7 +1,9 @@
 //! The admin server of `--listen`, and the client of `philotes health`.
 //!
-//! It reads the status and changes nothing. Its runtime is one thread of its own; no task ever waits for it.
+//! It reads the status and changes nothing. Its runtime is one thread of its own; no task ever waits for it. Whoever reaches the address
+//! can take up no more than [`Limits`] lets it: `axum::serve` has no bounds, so the connections are served here.
 
+use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
@@ -12,7 +14,12 @@ use axum::extract::State as Shared;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::status::{ConnectorSnapshot, HostStatus, State};
@@ -21,6 +28,25 @@ use crate::status::{ConnectorSnapshot, HostStatus, State};
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often histograms are folded together, so that they do not grow while nobody scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
+
+/// What connections may take up.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// How many are served at once. One more ends the oldest: a probe is answered at once, and those that stay open are others.
+    connections: usize,
+    /// How long the head of a request may take, and how long a connection may be idle between two.
+    idle: Duration,
+    /// How old a connection may become, whatever it does: clients connect again.
+    age: Duration,
+}
+
+const LIMITS: Limits = Limits { connections: 64, idle: Duration::from_secs(10), age: Duration::from_secs(60) };
+/// How long a connection that is too old may take to end the answer that it is at.
+const LAST_ANSWER: Duration = Duration::from_secs(5);
+/// The longest head of a request, in bytes.
+const MAX_HEAD: usize = 16 << 10;
+/// How long to wait after a connection could not be accepted: the process has no file left for it.
+const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 
 /// Where metrics are kept until they are scraped.
 #[derive(Clone)]
@@ -62,7 +88,8 @@ pub fn serve(address: &str, status: Arc<HostStatus>, metrics: Metrics) -> anyhow
                     metrics.0.run_upkeep();
                 }
             });
-            axum::serve(tokio::net::TcpListener::from_std(listener)?, router).await
+            accept(&tokio::net::TcpListener::from_std(listener)?, &router, LIMITS).await;
+            Ok::<_, std::io::Error>(())
         });
         if let Err(error) = served {
             warn!(error = %error, "the admin server ended");
@@ -71,6 +98,46 @@ pub fn serve(address: &str, status: Arc<HostStatus>, metrics: Metrics) -> anyhow
     std::thread::Builder::new().name("admin".to_owned()).spawn(body)?;
     info!(address = %local, "listening");
     Ok(local)
+}
+
+/// Serves connections for ever.
+async fn accept(listener: &tokio::net::TcpListener, router: &Router, limits: Limits) {
+    let mut connections: VecDeque<AbortHandle> = VecDeque::new();
+    let mut failing = false;
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                failing = false;
+                connections.retain(|connection| !connection.is_finished());
+                if connections.len() >= limits.connections
+                    && let Some(oldest) = connections.pop_front()
+                {
+                    oldest.abort();
+                }
+                connections.push_back(tokio::spawn(connection(stream, router.clone(), limits)).abort_handle());
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    warn!(error = %error, "cannot accept a connection of the admin server; trying again");
+                }
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: tokio::net::TcpStream, router: Router, limits: Limits) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.idle)
+        .max_buf_size(MAX_HEAD)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = std::pin::pin!(connection);
+    // How it ended is the client's to know.
+    if timeout(limits.age, connection.as_mut()).await.is_err() {
+        connection.as_mut().graceful_shutdown();
+        let _ = timeout(LAST_ANSWER, connection).await;
+    }
 }
 
 fn router(admin: Admin) -> Router {
@@ -87,10 +154,11 @@ async fn healthz(Shared(admin): Shared<Admin>) -> Response {
     judged(&admin, |connector| (connector.state == State::Failed).then(|| connector.state.name()))
 }
 
-/// 200 once every connector moves rows (or has ended well), and while none waits for a call that does not come back.
+/// 200 once every connector moves rows, stands by to take over, or has ended well, and while none waits for a call that does not
+/// come back.
 async fn readyz(Shared(admin): Shared<Admin>) -> Response {
     judged(&admin, |connector| match connector.state {
-        State::Running | State::Stopped | State::Finished => connector.stalled.then_some("stalled"),
+        State::Running | State::Standby | State::Stopped | State::Finished => connector.stalled.then_some("stalled"),
         other => Some(other.name()),
     })
 }
@@ -220,9 +288,76 @@ mod tests {
         };
         assert!(lag(&metrics) > 1e9, "{metrics}");
         task.committed(&at, 7, 1);
-        task.caught_up(true);
+        task.caught_up(chrono::Utc::now());
         assert_eq!(lag(&get(address, "/metrics").1), 0.0);
         assert_eq!(get(address, "/nothing").0, "404");
+    }
+
+    /// A server with these limits; its runtime.
+    fn limited(limits: Limits) -> (SocketAddr, tokio::runtime::Runtime) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let metrics = Metrics(PrometheusBuilder::new().build_recorder().handle());
+        let router = router(Admin { status: Arc::new(HostStatus::new(Vec::new())), metrics });
+        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        runtime.spawn(async move { accept(&listener, &router, limits).await });
+        (address, runtime)
+    }
+
+    fn connected(address: SocketAddr, sent: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.write_all(sent.as_bytes()).unwrap();
+        stream
+    }
+
+    /// Waits until the server ends a connection; what it sent until then.
+    fn until_ended(mut stream: TcpStream) -> String {
+        let mut said = Vec::new();
+        match stream.read_to_end(&mut said) {
+            // What was sent after the server was done makes it a reset.
+            Ok(_) => {}
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
+        }
+        String::from_utf8(said).unwrap()
+    }
+
+    const SHORT: Duration = Duration::from_millis(300);
+    const LONG: Duration = Duration::from_secs(600);
+    const REQUEST: &str = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
+
+    #[test]
+    fn connections_that_send_nothing_or_half_a_head_are_ended() {
+        let (address, _runtime) = limited(Limits { connections: 9, idle: SHORT, age: LONG });
+        for sent in ["", "GET /healthz HT", "GET /healthz HTTP/1.1\r\nHost: a\r\n"] {
+            let said = until_ended(connected(address, sent));
+            assert!(said.is_empty() || said.starts_with("HTTP/1.1 408"), "{sent:?}: {said}");
+        }
+        // Idle after an answer.
+        let said = until_ended(connected(address, REQUEST));
+        assert!(said.starts_with("HTTP/1.1 200") && said.ends_with("ok\n"), "{said}");
+        // A head without an end.
+        let said = until_ended(connected(address, &format!("GET / HTTP/1.1\r\na: {}", "x".repeat(64 << 10))));
+        assert!(said.is_empty() || said.starts_with("HTTP/1.1 431"), "{said}");
+    }
+
+    #[test]
+    fn one_connection_too_many_ends_the_oldest() {
+        let (address, _runtime) = limited(Limits { connections: 3, idle: LONG, age: LONG });
+        let mut open: Vec<TcpStream> = (0..3).map(|_| connected(address, "GET /healthz HT")).collect();
+        // A probe is answered although all are taken, by the oldest one's place.
+        assert_eq!(get(address, "/healthz"), ("200".into(), "ok\n".into()));
+        assert_eq!(until_ended(open.remove(0)), "");
+        for mut stream in open {
+            stream.write_all(b"TP/1.0\r\n\r\n").unwrap();
+            assert!(until_ended(stream).starts_with("HTTP/1.0 200"));
+        }
+    }
+
+    #[test]
+    fn a_connection_becomes_only_so_old() {
+        let (address, _runtime) = limited(Limits { connections: 3, idle: LONG, age: SHORT });
+        assert!(until_ended(connected(address, REQUEST)).starts_with("HTTP/1.1 200"));
     }
 
     #[test]

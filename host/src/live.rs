@@ -94,7 +94,7 @@ mod tests {
         task.running();
         task.read(&at, 7, 100, 0);
         task.committed(&at, 7, 0);
-        task.caught_up(true);
+        task.caught_up(Utc::now());
         assert_eq!(
             line(&status.snapshot(), 12.3, Utc::now()),
             "shop  running  7 rows committed  12 rows/s  lag 0.0 s  last commit 0 s ago"

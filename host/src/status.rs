@@ -4,6 +4,7 @@
 
 mod calls;
 mod gauges;
+mod progress;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use serde::Serialize;
 use crate::plugin::Kind;
 pub use calls::CallSnapshot;
 pub(crate) use calls::Calls;
+use progress::{Heard, StreamProgress};
 
 /// All connectors of a host.
 pub struct HostStatus {
@@ -49,6 +51,8 @@ pub struct TaskStatus {
 pub enum State {
     /// Opening source and sink.
     Opening,
+    /// Another task holds the source; this one waits for as long as it takes.
+    Standby,
     /// Moving rows, or waiting for some.
     Running,
     /// A call of the sink failed and will be repeated, or source and sink will be opened again.
@@ -62,14 +66,15 @@ pub enum State {
 }
 
 /// The worst first; a connector is finished only once all its tasks are.
-const STATES: [State; 6] =
-    [State::Failed, State::Retrying, State::Opening, State::Running, State::Stopped, State::Finished];
+const STATES: [State; 7] =
+    [State::Failed, State::Retrying, State::Opening, State::Standby, State::Running, State::Stopped, State::Finished];
 
 impl State {
     /// As /status prints it.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Opening => "opening",
+            Self::Standby => "standby",
             Self::Running => "running",
             Self::Retrying => "retrying",
             Self::Failed => "failed",
@@ -92,26 +97,13 @@ struct Inner {
     calls: Option<Arc<Calls>>,
     last_commit: Option<DateTime<Utc>>,
     commits: u64,
-    caught_up: bool,
+    /// What the source has said in this session.
+    heard: Heard,
+    /// How often it was found that another task holds the source.
+    standbys: u64,
     wedged: u32,
     queue_bytes: u64,
     streams: BTreeMap<StreamPartition, StreamProgress>,
-}
-
-#[derive(Clone, Default)]
-struct StreamProgress {
-    read_rows: u64,
-    committed_rows: u64,
-    uncommitted_rows: u64,
-    /// Of the newest row read, and of the newest one committed; zero where unknown.
-    read_micros: i64,
-    committed_micros: i64,
-    dead_letters: u64,
-    last_commit: Option<DateTime<Utc>>,
-    /// As the source says it.
-    lag_records: Option<u64>,
-    /// Another task has it.
-    revoked: bool,
 }
 
 /// The last error of a task.
@@ -206,7 +198,7 @@ pub struct StreamSnapshot {
     pub dead_letters: u64,
     /// Rows on their way.
     pub uncommitted_rows: u64,
-    /// How far the sink is behind the source's server; `None` where the source does not say.
+    /// How old the oldest change is that is not durable in the sink, 0 where nothing waits; `None` where unknown.
     pub lag_seconds: Option<f64>,
     /// How many records of it are not in the sink yet; `None` where the source does not count them, or another task reads it.
     pub lag_records: Option<u64>,
@@ -296,8 +288,26 @@ impl TaskStatus {
         self.set(State::Opening);
     }
 
-    pub(crate) fn running(&self) {
+    /// Both ends are open; whether another task held one of them before.
+    pub(crate) fn running(&self) -> bool {
+        let stood_by = self.inner().state == Some(State::Standby);
         self.set(State::Running);
+        stood_by
+    }
+
+    /// Another task holds what this one needs, as the error says. Nothing failed.
+    pub(crate) fn standby(&self, end: Kind, error: &Error) {
+        let mut inner = self.inner();
+        inner.standbys += 1;
+        inner.attempts = 0;
+        inner.last_error = Some(last_error(end, error));
+        drop(inner);
+        self.set(State::Standby);
+    }
+
+    /// How often it was found that another task holds what this one needs.
+    pub(crate) fn standbys(&self) -> u64 {
+        self.inner().standbys
     }
 
     pub(crate) fn stopped(&self) {
@@ -364,12 +374,7 @@ impl TaskStatus {
     fn error(&self, end: Kind, error: &Error) {
         let mut inner = self.inner();
         inner.fences += u32::from(error.kind() == ErrorKind::Fenced);
-        inner.last_error = Some(LastError {
-            kind: error.kind().name(),
-            end: end_name(end),
-            message: error.to_string(),
-            at: print_time(Utc::now()),
-        });
+        inner.last_error = Some(last_error(end, error));
         drop(inner);
         counter!("philotes_errors_total", "connector" => self.connector.clone(), "kind" => error.kind().name())
             .increment(1);
@@ -384,11 +389,10 @@ impl TaskStatus {
     /// A new session: what was read and not committed is dropped, and read again.
     pub(crate) fn drop_uncommitted(&self) {
         let mut inner = self.inner();
-        inner.caught_up = false;
         inner.queue_bytes = 0;
+        let heard = std::mem::take(&mut inner.heard);
         for progress in inner.streams.values_mut() {
-            progress.uncommitted_rows = 0;
-            progress.read_micros = progress.committed_micros;
+            progress.drop_uncommitted(heard);
         }
     }
 
@@ -396,12 +400,9 @@ impl TaskStatus {
     pub(crate) fn read(&self, at: &StreamPartition, rows: u64, bytes: u64, newest_micros: i64) {
         {
             let mut inner = self.inner();
-            inner.caught_up = false;
-            let progress = inner.stream(at);
-            progress.revoked = false;
-            progress.read_rows += rows;
-            progress.uncommitted_rows += rows;
-            progress.read_micros = progress.read_micros.max(newest_micros);
+            inner.heard.idle = false;
+            inner.heard.newest_micros = inner.heard.newest_micros.max(newest_micros);
+            inner.stream(at).read(rows, newest_micros);
         }
         let stream = at.stream.to_string();
         counter!("philotes_source_rows_total", "connector" => self.connector.clone(), "stream" => stream.clone())
@@ -419,16 +420,18 @@ impl TaskStatus {
 
     /// Another task reads this partition from now on.
     pub(crate) fn revoked(&self, at: &StreamPartition) {
-        let mut inner = self.inner();
-        let progress = inner.stream(at);
-        progress.revoked = true;
-        progress.lag_records = None;
+        self.inner().stream(at).revoke();
     }
 
-    pub(crate) fn caught_up(&self, caught_up: bool) {
+    /// The source has handed over everything that there was at this moment.
+    pub(crate) fn caught_up(&self, at: DateTime<Utc>) {
         let mut inner = self.inner();
-        inner.caught_up = caught_up;
-        if caught_up && inner.state == Some(State::Running) {
+        let micros = at.timestamp_micros();
+        inner.heard = Heard { caught_up_micros: micros, idle: true, ..inner.heard };
+        for progress in inner.streams.values_mut() {
+            progress.caught_up();
+        }
+        if inner.state == Some(State::Running) {
             inner.attempts = 0;
         }
     }
@@ -447,11 +450,7 @@ impl TaskStatus {
             let mut inner = self.inner();
             inner.last_commit = Some(now);
             inner.attempts = 0;
-            let progress = inner.stream(at);
-            progress.committed_rows += rows;
-            progress.uncommitted_rows = progress.uncommitted_rows.saturating_sub(rows);
-            progress.committed_micros = progress.committed_micros.max(newest_micros);
-            progress.last_commit = Some(now);
+            inner.stream(at).committed(rows, newest_micros, now);
         }
         let stream = at.stream.to_string();
         counter!("philotes_sink_rows_total", "connector" => self.connector.clone(), "stream" => stream).increment(rows);
@@ -484,9 +483,10 @@ impl TaskStatus {
     pub fn snapshot(&self) -> TaskSnapshot {
         let inner = self.inner();
         let now = Utc::now();
+        let state = inner.state.unwrap_or(State::Opening);
         TaskSnapshot {
             task: self.task,
-            state: inner.state.unwrap_or(State::Opening),
+            state,
             attempts: inner.attempts,
             restarts: inner.restarts,
             fences: inner.fences,
@@ -496,7 +496,7 @@ impl TaskStatus {
             calls: inner.calls.as_ref().map(|calls| calls.snapshot()).unwrap_or_default(),
             last_commit: inner.last_commit.map(print_time),
             commits: inner.commits,
-            caught_up: inner.caught_up,
+            caught_up: inner.heard.idle,
             wedged: inner.wedged,
             queue_bytes: inner.queue_bytes,
             streams: inner
@@ -509,7 +509,8 @@ impl TaskStatus {
                     committed_rows: progress.committed_rows,
                     dead_letters: progress.dead_letters,
                     uncommitted_rows: progress.uncommitted_rows,
-                    lag_seconds: progress.lag(inner.caught_up, now),
+                    // What another task moves is not behind, as far as this one knows.
+                    lag_seconds: progress.lag(inner.heard, now).filter(|_| state != State::Standby),
                     lag_records: progress.lag_records.filter(|_| !progress.revoked),
                     last_commit: progress.last_commit.map(print_time),
                 })
@@ -527,19 +528,8 @@ impl Inner {
     }
 }
 
-impl StreamProgress {
-    /// How old the newest committed row is, or nothing where all there is is committed.
-    fn lag(&self, caught_up: bool, now: DateTime<Utc>) -> Option<f64> {
-        if self.revoked {
-            return None;
-        }
-        if caught_up && self.uncommitted_rows == 0 {
-            return Some(0.0);
-        }
-        let since = if self.committed_micros > 0 { self.committed_micros } else { self.read_micros };
-        let age = now - DateTime::from_timestamp_micros(since).filter(|_| since > 0)?;
-        Some((age.as_seconds_f64()).max(0.0))
-    }
+fn last_error(end: Kind, error: &Error) -> LastError {
+    LastError { kind: error.kind().name(), end: end_name(end), message: error.to_string(), at: print_time(Utc::now()) }
 }
 
 /// `source` or `sink`.

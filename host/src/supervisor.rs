@@ -22,7 +22,7 @@ pub(crate) fn supervise(task: &Arc<Task>, restart: &RestartPolicy, stop: &Stop) 
     let _in_span = task.span.enter();
     let mut restarts = 0;
     loop {
-        let commits = task.status.snapshot().commits;
+        let (commits, standbys) = (task.status.snapshot().commits, task.status.standbys());
         let outcome = catch_unwind(AssertUnwindSafe(|| task::run(task, stop)));
         let failure = match outcome {
             Ok(Ok(done)) => {
@@ -41,7 +41,8 @@ pub(crate) fn supervise(task: &Arc<Task>, restart: &RestartPolicy, stop: &Stop) 
             hint = hint(kind),
             "FAILED"
         );
-        if task.status.snapshot().commits > commits {
+        // A standby has nothing to commit: it did what it is there for.
+        if task.status.snapshot().commits > commits || task.status.standbys() > standbys {
             restarts = 0;
         }
         // A run until idle wants an end, not another try in ten minutes.

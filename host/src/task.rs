@@ -30,6 +30,7 @@
 //! [`SinkInstance::offsets`]: crate::plugin::SinkInstance::offsets
 //! [`error_policy`]: crate::error_policy
 
+mod contract;
 pub(crate) mod link;
 pub(crate) mod retry;
 pub(crate) mod routing;
@@ -136,12 +137,16 @@ pub(crate) struct Failure {
 /// Runs a task to its end: session after session.
 pub(crate) fn run(task: &Arc<Task>, stop: &Stop) -> Result<Done, Failure> {
     let mut episode = Episode::new(&task.retry);
+    let mut standing_by = false;
     loop {
         if stop.is_raised() {
             return Ok(Done::Stopped);
         }
         task.status.drop_uncommitted();
-        task.status.opening();
+        // A standby tries again and again, and is one all the while.
+        if !standing_by {
+            task.status.opening();
+        }
         let (end, error) = match session::run(task, stop) {
             Ended { outcome: Ok(done), .. } => return Ok(done),
             Ended { outcome: Err(failure), progressed, while_stopping } => {
@@ -154,6 +159,20 @@ pub(crate) fn run(task: &Arc<Task>, stop: &Stop) -> Result<Done, Failure> {
                 (failure.end, failure.error)
             }
         };
+        // A run until idle wants an end: there it is a server that stays away.
+        if error.is_held_elsewhere() && !task.until_idle {
+            task.status.standby(end, &error);
+            if !standing_by {
+                info!(end = end_name(end), error = %error, "standby: another task holds it; this one waits for as long as it takes");
+            }
+            standing_by = true;
+            episode.reset();
+            if stop.sleep(retry::delay(task.retry.initial, task.retry.max, 1)) {
+                return Ok(Done::Stopped);
+            }
+            continue;
+        }
+        standing_by = false;
         let at_once = match reaction(end, error.kind()) {
             Reaction::Fail => return Err(Failure { end, error, exhausted: false }),
             Reaction::ReopenAtOnce => true,

@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
-use arrow::array::{Int64Array, RecordBatch};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use philotes_sdk::batch::META_STREAM;
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, Field, SchemaRef};
+use philotes_sdk::batch::{self, META_STREAM};
 use philotes_sdk::{
     Action, ActionArgument, ActionOutput, ChangeBatch, Committed, Error, ErrorKind, Flushed, Offset, Plan,
     PlannedColumn, Poll, Result, StreamDescription, StreamName, StreamOffset, StreamPartition, TaskInfo,
@@ -26,6 +26,8 @@ use crate::plugin::{Cancel, Connector, Kind, Services, SinkInstance, SourceInsta
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     Fail(ErrorKind),
+    /// Fails because another task holds what it needs.
+    Held,
     /// Does its work, and fails all the same: the reply was lost.
     LoseReply(ErrorKind),
     /// Does not return before the world lets it, whoever cancels.
@@ -47,6 +49,8 @@ pub(crate) struct State {
     /// Rows that appear at the n-th poll.
     pub(crate) appear: Vec<(usize, StreamName, i64)>,
     pub(crate) rows_per_batch: i64,
+    /// What the source says of its rows instead of INSERT.
+    pub(crate) operation: Option<&'static str>,
     /// The source says END once it has delivered everything.
     pub(crate) ends: bool,
     /// The source never says that it is caught up.
@@ -145,6 +149,7 @@ impl World {
         match fault.map(|(_, _, _, fault)| *fault) {
             None => Ok(None),
             Some(Fault::Fail(kind)) => Err(Error::new(kind, format!("scripted failure of {call} {count}"))),
+            Some(Fault::Held) => Err(Error::held_elsewhere("host b has it")),
             Some(Fault::LoseReply(kind)) => Ok(Some(kind)),
             Some(Fault::Hang) => {
                 let _released = self.changed.wait_while(state, |state| !state.released).unwrap();
@@ -352,8 +357,18 @@ fn cancelled(flag: &AtomicBool) -> Result<()> {
 }
 
 fn schema(stream: &StreamName) -> SchemaRef {
-    let metadata = HashMap::from([(META_STREAM.to_owned(), stream.to_string())]);
-    Arc::new(Schema::new_with_metadata(vec![Field::new("id", DataType::Int64, false)], metadata))
+    batch::schema(stream, &["id"], [Field::new("id", DataType::Int64, false)])
+}
+
+fn batch_of(stream: &StreamName, from: i64, to: i64, operation: Option<&'static str>) -> RecordBatch {
+    let count = usize::try_from(to - from).unwrap();
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(Int64Array::from_iter_values(from..to)),
+        Arc::new(StringArray::from(vec![operation.unwrap_or("INSERT"); count])),
+        Arc::new(TimestampMicrosecondArray::new_null(count).with_timezone(batch::UTC)),
+        Arc::new(StringArray::new_null(count)),
+    ];
+    RecordBatch::try_new(schema(stream), columns).unwrap()
 }
 
 fn offset(rows: i64) -> Offset {
@@ -410,11 +425,11 @@ impl SourceInstance for MemorySource {
             let to = rows.min(from + state.rows_per_batch);
             if from < to {
                 self.read.insert(stream.clone(), to);
+                let operation = state.operation;
                 drop(state);
                 World::leave("source.poll", lost)?;
                 return Ok(Poll::Batch(ChangeBatch {
-                    rows: RecordBatch::try_new(schema(&stream), vec![Arc::new(Int64Array::from_iter_values(from..to))])
-                        .unwrap(),
+                    rows: batch_of(&stream, from, to, operation),
                     at: StreamPartition::only(stream),
                     schema_id: 1,
                     offset: offset(to),

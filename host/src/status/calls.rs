@@ -62,6 +62,11 @@ impl Calls {
         (result, Some(began.elapsed()).filter(|took| *took >= self.stalled_after))
     }
 
+    /// The call that an end is in, and for how long.
+    pub(crate) fn running(&self, end: Kind) -> Option<(&'static str, Duration)> {
+        (*self.at(end)).map(|call| (call.name, call.began.elapsed()))
+    }
+
     /// The call of an end that has stalled, if it has: its name, when it began, and how long ago.
     pub(crate) fn stalled(&self, end: Kind) -> Option<(&'static str, Instant, Duration)> {
         let call = (*self.at(end))?;

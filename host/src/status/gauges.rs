@@ -32,10 +32,9 @@ fn record_connector(connector: &ConnectorSnapshot) {
     // A stream is as far behind as the last of its partitions.
     let mut lags = BTreeMap::new();
     for stream in connector.tasks.iter().flat_map(|task| &task.streams) {
-        if let Some(lag) = stream.lag_seconds {
-            let most: &mut f64 = lags.entry(&stream.stream).or_default();
-            *most = most.max(lag);
-        }
+        // `max` prefers what is known; a gauge that is unknown must not go on showing what it was.
+        let most: &mut f64 = lags.entry(&stream.stream).or_insert(f64::NAN);
+        *most = most.max(stream.lag_seconds.unwrap_or(f64::NAN));
     }
     for (stream, lag) in lags {
         let labels = [("connector", connector.name.clone()), ("stream", stream.clone())];

@@ -24,6 +24,8 @@ use crate::stop::Stop;
 const LOOK: Duration = Duration::from_millis(50);
 /// How long an instance may go on before it is cancelled, once its session is over.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// By this part of the grace period everything has to be flushed and closed; the rest is for those that do not return.
+pub(super) const STOP_BY: f64 = 0.8;
 
 /// How a session ended.
 pub(super) struct Ended {
@@ -54,6 +56,8 @@ pub(super) struct Session {
     /// The first failure, and whether a stop was asked for before it. It is the cause; what the other end says while it is
     /// being closed is a consequence.
     failure: Mutex<Option<(Failure, bool)>>,
+    /// The task is done: everything is flushed, and the instances are being closed.
+    finished: Mutex<Option<(Done, Instant)>>,
     source: End,
     sink: End,
     /// What the two instances are in just now.
@@ -75,12 +79,23 @@ impl Session {
         }
     }
 
-    /// An instance is open, and this cancels it. Whether both are.
-    pub(super) fn opened(&self, kind: Kind, canceller: Arc<dyn Cancel>) -> bool {
+    /// An instance is open, and this cancels it.
+    pub(super) fn opened(&self, task: &Task, kind: Kind, canceller: Arc<dyn Cancel>) {
         let end = self.end(kind);
         *end.canceller.lock().unwrap_or_else(PoisonError::into_inner) = Some(canceller);
         *end.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-        self.both_open()
+        if self.both_open() && task.status.running() {
+            info!("no other task holds the source any more: taking over");
+        }
+    }
+
+    /// Everything is flushed; what is left is to close both instances.
+    pub(super) fn finished(&self, done: Done) {
+        *self.finished.lock().unwrap_or_else(PoisonError::into_inner) = Some((done, Instant::now()));
+    }
+
+    fn is_finished(&self) -> Option<(Done, Instant)> {
+        *self.finished.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Calls an instance; a call that does not come back is seen by the watcher.
@@ -166,6 +181,7 @@ pub(super) fn run(task: &Arc<Task>, stop: &Stop) -> Ended {
         abort: Stop::default(),
         progressed: AtomicBool::new(false),
         failure: Mutex::new(None),
+        finished: Mutex::new(None),
         source: End::default(),
         sink: End::default(),
         calls: Arc::new(Calls::new(task.stalled_after)),
@@ -183,7 +199,8 @@ pub(super) fn run(task: &Arc<Task>, stop: &Stop) -> Ended {
     drop(sender);
     watch.until_left(&receiver);
     task.status.session(None);
-    let done = watch.done;
+    // An instance that does not close keeps nobody from being done.
+    let done = watch.done.or(session.is_finished().map(|(done, _)| done));
     let lived = session.open_for().is_some_and(|open_for| open_for >= task.retry.max);
     let failure = session.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
     let (outcome, while_stopping) = match (failure, done) {
@@ -253,11 +270,11 @@ impl Watch<'_> {
             if let (Some(since), None) = (self.session.stop.since(), self.session.abort.since()) {
                 self.hurry(since.elapsed());
             }
-            let Some(over) = self.session.abort.since().map(|over| over.elapsed()) else {
-                self.speak_of_stalled_calls();
-                continue;
-            };
-            if !cancelled && over >= PATIENCE.min(self.task.grace) {
+            self.speak_of_stalled_calls();
+            let Some(over) = self.over() else { continue };
+            // An instance that is being closed has had its time before it counts as over.
+            let patience = if self.session.is_finished().is_some() { Duration::ZERO } else { PATIENCE };
+            if !cancelled && over >= patience.min(self.task.grace) {
                 self.session.cancel();
                 cancelled = true;
             }
@@ -265,6 +282,18 @@ impl Watch<'_> {
                 self.wedged();
                 return;
             }
+        }
+    }
+
+    /// How long the session has been over; `None` while its instances have time.
+    fn over(&self) -> Option<Duration> {
+        if let Some(since) = self.session.abort.since() {
+            return Some(since.elapsed());
+        }
+        let (_, since) = self.session.is_finished()?;
+        match self.session.stop.since() {
+            Some(stop) => stop.elapsed().checked_sub(self.task.grace.mul_f64(STOP_BY)),
+            None => since.elapsed().checked_sub(self.task.grace),
         }
     }
 
@@ -294,19 +323,32 @@ impl Watch<'_> {
 
     /// The task was asked to stop this long ago and is not yet done.
     fn hurry(&mut self, since: Duration) {
+        if self.session.is_finished().is_some() {
+            // Everything is flushed: closing has what is left of the grace period.
+            return;
+        }
         if !self.session.both_open() {
             // Nothing was written, so there is nothing to flush, and an `open` has no canceller.
             if since >= PATIENCE.min(self.task.grace.mul_f64(0.5)) {
                 self.done = Some(Done::Stopped);
                 self.session.end_now();
             }
-        } else if since >= self.task.grace.mul_f64(0.8) {
-            let message = format!(
+        } else if since >= self.task.grace.mul_f64(STOP_BY) {
+            let mut message = format!(
                 "not everything was flushed within {:.1} s of the stop; the rest will be read again",
                 since.as_secs_f64()
             );
+            // The source's thread has to leave its call before anything can be flushed; if it is in none that takes long, it
+            // waits for the sink.
+            let end = match self.session.calls.running(Kind::Source) {
+                Some((call, running)) if running >= since / 2 => {
+                    message = format!("{call} has not returned for {:.1} s: {message}", running.as_secs_f64());
+                    Kind::Source
+                }
+                _ => Kind::Sink,
+            };
             let error = Error::unavailable(message);
-            self.session.leave(Kind::Sink, Leave::Failed { error, exhausted: false });
+            self.session.leave(end, Leave::Failed { error, exhausted: false });
             self.session.cancel();
         }
     }

@@ -29,14 +29,13 @@ pub(super) fn run(task: &Task, session: &Session) -> Option<Done> {
             return None;
         }
     };
-    if session.opened(Kind::Sink, sink.canceller()) {
-        task.status.running();
-    }
+    session.opened(task, Kind::Sink, sink.canceller());
     let mut writer = Writer { task, session, sink, pending: Pending::default() };
     if let Err(leave) = writer.write_all() {
         session.leave(Kind::Sink, leave);
     }
-    if let Err(error) = writer.sink.close(CLOSE_TIMEOUT.min(task.grace)) {
+    let sink = writer.sink;
+    if let Err(error) = session.call(Kind::Sink, "close", || sink.close(CLOSE_TIMEOUT.min(task.grace))) {
         warn!(error = %error, "closing the sink failed");
     }
     // Whether the task is done, and how, is the source's to say.

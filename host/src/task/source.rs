@@ -3,12 +3,14 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use chrono::Utc;
 use philotes_sdk::{ChangeBatch, Error, Poll, Result, StreamOffset, StreamPartition, failpoint};
 use tracing::{debug, info, warn};
 
+use super::contract::Contracts;
 use super::link::{Answer, Item, Left};
 use super::routing::Renamer;
-use super::session::{Leave, Session};
+use super::session::{Leave, STOP_BY, Session};
 use super::{Done, Task};
 use crate::plugin::{Kind, SourceInstance};
 
@@ -33,19 +35,19 @@ pub(super) fn run(task: &Task, session: &Session) -> Option<Done> {
             return None;
         }
     };
-    if session.opened(Kind::Source, source.canceller()) {
-        task.status.running();
-    }
+    session.opened(task, Kind::Source, source.canceller());
     let mut reader = Reader {
         task,
         session,
         source,
         announced: HashSet::new(),
         left_out: HashSet::new(),
+        contracts: Contracts::default(),
         renamer: Renamer::default(),
     };
     let done = match reader.read() {
         Ok(done) => {
+            session.finished(done);
             // The sink need not wait for the last acknowledgements.
             session.link.finish();
             Some(done)
@@ -62,11 +64,12 @@ pub(super) fn run(task: &Task, session: &Session) -> Option<Done> {
     let timeout = match done {
         Some(_) => {
             let used = session.stop.since().map_or(Duration::ZERO, |since| since.elapsed());
-            task.grace.saturating_sub(used).max(LAST_MOMENT)
+            task.grace.mul_f64(STOP_BY).saturating_sub(used).max(LAST_MOMENT)
         }
         None => CLOSE_TIMEOUT.min(task.grace),
     };
-    if let Err(error) = reader.source.close(timeout) {
+    let source = reader.source;
+    if let Err(error) = session.call(Kind::Source, "close", || source.close(timeout)) {
         warn!(error = %error, "closing the source failed; what it did not acknowledge is skipped when it is opened again");
     }
     done
@@ -80,6 +83,7 @@ struct Reader<'a> {
     announced: HashSet<StreamPartition>,
     /// Announced although the route leaves them out: not resumed, so that nothing of them is read.
     left_out: HashSet<StreamPartition>,
+    contracts: Contracts,
     renamer: Renamer,
 }
 
@@ -102,6 +106,7 @@ impl Reader<'_> {
                 return Ok(Done::Stopped);
             }
             let source = &mut self.source;
+            let began = Utc::now();
             let max_bytes = self.task.memory.batch();
             let poll = self.session.call(Kind::Source, "poll", || source.poll(POLL_TIMEOUT, max_bytes));
             match poll.map_err(Left::Source)? {
@@ -118,7 +123,9 @@ impl Reader<'_> {
                     self.revoke(&partitions)?;
                 }
                 Poll::Idle { caught_up } => {
-                    self.task.status.caught_up(caught_up);
+                    if caught_up {
+                        self.task.status.caught_up(began);
+                    }
                     if caught_up && drained {
                         return Ok(Done::Finished);
                     }
@@ -130,6 +137,7 @@ impl Reader<'_> {
                 }
                 Poll::End => {
                     info!("the source has ended: flushing what was read");
+                    self.task.status.caught_up(began);
                     self.drain(false)?;
                     return Ok(Done::Finished);
                 }
@@ -145,6 +153,7 @@ impl Reader<'_> {
             let message = format!("the source delivered rows of {} without having announced it", batch.at);
             return Err(Left::Source(Error::internal(message)));
         }
+        self.contracts.check(&batch).map_err(Left::Source)?;
         failpoint!("host.polled", |message| Left::Source(Error::unavailable(message)));
         let (rows, bytes) = (batch.rows.num_rows() as u64, batch.bytes());
         self.task.status.read(&batch.at, rows, bytes as u64, batch.newest_micros);

@@ -4,6 +4,7 @@ use rand::{Rng, SeedableRng};
 
 use super::*;
 use crate::plugin::Kind;
+use crate::status::State;
 use crate::testing::{Fault, stream};
 
 const RETRYABLE: [ErrorKind; 3] = [Unavailable, Conflict, Unknown];
@@ -238,4 +239,81 @@ fn fenced_outranks_what_was_heard_before() {
     stop.raise();
     assert_eq!(thread.join().unwrap().unwrap(), Done::Stopped);
     world.assert_each_row_once(&[("t", 100)]);
+}
+
+/// A host that finds the source held by another waits for as long as it takes, whatever `retry.elapsed` is, and takes over.
+#[test]
+fn a_standby_waits_as_long_as_it_takes() {
+    let world = World::with_rows(20);
+    world.fault("source.open", 1, 30, Fault::Held);
+    let mut task = task(&world);
+    task.until_idle = false;
+    // Any failure would be the last.
+    task.retry.elapsed = Duration::ZERO;
+    let status = Arc::clone(&task.status);
+    let (stop, thread) = start(task);
+    world.wait_until("it stands by", |state| state.counts.get("source.open") == Some(&10));
+    let mut seen = Vec::new();
+    while world.count("source.open") < 25 {
+        seen.push(status.snapshot().state);
+    }
+    seen.dedup();
+    assert_eq!(seen, [State::Standby]);
+    let snapshot = status.snapshot();
+    assert_eq!((snapshot.attempts, snapshot.restarts, snapshot.next_retry), (0, 0, None));
+    let last = snapshot.last_error.unwrap();
+    assert_eq!((last.kind, last.end, last.message.as_str()), ("unavailable", "source", "host b has it"));
+    world.wait_until("it takes over", |state| state.acknowledged.get(&stream("t")) == Some(&20));
+    assert_eq!(status.snapshot().state, State::Running);
+    stop.raise();
+    assert_eq!(thread.join().unwrap().unwrap(), Done::Stopped);
+    world.assert_each_row_once(&[("t", 20)]);
+}
+
+/// A fenced host becomes a standby, and does not call the other one's work its own lag.
+#[test]
+fn who_was_fenced_stands_by() {
+    let world = World::with_rows(20);
+    world.fault("source.open", 2, usize::MAX, Fault::Held);
+    let mut task = task(&world);
+    task.until_idle = false;
+    let status = Arc::clone(&task.status);
+    let (stop, thread) = start(task);
+    world.wait_until("it works", |state| state.acknowledged.get(&stream("t")) == Some(&20));
+    let polls = world.count("source.poll");
+    world.fault("source.poll", polls + 2, 1, Fault::Fail(Fenced));
+    while status.snapshot().state != State::Standby {
+        std::thread::yield_now();
+    }
+    assert_eq!(status.snapshot().streams[0].lag_seconds, None);
+    assert_eq!(status.snapshot().fences, 1);
+    stop.raise();
+    assert_eq!(thread.join().unwrap().unwrap(), Done::Stopped);
+}
+
+/// A run until idle is to end: there a source that is held elsewhere is one that is out of reach.
+#[test]
+fn a_run_until_idle_does_not_stand_by() {
+    let world = World::with_rows(1);
+    world.fault("source.open", 1, usize::MAX, Fault::Held);
+    let mut task = task(&world);
+    task.retry.elapsed = Duration::from_millis(20);
+    let failure = finish(task).unwrap_err();
+    assert!(failure.exhausted && failure.error.is_held_elsewhere(), "{failure:?}");
+}
+
+/// A batch that breaks the contract stops the task before any sink sees it.
+#[test]
+fn a_batch_that_breaks_the_contract_is_refused() {
+    let world = World::with_rows(10);
+    world.lock().operation = Some("UPSERT");
+    let failure = finish(task(&world)).unwrap_err();
+    assert_eq!((failure.end, failure.error.kind()), (Kind::Source, Internal));
+    let message = failure.error.message();
+    assert!(message.starts_with("a batch of public.t/0 breaks the contract of change batches"), "{message}");
+    assert!(
+        message.ends_with("row 0 of 10 has the _cdc_operation \"UPSERT\"; allowed: INSERT, UPDATE, DELETE, TRUNCATE"),
+        "{message}"
+    );
+    assert_eq!(world.count("sink.write"), 0);
 }

@@ -270,3 +270,26 @@ fn durable_offsets_pass_a_full_queue() {
     // The later one replaces the earlier one unless it was taken already.
     assert_eq!(committed.last().unwrap().offset.as_str(), "2");
 }
+
+/// A source that says only now and then that it has nothing more, and looks slow in between, does not lag.
+#[test]
+fn the_lag_of_a_quiet_source_stays_0() {
+    let world = World::with_rows(10);
+    let mut task = task(&world);
+    task.until_idle = false;
+    let status = Arc::clone(&task.status);
+    let (stop, thread) = start(task);
+    world.wait_until("all is acknowledged", |state| state.acknowledged.get(&stream("t")) == Some(&10));
+    while status.snapshot().streams[0].lag_seconds != Some(0.0) {
+        thread::yield_now();
+    }
+    // From now on it is only slow.
+    world.lock().never_caught_up = true;
+    let polls = world.count("source.poll");
+    while world.count("source.poll") < polls + 50 {
+        assert_eq!(status.snapshot().streams[0].lag_seconds, Some(0.0));
+        assert!(status.snapshot().caught_up);
+    }
+    stop.raise();
+    assert_eq!(thread.join().unwrap().unwrap(), Done::Stopped);
+}

@@ -3,6 +3,7 @@ use std::time::Instant;
 use philotes_sdk::ErrorKind;
 
 use super::*;
+use crate::plugin::Kind;
 use crate::status::State;
 use crate::testing::{Fault, only, stream};
 
@@ -149,4 +150,80 @@ fn a_stalled_call_is_in_the_status_until_it_returns() {
     assert_eq!(thread.join().unwrap().unwrap(), Done::Finished);
     assert!(status.snapshot().calls.is_empty());
     world.assert_each_row_once(&[("t", 10)]);
+}
+
+/// An instance that does not close is stalled as one that does not answer; what was committed is done all the same.
+#[test]
+fn a_close_that_hangs_is_stalled_and_fails_nothing() {
+    for call in ["source.close", "sink.close"] {
+        let world = World::with_rows(10);
+        world.fault(call, 1, 1, Fault::Hang);
+        let mut task = task(&world);
+        task.until_idle = false;
+        (task.grace, task.stalled_after) = (Duration::from_millis(1500), Duration::from_millis(200));
+        let status = Arc::clone(&task.status);
+        let (stop, thread) = start(task);
+        world.wait_until("all is acknowledged", |state| state.acknowledged.get(&stream("t")) == Some(&10));
+        stop.raise();
+        let stopped = Instant::now();
+        while !status.snapshot().calls.iter().any(|each| each.name == "close" && each.stalled) {
+            assert!(stopped.elapsed() < Duration::from_secs(10), "{call}: never seen");
+            std::thread::yield_now();
+        }
+        assert_eq!(status.snapshot().calls[0].end, &call[..call.len() - ".close".len()]);
+        assert_eq!(thread.join().unwrap().unwrap(), Done::Stopped, "{call}");
+        assert!(stopped.elapsed() < Duration::from_secs(5), "{:?}", stopped.elapsed());
+        assert_eq!(status.snapshot().wedged, 1, "{call}");
+        assert!(world.lock().cancelled > 0, "{call}");
+        world.release();
+        world.assert_each_row_once(&[("t", 10)]);
+    }
+}
+
+/// Without a stop as well: a run until idle ends.
+#[test]
+fn a_close_that_hangs_does_not_keep_a_run_from_its_end() {
+    for call in ["source.close", "sink.close"] {
+        let world = World::with_rows(10);
+        world.fault(call, 1, 1, Fault::Hang);
+        let mut task = task(&world);
+        task.grace = Duration::from_millis(200);
+        let status = Arc::clone(&task.status);
+        assert_eq!(finish(task).unwrap(), Done::Finished, "{call}");
+        assert_eq!(status.snapshot().wedged, 1, "{call}");
+        world.release();
+        world.assert_each_row_once(&[("t", 10)]);
+    }
+}
+
+/// A source that does not return is the source's failure, though the sink is what cannot flush.
+#[test]
+fn a_wedged_source_is_not_called_the_sink() {
+    let world = World::with_rows(10);
+    world.fault("source.poll", 3, 1, Fault::Hang);
+    let mut task = task(&world);
+    task.until_idle = false;
+    task.grace = Duration::from_millis(500);
+    let (stop, thread) = start(task);
+    world.wait_until("it hangs", |state| state.counts.get("source.poll") == Some(&3));
+    stop.raise();
+    let failure = thread.join().unwrap().unwrap_err();
+    assert_eq!(failure.end, Kind::Source);
+    let message = failure.error.message();
+    assert!(
+        message.starts_with("poll has not returned for") && message.contains("not everything was flushed"),
+        "{message}"
+    );
+    world.release();
+
+    let world = World::with_rows(10);
+    world.fault("sink.flush", 1, 1, Fault::Hang);
+    let mut task = self::task(&world);
+    task.until_idle = false;
+    task.grace = Duration::from_millis(500);
+    let (stop, thread) = start(task);
+    world.wait_until("it hangs", |state| state.counts.contains_key("sink.flush"));
+    stop.raise();
+    assert_eq!(thread.join().unwrap().unwrap_err().end, Kind::Sink);
+    world.release();
 }
