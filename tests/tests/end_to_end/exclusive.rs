@@ -1,7 +1,8 @@
 //! Two hosts on one connector: one works, the other waits and says why; nothing is doubled, not even by a paused one.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use philotes_tests::admin::Admin;
 use philotes_tests::connector::Connector;
 use philotes_tests::host::Host;
 use philotes_tests::postgres_or_skip;
@@ -37,6 +38,59 @@ fn the_second_host_waits_and_takes_over() {
     second.terminate().unwrap();
     assert_rows(&connector, 300);
     assert_acknowledged(&session);
+}
+
+/// However short `retry.elapsed` is, a standby does not fail; it is ready, and says who holds the source.
+#[test]
+fn a_standby_never_fails() {
+    let Some(postgres) = postgres_or_skip() else { return };
+    let (session, connector) = captured(&postgres);
+    let connector = connector.top("retry: {initial: 100ms, max: 200ms, elapsed: 1s}").top("restart: {policy: never}");
+    let table = connector.table("cdc.public_t");
+    insert(&session, 1, 100);
+    let first = Host::start(&connector, &[]).unwrap();
+    wait_for_rows(&table, 100);
+    let mut second = Host::start(&connector, &["--listen", "127.0.0.1:0"]).unwrap();
+    let standby = Admin::of(&mut second, PATIENCE).unwrap();
+    let status = standby.wait_for("standby", PATIENCE, |shop| shop["state"] == "standby").unwrap();
+    let error = &status["tasks"][0]["last_error"];
+    assert!(error["message"].as_str().unwrap().contains("in use by another task"), "{status}");
+    assert!(status["lag_seconds"].is_null(), "{status}");
+    assert_eq!(standby.get("/readyz").unwrap().0, 200);
+    let metric = r#"philotes_connector_state{connector="shop",state="standby"}"#;
+    assert_eq!(standby.metric(metric).unwrap(), Some(1.0));
+
+    // Much longer than `retry.elapsed`.
+    std::thread::sleep(Duration::from_secs(12));
+    assert_eq!(standby.connector().unwrap()["state"], "standby");
+    assert!(!second.log().contains("FAILED") && !second.log().contains("WARN"), "{}", second.log_tail());
+
+    first.terminate().unwrap();
+    insert(&session, 101, 200);
+    wait_for_rows(&table, 200);
+    assert_eq!(standby.connector().unwrap()["state"], "running");
+    second.terminate().unwrap();
+    assert_rows(&connector, 200);
+    assert_acknowledged(&session);
+}
+
+/// Nothing waits: the lag is 0, though the source looks at its buffer only now and then.
+#[test]
+fn a_quiet_source_has_no_lag() {
+    let Some(postgres) = postgres_or_skip() else { return };
+    let (session, connector) = captured(&postgres);
+    insert(&session, 1, 100);
+    let mut host = Host::start(&connector, &["--listen", "127.0.0.1:0"]).unwrap();
+    let admin = Admin::of(&mut host, PATIENCE).unwrap();
+    wait_for_rows(&connector.table("cdc.public_t"), 100);
+    admin.wait_for("all is durable", PATIENCE, |shop| shop["lag_seconds"] == 0.0).unwrap();
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(10) {
+        let status = admin.connector().unwrap();
+        assert_eq!(status["lag_seconds"], 0.0, "after {:?}: {status}", since.elapsed());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    host.terminate().unwrap();
 }
 
 /// Both are started at once, on a full buffer.
