@@ -78,7 +78,8 @@ mod tests {
     fn a_writer_lets_no_escape_through() {
         let mut out = Vec::new();
         let mut printable = Printable(&mut out);
-        writeln!(printable, "{}: {}", "t\x1b]0;title\x07", 7).unwrap();
+        let name = "t\x1b]0;title\x07";
+        writeln!(printable, "{name}: {}", 7).unwrap();
         printable.write_all(b"\xff\x1b\n").unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), "t\\u{1b}]0;title\\u{7}: 7\n\u{fffd}\\u{1b}\n");
     }

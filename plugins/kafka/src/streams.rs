@@ -41,6 +41,9 @@ pub(crate) fn sample(
     let ids = TopicIds::new(&consumer)?;
     cluster::lineages(&ids, &cluster, names.iter().map(String::as_str))?;
     let mut described = Vec::new();
+    if names.is_empty() {
+        tracing::warn!("no topic of the cluster matches topics_regex");
+    }
     for topic in names {
         let stream = stream_of(&topic)?;
         if !route.wants(&stream) {
@@ -59,6 +62,11 @@ pub(crate) fn sample(
                 field.metadata().get(philotes_sdk::batch::META_INFERRED).is_some_and(|inferred| inferred == "true")
             });
             described.push(StreamDescription { at, schema, sampled_rows: inferred.then_some(sampled) });
+        } else {
+            tracing::warn!(
+                topic,
+                "no message of this topic could be read, so that nothing is known of its columns: is it empty?"
+            );
         }
     }
     Ok(described)

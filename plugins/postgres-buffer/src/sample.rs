@@ -4,6 +4,7 @@ use std::pin::pin;
 
 use futures::StreamExt;
 use philotes_sdk::{ErrorKind, Result, StreamDescription, StreamName, StreamPartition, TaskContext};
+use tokio_postgres::Client;
 
 use crate::claim;
 use crate::config::Settings;
@@ -33,6 +34,9 @@ pub(crate) async fn streams(settings: Settings, context: &TaskContext) -> Result
         )
         .await
         .map_err(failed_here)?;
+    if names.is_empty() {
+        say_why_none(&client, &settings.config.source_id).await.map_err(failed_here)?;
+    }
     let tolerance = context.info().tolerance;
     let mut described = Vec::new();
     for name in names {
@@ -85,4 +89,24 @@ pub(crate) async fn streams(settings: Settings, context: &TaskContext) -> Result
         });
     }
     Ok(described)
+}
+
+/// Says which rows wait, where none of this source_id does: it may be another one than was meant.
+async fn say_why_none(client: &Client, source_id: &str) -> Result<(), tokio_postgres::Error> {
+    // One look into the index for each source_id, however many rows it has.
+    let rows = client
+        .query(
+            "WITH RECURSIVE s(id) AS (SELECT min(source_id) FROM philotes.cdc_events WHERE processed_at IS NULL UNION ALL \
+             SELECT (SELECT min(e.source_id) FROM philotes.cdc_events e WHERE e.processed_at IS NULL AND e.source_id > s.id) \
+             FROM s WHERE s.id IS NOT NULL) SELECT id FROM s WHERE id IS NOT NULL LIMIT 10",
+            &[],
+        )
+        .await?;
+    let others: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    tracing::warn!(
+        source_id,
+        others = others.join(", "),
+        "no row of this source_id waits in the buffer: all are processed, nothing was captured, or it is one of the others"
+    );
+    Ok(())
 }
