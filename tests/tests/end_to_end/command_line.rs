@@ -155,6 +155,13 @@ fn plan_prints_and_writes_nothing() {
     assert_eq!(dump(), before);
     let left: Vec<_> = std::fs::read_dir(connector.dir()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["shop.yaml"], "plan wrote something");
+
+    // Another source_id than that of the rows: nothing to plan, and why.
+    let other = connector.source_id("other");
+    let said = philotes(&["plan", other.file().unwrap().to_str().unwrap()]).unwrap();
+    assert!(said.stdout.contains("0 streams\n  no streams: postgres-buffer finds none now"), "{said:?}");
+    assert!(said.stderr.contains("no row of this source_id waits in the buffer"), "{said:?}");
+    assert!(said.stderr.contains("source_id=\"other\"") && said.stderr.contains("others=\""), "{said:?}");
 }
 
 #[test]
