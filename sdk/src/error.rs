@@ -1,6 +1,6 @@
 //! The one error of the boundary: its kind says what the host does next.
 
-use std::fmt;
+use std::{fmt, io};
 
 /// What happens next after a failure. The kinds and their numbers are part of the ABI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -57,6 +57,36 @@ impl ErrorKind {
             Self::Internal => "internal",
         }
     }
+}
+
+impl ErrorKind {
+    /// What follows from an error of the operating system: [`Config`](Self::Config) where a path is wrong or not allowed, which
+    /// somebody has to mend, and [`Unavailable`](Self::Unavailable) for the rest, which passes: no more files can be opened, a
+    /// disk is full, a quota is used up, a file system is read-only for now, a call was interrupted or took too long.
+    #[must_use]
+    pub fn of_io(error: &io::Error) -> Self {
+        use io::ErrorKind as Io;
+        match error.kind() {
+            Io::NotFound
+            | Io::PermissionDenied
+            | Io::AlreadyExists
+            | Io::NotADirectory
+            | Io::IsADirectory
+            | Io::InvalidInput
+            | Io::InvalidFilename
+            | Io::InvalidData
+            | Io::Unsupported => Self::Config,
+            _ => Self::Unavailable,
+        }
+    }
+}
+
+/// Whether the process can open no more files just now. It is the reason of failures that do not say it, such as that of an HTTP
+/// client which finds no certificate authorities.
+#[must_use]
+pub fn is_out_of_files() -> bool {
+    // A file that is always there, on Unix.
+    cfg!(unix) && std::fs::File::open("/dev/null").is_err_and(|e| ErrorKind::of_io(&e) == ErrorKind::Unavailable)
 }
 
 impl fmt::Display for ErrorKind {
@@ -182,9 +212,47 @@ mod tests {
 
     #[test]
     fn display_prints_the_chain_once() {
-        let error =
-            Error::unavailable("cannot connect").with_source(std::io::Error::other("refused")).context("source");
+        let error = Error::unavailable("cannot connect").with_source(io::Error::other("refused")).context("source");
         assert_eq!(error.to_string(), "source: cannot connect: refused");
+    }
+
+    /// errno's numbers on Linux, from errno(3) and asm-generic/errno.h.
+    #[test]
+    fn what_passes_by_itself_is_unavailable() {
+        for (name, number) in [
+            ("EINTR", 4),
+            ("EIO", 5),
+            ("EAGAIN", 11),
+            ("ENOMEM", 12),
+            ("EBUSY", 16),
+            ("ENFILE", 23),
+            ("EMFILE", 24),
+            ("ENOSPC", 28),
+            ("EROFS", 30),
+            ("ECONNRESET", 104),
+            ("ENOBUFS", 105),
+            ("ETIMEDOUT", 110),
+            ("ECONNREFUSED", 111),
+            ("EHOSTUNREACH", 113),
+            ("ESTALE", 116),
+            ("EDQUOT", 122),
+        ] {
+            let error = io::Error::from_raw_os_error(number);
+            assert_eq!(ErrorKind::of_io(&error), ErrorKind::Unavailable, "{name}: {error}");
+        }
+        for (name, number) in [
+            ("EPERM", 1),
+            ("ENOENT", 2),
+            ("EACCES", 13),
+            ("EEXIST", 17),
+            ("ENOTDIR", 20),
+            ("EISDIR", 21),
+            ("EINVAL", 22),
+            ("ENAMETOOLONG", 36),
+        ] {
+            let error = io::Error::from_raw_os_error(number);
+            assert_eq!(ErrorKind::of_io(&error), ErrorKind::Config, "{name}: {error}");
+        }
     }
 
     #[test]

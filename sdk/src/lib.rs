@@ -201,6 +201,7 @@ pub mod failpoints;
 #[cfg(feature = "json")]
 pub mod json;
 pub mod quantity;
+mod secret;
 mod sink;
 mod source;
 mod stream;
@@ -208,7 +209,8 @@ mod stream;
 pub use action::{Action, ActionArgument, ActionOutput};
 pub use batch::{ChangeBatch, StreamDescription};
 pub use context::{Host, LAG_RECORDS, MetricKind, Route, TaskContext, TaskInfo, Tolerance, glob};
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Error, ErrorKind, Result, is_out_of_files};
+pub use secret::{Secret, without_secrets};
 pub use sink::{Committed, Flushed, Plan, PlannedColumn, Sink};
 pub use source::{Poll, Source};
 pub use stream::{Offset, StreamName, StreamOffset, StreamPartition};

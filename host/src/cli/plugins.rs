@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::action::signature;
 use super::{Exit, Plugins, table};
-use crate::config::nearest;
+use crate::config::{is_secret, nearest};
 use crate::libraries;
 use crate::plugin::{Connector, Kind};
 use crate::printable::line;
@@ -119,7 +119,8 @@ fn collect(spec: &Value, root: &Value, path: &str, depth: usize, rows: &mut Vec<
         if required.contains(&name.as_str()) {
             marks.push("required".to_owned());
         }
-        if property.get("writeOnly") == Some(&Value::Bool(true)) {
+        let values = [Some(property), property.get("additionalProperties"), property.get("items")];
+        if values.into_iter().flatten().any(is_secret) {
             marks.push("secret".to_owned());
         }
         if let Some(default) =

@@ -4,6 +4,7 @@
 //! a variable holds can never change the structure. `$${` is a plain `${`. What came from an expansion is text until the
 //! schema says otherwise, and it is never printed: it may be a secret.
 
+use philotes_sdk::without_secrets;
 use serde_json::Number;
 
 use super::fault::{Faults, below};
@@ -30,6 +31,10 @@ impl Node {
             Self::Null => "nothing".to_owned(),
             Self::Bool(value) if !secret => format!("{value}"),
             Self::Number(value) if !secret => format!("the number {value}"),
+            // A URL at a key that wants none may hold a password all the same.
+            Self::Text { text, expanded: false } if !secret && text.len() <= 80 && text.contains("://") => {
+                format!("{:?}", without_secrets(text))
+            }
             Self::Text { text, expanded: false } if !secret && text.len() <= 80 => format!("{text:?}"),
             Self::Bool(_) => "a boolean".to_owned(),
             Self::Number(_) => "a number".to_owned(),

@@ -18,6 +18,7 @@ pub use fault::Fault;
 
 pub(crate) use fault::nearest;
 pub(crate) use renewal::Renewal;
+pub(crate) use schema::is_secret;
 
 use crate::plugin::{Connector, Kind};
 use fault::Faults;

@@ -313,7 +313,8 @@ struct ObjectParts<'a> {
     additional: Option<&'a Value>,
 }
 
-fn is_secret(schema: &Value) -> bool {
+/// Whether what it describes is a secret.
+pub(crate) fn is_secret(schema: &Value) -> bool {
     schema.get("writeOnly") == Some(&Value::Bool(true))
 }
 

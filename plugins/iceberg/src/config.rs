@@ -1,10 +1,11 @@
 //! The sink's configuration and what its structure cannot say.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use iceberg::TableIdent;
-use philotes_sdk::{Error, quantity};
+use philotes_sdk::{Error, Secret, quantity, without_secrets};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -21,7 +22,7 @@ use crate::template::Template;
 use crate::upsert::Rules;
 
 /// Where the tables are and how they are written.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The catalog that knows the tables.
@@ -76,7 +77,7 @@ pub struct Config {
 }
 
 /// A kind of catalog and where it is.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum CatalogConfig {
     /// The embedded catalog: the JDBC catalog's tables in a SQLite file.
@@ -99,7 +100,7 @@ pub struct SqlCatalogConfig {
 }
 
 /// A server that speaks the Iceberg REST specification.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RestCatalogConfig {
     /// Where the server is, without the `/v1` of its paths: http://localhost:8181/catalog.
@@ -110,23 +111,27 @@ pub struct RestCatalogConfig {
     pub warehouse: Option<String>,
     /// A bearer token that goes with every request.
     #[serde(default)]
-    #[schemars(with = "String", extend("writeOnly" = true))]
-    pub token: Option<String>,
+    #[schemars(with = "Secret")]
+    pub token: Option<Secret>,
     /// An OAuth2 server that grants the bearer token instead.
     #[serde(default)]
     #[schemars(with = "OAuth2Config")]
     pub oauth2: Option<OAuth2Config>,
     /// Headers that go with every request, such as those of a proxy in front of the server.
     #[serde(default)]
-    #[schemars(extend("writeOnly" = true))]
-    pub headers: BTreeMap<String, String>,
+    pub headers: BTreeMap<String, Secret>,
     /// How long the answer to a request may take: 500ms, 60s. The outcome of a commit that takes longer is unknown, and looked up.
     #[serde(default = "default_timeout")]
     pub timeout: String,
+    /// The folder of this machine that tables may lie below, such as /srv/warehouse, where the catalog puts them into file:///
+    /// locations. Without it, tables on this machine are refused.
+    #[serde(default)]
+    #[schemars(with = "String")]
+    pub local_root: Option<String>,
 }
 
 /// OAuth2's client credentials, RFC 6749, section 4.4.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OAuth2Config {
     /// The token endpoint: https://idp.example.com/realms/lake/protocol/openid-connect/token; without it, the catalog's own,
@@ -137,8 +142,7 @@ pub struct OAuth2Config {
     /// The client's id.
     pub client_id: String,
     /// The client's secret.
-    #[schemars(extend("writeOnly" = true))]
-    pub client_secret: String,
+    pub client_secret: Secret,
     /// The scope to ask for; the catalog's own endpoint is asked for `catalog` where none is given.
     #[serde(default)]
     #[schemars(with = "String")]
@@ -157,6 +161,7 @@ impl RestCatalogConfig {
             let name: HeaderName =
                 name.parse().map_err(|_| format!("catalog.headers: {name:?} is no header's name"))?;
             let mut value: HeaderValue = value
+                .expose()
                 .parse()
                 .map_err(|_| format!("catalog.headers.{name}: its value has characters that headers cannot hold"))?;
             value.set_sensitive(true);
@@ -175,16 +180,27 @@ impl RestCatalogConfig {
         })
     }
 
-    fn faults(&self, faults: &mut Vec<String>) {
-        let mut http = |key: &str, uri: &str| {
-            if !is_http(uri) {
-                faults.push(format!("{key}: {uri:?} is no server; expected http://host:port/path or https://…"));
-            }
-        };
-        http("catalog.uri", &self.uri);
-        if let Some(uri) = self.oauth2.as_ref().and_then(|oauth2| oauth2.uri.as_deref()) {
-            http("catalog.oauth2.uri", uri);
+    /// The folder that tables on this machine may lie below.
+    pub(crate) fn local_root(&self) -> Result<Option<&Path>, String> {
+        let Some(root) = self.local_root.as_deref() else { return Ok(None) };
+        let odd = |part: &str| part == "." || part == "..";
+        match root.strip_prefix("file://").unwrap_or(root) {
+            path if path.starts_with('/') && !path.split('/').any(odd) => Ok(Some(Path::new(path))),
+            _ => Err(format!(
+                "catalog.local_root: {root:?} is no folder of this machine; expected an absolute path without `.` and `..`, as in \
+                 /srv/warehouse"
+            )),
         }
+    }
+
+    fn faults(&self, faults: &mut Vec<String>) {
+        let header = "as in catalog.headers: {authorization: \"Basic …\"}";
+        faults.extend(server_fault("catalog.uri", &self.uri, "http://host:port/path or https://…", header, false));
+        if let Some(uri) = self.oauth2.as_ref().and_then(|oauth2| oauth2.uri.as_deref()) {
+            let allowed = "http://host:port/path or https://…";
+            faults.extend(server_fault("catalog.oauth2.uri", uri, allowed, "in client_id and client_secret", true));
+        }
+        faults.extend(self.local_root().err());
         let headers = self.header_map();
         let authorization = headers.as_ref().is_ok_and(|headers| headers.contains_key(AUTHORIZATION));
         let ways = [
@@ -202,7 +218,7 @@ impl RestCatalogConfig {
 }
 
 /// How S3, or a server that speaks as S3 does, is reached.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StorageConfig {
     /// The server: http://localhost:9000, or host:port, which use_ssl speaks of; AWS where it is not given.
@@ -215,8 +231,8 @@ pub struct StorageConfig {
     pub access_key: Option<String>,
     /// Secret key; goes with access_key.
     #[serde(default)]
-    #[schemars(with = "String", extend("writeOnly" = true))]
-    pub secret_key: Option<String>,
+    #[schemars(with = "Secret")]
+    pub secret_key: Option<Secret>,
     /// Region, us-east-1 where nobody says one.
     #[serde(default)]
     #[schemars(with = "String")]
@@ -239,10 +255,9 @@ impl StorageConfig {
     }
 
     fn faults(&self, faults: &mut Vec<String>) {
-        if let Some(url) = self.endpoint_url()
-            && !is_http(&url)
-        {
-            faults.push(format!("storage.endpoint: {url:?} is no server; expected host:port, http://… or https://…"));
+        if let Some(url) = self.endpoint_url() {
+            let allowed = "host:port, http://… or https://…";
+            faults.extend(server_fault("storage.endpoint", &url, allowed, "in access_key and secret_key", false));
         }
         match (&self.access_key, &self.secret_key) {
             (Some(_), None) => faults.push("storage.secret_key: goes with storage.access_key".to_owned()),
@@ -252,8 +267,22 @@ impl StorageConfig {
     }
 }
 
-fn is_http(text: &str) -> bool {
-    url::Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+/// What is wrong with the URL of a server. A password in one would be told by whatever names the server, here and in the
+/// programs on the way; so would a token in its query, which only a token endpoint may have.
+fn server_fault(key: &str, url: &str, allowed: &str, secrets: &str, may_have_query: bool) -> Option<String> {
+    let shown = without_secrets(url);
+    match url::Url::parse(url) {
+        Ok(url) if !matches!(url.scheme(), "http" | "https") || !url.has_host() => {}
+        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+            return Some(format!("{key}: {shown:?} holds a user or a password; expected them {secrets}"));
+        }
+        Ok(url) if url.fragment().is_some() || url.query().is_some() && !may_have_query => {
+            return Some(format!("{key}: {shown:?} has a query or a fragment; expected {allowed}"));
+        }
+        Ok(_) => return None,
+        Err(_) => {}
+    }
+    Some(format!("{key}: {shown:?} is no server; expected {allowed}"))
 }
 
 /// What a table holds.

@@ -10,35 +10,40 @@
 //! catalog before it commits what names them ([`Files::sync`]): one by one it would take several times as long.
 
 mod listing;
+mod local;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::fs::File;
-use std::io;
 use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+#[cfg(test)]
+use std::sync::MutexGuard;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
 use iceberg::io::{
     FileIO, FileIOBuilder, FileMetadata, FileRead, FileWrite, InputFile, OutputFile, Storage, StorageConfig,
     StorageFactory,
 };
 use iceberg::{Error, ErrorKind, Result};
 use object_store::aws::{AmazonS3Builder, AwsCredential, AwsCredentialProvider};
-use object_store::client::{HttpClient, HttpConnector};
+use object_store::client::{ClientConfigKey, HttpClient, HttpConnector};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig, WriteMultipart};
+use philotes_sdk as sdk;
+use reqwest::redirect::Policy;
 use serde::{Deserialize, Serialize};
 
 use crate::config;
 pub(crate) use listing::Listed;
+pub(crate) use local::Unsynced;
+use local::{Local, Written, sync_all};
 
 /// Files up to this size are put in one request, larger ones in parts of it. S3 wants parts of 5 MiB at least.
 const PART_BYTES: usize = 8 << 20;
@@ -51,9 +56,6 @@ const S3_CONNECT_TIME: Duration = Duration::from_secs(5);
 const S3_REQUEST_TIME: Duration = Duration::from_secs(60);
 const S3_RETRIES: usize = 3;
 const S3_RETRIES_TIME: Duration = Duration::from_secs(15);
-
-/// Files synced to disk at a time: the file system writes its journal once for those that wait together.
-const SYNCS_AT_ONCE: usize = 16;
 
 /// Files removed at a time.
 const REMOVALS_AT_ONCE: usize = 16;
@@ -70,10 +72,19 @@ pub(crate) struct Files {
 }
 
 impl Files {
-    /// Files on this machine.
+    /// Files on this machine, wherever they are.
     pub(crate) fn local() -> Self {
-        let written = Written::default();
-        Self::new(Backend::Local(written.clone()), written)
+        Self::on_this_machine(Local::default())
+    }
+
+    /// Files on this machine below a folder; others are neither read nor written, listed or deleted.
+    pub(crate) fn below(root: PathBuf) -> Self {
+        Self::on_this_machine(Local::below(root))
+    }
+
+    fn on_this_machine(local: Local) -> Self {
+        let written = local.written().clone();
+        Self::new(Backend::Local(local), written)
     }
 
     /// Files in S3.
@@ -84,6 +95,11 @@ impl Files {
     fn new(backend: Backend, written: Written) -> Self {
         let io = FileIOBuilder::new(Arc::new(backend.clone())).build();
         Self { io, backend, written, syncing: Arc::default() }
+    }
+
+    /// Refuses a location where no files may be.
+    pub(crate) async fn allows(&self, location: &str) -> Result<()> {
+        self.backend.place(location).map(drop)
     }
 
     /// Asks whether files below a folder in S3 can be reached. Who may not list them may still write them.
@@ -99,8 +115,8 @@ impl Files {
     /// Syncs to disk what was written until now, the folders that were made for it included. S3 promises it by itself.
     ///
     /// # Errors
-    /// The files may be damaged: the operating system forgets after the first failure what it could not write.
-    pub(crate) async fn sync(&self) -> io::Result<()> {
+    /// Those that could not be tried just now are tried again by the next call; the others may be damaged.
+    pub(crate) async fn sync(&self) -> std::result::Result<(), Unsynced> {
         let mut durable = self.syncing.lock().await;
         let files = std::mem::take(&mut *self.written.files());
         let mut folders = HashSet::new();
@@ -113,10 +129,22 @@ impl Files {
                 }
             }
         }
-        sync_all(files).await?;
-        sync_all(folders.iter().cloned().collect()).await?;
-        durable.extend(folders);
-        Ok(())
+        let synced = match sync_all(files.clone()).await {
+            Ok(()) => sync_all(folders.iter().cloned().collect()).await,
+            Err(error) => Err(error),
+        };
+        match &synced {
+            Ok(()) => durable.extend(folders),
+            Err(Unsynced::NotTried(_)) => self.written.files().extend(files),
+            Err(Unsynced::Failed(_)) => {}
+        }
+        synced
+    }
+
+    /// What was written and not synced yet.
+    #[cfg(test)]
+    fn written(&self) -> MutexGuard<'_, Vec<PathBuf>> {
+        self.written.files()
     }
 }
 
@@ -131,36 +159,6 @@ pub(crate) async fn discard(files: &FileIO, locations: impl IntoIterator<Item = 
         }));
     }
     futures::stream::iter(removals).buffer_unordered(REMOVALS_AT_ONCE).collect::<()>().await;
-}
-
-/// Syncs files or folders that still exist.
-async fn sync_all(paths: Vec<PathBuf>) -> io::Result<()> {
-    let mut syncs: Vec<BoxFuture<'static, _>> = Vec::with_capacity(paths.len());
-    for path in paths {
-        syncs.push(Box::pin(async move {
-            let sync = move || match File::open(&path) {
-                // Deleted since, as the metadata of a commit that lost; or a folder far above, which was not made by
-                // whoever may not look into it.
-                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {
-                    Ok(())
-                }
-                Err(error) => Err(error),
-                Ok(file) => file.sync_all(),
-            };
-            tokio::task::spawn_blocking(sync).await.unwrap_or_else(|error| Err(io::Error::other(error)))
-        }));
-    }
-    futures::stream::iter(syncs).buffer_unordered(SYNCS_AT_ONCE).try_collect().await
-}
-
-/// Local files that were written and not synced to disk yet.
-#[derive(Clone, Debug, Default)]
-struct Written(Arc<Mutex<Vec<PathBuf>>>);
-
-impl Written {
-    fn files(&self) -> MutexGuard<'_, Vec<PathBuf>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// How S3 is reached.
@@ -203,6 +201,34 @@ impl PartialEq for S3Credentials {
 
 impl Eq for S3Credentials {}
 
+/// Connects without following redirects. A client would send what lets a request in (a session's token, the answer of a signer)
+/// to whatever server an answer names, with a signature that is not for it.
+#[derive(Debug)]
+pub(crate) struct Direct;
+
+impl HttpConnector for Direct {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let said = |key: ClientConfigKey| options.get_config_value(&key);
+        let time = |key, usual| said(key).and_then(|text| sdk::quantity::duration(&text)).unwrap_or(usual);
+        let http_allowed = said(ClientConfigKey::AllowHttp).is_some_and(|allowed| allowed == "true");
+        let client = reqwest::Client::builder()
+            .user_agent(concat!("philotes-iceberg/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(time(ClientConfigKey::ConnectTimeout, S3_CONNECT_TIME))
+            .timeout(time(ClientConfigKey::Timeout, S3_REQUEST_TIME))
+            .redirect(Policy::none())
+            .https_only(!http_allowed)
+            // As the storage's own client: HTTP/2 is slower, and what is compressed on the way has another length.
+            .http1_only()
+            .no_gzip()
+            .no_brotli()
+            .no_zstd()
+            .no_deflate()
+            .build()
+            .map_err(|error| object_store::Error::Generic { store: "S3", source: Box::new(error) })?;
+        Ok(HttpClient::new(client))
+    }
+}
+
 /// A connector that several stores share.
 #[derive(Debug)]
 struct SharedConnector(Arc<dyn HttpConnector>);
@@ -233,13 +259,14 @@ impl S3Access {
             endpoint,
             region: storage.region.clone(),
             credentials: keys.map_or(S3Credentials::Environment, |(key_id, secret_key)| {
+                let secret_key = secret_key.expose().to_owned();
                 S3Credentials::Keys(Arc::new(AwsCredential { key_id, secret_key, token: None }))
             }),
         }
     }
 
     fn bucket(&self, bucket: &str) -> object_store::Result<Arc<dyn ObjectStore>> {
-        let mut builder = match &self.credentials {
+        let builder = match &self.credentials {
             S3Credentials::Environment => AmazonS3Builder::from_env(),
             S3Credentials::Keys(keys) => {
                 let builder = AmazonS3Builder::new()
@@ -252,10 +279,11 @@ impl S3Access {
             }
             S3Credentials::Provided(provider) => AmazonS3Builder::new().with_credentials(provider.clone()),
             // Deleting several objects in one request has their names in its body, which signers do not see.
-            S3Credentials::Signed(connector) => AmazonS3Builder::new()
-                .with_skip_signature(true)
-                .with_disable_bulk_delete(true)
-                .with_http_connector(SharedConnector(connector.clone())),
+            S3Credentials::Signed(_) => AmazonS3Builder::new().with_skip_signature(true).with_disable_bulk_delete(true),
+        };
+        let mut builder = match &self.credentials {
+            S3Credentials::Signed(connector) => builder.with_http_connector(SharedConnector(connector.clone())),
+            _ => builder.with_http_connector(Direct),
         };
         if let Some(region) = &self.region {
             builder = builder.with_region(region.as_str());
@@ -320,7 +348,7 @@ impl Buckets {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 enum Backend {
     /// This machine's file system.
-    Local(#[serde(skip)] Written),
+    Local(#[serde(skip)] Local),
     S3(#[serde(skip)] S3),
 }
 
@@ -332,8 +360,9 @@ impl Backend {
     fn place(&self, location: &str) -> Result<Place> {
         let invalid = |what: &str| Error::new(ErrorKind::DataInvalid, format!("{location:?} is no location of {what}"));
         match self {
-            Self::Local(_) => {
+            Self::Local(local) => {
                 let path = local_path(location).ok_or_else(|| invalid("a local file"))?;
+                local.allow(FilePath::new(path))?;
                 let path = Path::parse(path).map_err(|e| invalid("a file").with_source(e))?;
                 Ok((Arc::new(LocalFileSystem::new()), path))
             }
@@ -341,7 +370,10 @@ impl Backend {
                 let (bucket, key) = s3_parts(location).ok_or_else(|| invalid("an object in S3"))?;
                 let path = Path::parse(key).map_err(|e| invalid("an object in S3").with_source(e))?;
                 let store = buckets.0.store(bucket).map_err(|e| {
-                    Error::new(ErrorKind::DataInvalid, format!("bucket {bucket:?} cannot be reached as configured"))
+                    let passes = sdk::is_out_of_files();
+                    let kind = if passes { ErrorKind::Unexpected } else { ErrorKind::DataInvalid };
+                    Error::new(kind, format!("bucket {bucket:?} cannot be reached as configured"))
+                        .with_retryable(passes)
                         .with_source(e)
                 })?;
                 Ok((store, path))
@@ -382,8 +414,8 @@ impl Backend {
 
     /// Notes that a file was written.
     fn written(&self, path: &Path) {
-        if let Self::Local(written) = self {
-            written.files().push(FilePath::new("/").join(path.as_ref()));
+        if let Self::Local(local) = self {
+            local.written().files().push(FilePath::new("/").join(path.as_ref()));
         }
     }
 }
@@ -686,7 +718,7 @@ mod tests {
 
     #[test]
     fn storages_serialise_without_secrets_or_state() {
-        let storage: Box<dyn Storage> = Box::new(Backend::Local(Written::default()));
+        let storage: Box<dyn Storage> = Box::new(Backend::Local(Local::default()));
         let json = serde_json::to_string(&storage).unwrap();
         assert!(json.contains("philotes-object-store"), "{json}");
         let back: Box<dyn Storage> = serde_json::from_str(&json).unwrap();

@@ -159,7 +159,15 @@ pub(crate) fn connect(settings: &Settings, info: &TaskInfo) -> Result<Arc<Consum
         _ => None,
     };
     let consumer = Consumer::from_config_and_context(&config, Context::new(tokens)).map_err(|error| match error {
-        KafkaError::ClientConfig(_, reason, name, _) => Error::config(format!("properties.{name}: {reason}")),
+        KafkaError::ClientConfig(_, reason, name, value) => {
+            // It quotes the value, and each of the properties may be a secret.
+            let reason = if value.is_empty() { reason } else { reason.replace(&value, "…") };
+            Error::config(format!("properties.{name}: {reason}"))
+        }
+        // Also for want of files, as when it makes its threads' pipes.
+        KafkaError::ClientCreation(reason) if philotes_sdk::is_out_of_files() => {
+            Error::unavailable(format!("librdkafka cannot be set up: {reason}"))
+        }
         KafkaError::ClientCreation(reason) => {
             let key = KEYS.iter().find(|(name, _)| reason.contains(name)).map_or("properties", |(_, key)| key);
             Error::config(format!("{key}: {reason}"))
@@ -177,7 +185,7 @@ fn configure(settings: &Settings, info: &TaskInfo) -> Result<ClientConfig> {
     for (name, value) in DEFAULTS {
         set.insert(name, (*value).to_owned());
     }
-    set.extend(config.properties.iter().map(|(name, value)| (name.as_str(), value.clone())));
+    set.extend(config.properties.iter().map(|(name, value)| (name.as_str(), value.expose().to_owned())));
     set.insert("bootstrap.servers", config.bootstrap_servers.clone());
     set.insert("group.id", settings.group(&info.connector));
     set.insert("client.id", format!("philotes-{}-{}", info.connector, info.task));
@@ -212,12 +220,13 @@ fn configure(settings: &Settings, info: &TaskInfo) -> Result<ClientConfig> {
         let files = [&config.tls_ca, &config.tls_certificate, &config.tls_key];
         for ((name, key), file) in KEYS.into_iter().zip(files) {
             let Some(file) = file else { continue };
-            std::fs::metadata(file)
-                .map_err(|error| Error::config(format!("{key}: {file} cannot be read")).with_source(error))?;
+            std::fs::metadata(file).map_err(|error| {
+                Error::new(ErrorKind::of_io(&error), format!("{key}: {file} cannot be read")).with_source(error)
+            })?;
             set.insert(name, file.clone());
         }
         if let Some(password) = &config.tls_key_password {
-            set.insert("ssl.key.password", password.clone());
+            set.insert("ssl.key.password", password.expose().to_owned());
         }
     }
     let (mechanism, password) = match &config.sasl {
@@ -232,7 +241,7 @@ fn configure(settings: &Settings, info: &TaskInfo) -> Result<ClientConfig> {
     }
     if let Some(PasswordConfig { username, password }) = password {
         set.insert("sasl.username", username.clone());
-        set.insert("sasl.password", password.clone());
+        set.insert("sasl.password", password.expose().to_owned());
     }
     let mut client = ClientConfig::new();
     for (name, value) in set {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use philotes_sdk::quantity::duration;
-use philotes_sdk::{Error, Result, glob};
+use philotes_sdk::{Error, Result, Secret, glob};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +12,7 @@ use crate::decode::parse_columns;
 use crate::{regex, registry};
 
 /// The source's keys in a connector file.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The brokers to begin with: host:port, with commas between.
@@ -65,8 +65,8 @@ pub struct Config {
     pub tls_key: Option<String>,
     /// The private key's password.
     #[serde(default)]
-    #[schemars(with = "String", extend("writeOnly" = true))]
-    pub tls_key_password: Option<String>,
+    #[schemars(with = "Secret")]
+    pub tls_key_password: Option<Secret>,
     /// How the client authenticates itself.
     #[serde(default)]
     #[schemars(with = "SaslConfig")]
@@ -79,8 +79,7 @@ pub struct Config {
     pub batch_wait: String,
     /// Further settings of librdkafka, by their own names: {session.timeout.ms: "10000", client.rack: eu-1}.
     #[serde(default)]
-    #[schemars(extend("writeOnly" = true))]
-    pub properties: BTreeMap<String, String>,
+    pub properties: BTreeMap<String, Secret>,
 }
 
 // The variants of enums have no documentation of their own: the configuration spec knows `enum`, and schemars would write `oneOf`.
@@ -247,7 +246,7 @@ pub enum Envelope {
 pub struct RawFormat {}
 
 /// A schema registry.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RegistryConfig {
     /// Where it is: http://localhost:8081.
@@ -258,8 +257,8 @@ pub struct RegistryConfig {
     pub username: Option<String>,
     /// The password of HTTP's basic authentication.
     #[serde(default)]
-    #[schemars(with = "String", extend("writeOnly" = true))]
-    pub password: Option<String>,
+    #[schemars(with = "Secret")]
+    pub password: Option<Secret>,
     /// File of the certificate authorities to trust, PEM; the system's where it is not given.
     #[serde(default)]
     #[schemars(with = "String")]
@@ -270,7 +269,7 @@ pub struct RegistryConfig {
 }
 
 /// How the client authenticates itself.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(tag = "mechanism", rename_all = "kebab-case")]
 pub enum SaslConfig {
     /// A user name and a password, in the clear: only with TLS.
@@ -286,18 +285,17 @@ pub enum SaslConfig {
 }
 
 /// Who the client is.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PasswordConfig {
     /// The user's name.
     pub username: String,
     /// The user's password.
-    #[schemars(extend("writeOnly" = true))]
-    pub password: String,
+    pub password: Secret,
 }
 
 /// OAuth2's client credentials, RFC 6749, section 4.4.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OauthbearerConfig {
     /// The token endpoint: https://idp.example.com/realms/kafka/protocol/openid-connect/token.
@@ -305,8 +303,7 @@ pub struct OauthbearerConfig {
     /// The client's id.
     pub client_id: String,
     /// The client's secret.
-    #[schemars(extend("writeOnly" = true))]
-    pub client_secret: String,
+    pub client_secret: Secret,
     /// The scope to ask for.
     #[serde(default)]
     #[schemars(with = "String")]
@@ -363,7 +360,7 @@ const SETTLED: &[(&str, &str)] = &[
 ];
 
 /// A configuration whose texts have been read.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Settings {
     pub(crate) config: Config,
     pub(crate) batch_wait: Duration,
@@ -457,10 +454,15 @@ pub(crate) fn faults(config: &Config) -> Vec<String> {
     if config.tls_certificate.is_some() != config.tls_key.is_some() {
         faults.push("tls_certificate: goes together with tls_key".to_owned());
     }
-    if let Some(SaslConfig::Oauthbearer(oauth)) = &config.sasl
-        && !is_http(&oauth.token_url)
-    {
-        faults.push("sasl.token_url: allowed is a URL that begins with https:// or http://".to_owned());
+    if let Some(SaslConfig::Oauthbearer(oauth)) = &config.sasl {
+        match reqwest::Url::parse(&oauth.token_url) {
+            Ok(url) if !url.username().is_empty() || url.password().is_some() => faults.push(
+                "sasl.token_url: holds a user or a password; expected them in sasl.client_id and sasl.client_secret"
+                    .to_owned(),
+            ),
+            Ok(url) if matches!(url.scheme(), "http" | "https") => {}
+            _ => faults.push("sasl.token_url: allowed is a URL that begins with https:// or http://".to_owned()),
+        }
     }
     if !(1..=1_048_576).contains(&config.batch_rows) {
         faults.push(format!("batch_rows: {}; allowed: 1 to 1048576", config.batch_rows));
@@ -528,10 +530,6 @@ impl RegistryConfig {
     pub(crate) fn timeout(&self) -> Option<Duration> {
         duration(&self.timeout)
     }
-}
-
-fn is_http(url: &str) -> bool {
-    ["http://", "https://"].iter().any(|scheme| url.len() > scheme.len() && url.starts_with(scheme))
 }
 
 fn is_topic(name: &str) -> bool {

@@ -69,11 +69,14 @@ async fn grant(client: &Client, config: &OauthbearerConfig) -> Result<OAuthToken
     let asked = SystemTime::now();
     let answer = client
         .post(&config.token_url)
-        .basic_auth(&config.client_id, Some(&config.client_secret))
+        .basic_auth(&config.client_id, Some(config.client_secret.expose()))
         .form(&form)
         .send()
         .await
         .map_err(lost)?;
+    if let Some(error) = http::redirected(&answer, "sasl.token_url") {
+        return Err(error);
+    }
     let status = answer.status();
     let body = answer.bytes().await.map_err(lost)?;
     if !status.is_success() {

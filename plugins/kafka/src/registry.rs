@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use philotes_sdk::{Error, ErrorKind, Result};
+use philotes_sdk::{Error, ErrorKind, Result, Secret};
 use reqwest::{Client, Url};
 use tokio::runtime::Handle;
 
@@ -64,7 +64,7 @@ pub(crate) struct Referred {
 pub(crate) struct Registry {
     client: Client,
     url: Url,
-    credentials: Option<(String, Option<String>)>,
+    credentials: Option<(String, Option<Secret>)>,
     runtime: Handle,
     known: Mutex<HashMap<u32, Known>>,
     /// Subjects that it has not, and how long that is believed.
@@ -205,7 +205,7 @@ impl Registry {
         let mut request =
             self.client.get(url).header("accept", "application/vnd.schemaregistry.v1+json, application/json");
         if let Some((user, password)) = &self.credentials {
-            request = request.basic_auth(user, password.as_deref());
+            request = request.basic_auth(user, password.as_ref().map(Secret::expose));
         }
         answer::read(request.send().await, self.url.as_str(), what).await
     }

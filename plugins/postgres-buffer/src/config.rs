@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use philotes_sdk::quantity::duration;
-use philotes_sdk::{Error, Result};
+use philotes_sdk::{Error, Result, Secret};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::columns::{Columns, ColumnsConfig};
+use crate::dsn::Dsn;
 use crate::key::{KeyConfig, Keys};
 
 /// The source's keys in a connector file.
@@ -16,8 +17,7 @@ use crate::key::{KeyConfig, Keys};
 pub struct Config {
     /// Connection string of the database that holds the buffer, postgresql://… or key=value. Connect directly or
     /// through a pooler in session mode: transaction pooling breaks the locks.
-    #[schemars(extend("writeOnly" = true))]
-    pub dsn: String,
+    pub dsn: Secret,
     /// Which rows of the buffer: the value of their column `source_id`.
     pub source_id: String,
     /// What becomes of a row that is in the table: mark sets processed_at, delete removes the row.
@@ -25,8 +25,8 @@ pub struct Config {
     pub acknowledge: Acknowledge,
     /// Connection string of the source database, whose catalog then says the types of columns that the events do not.
     #[serde(default)]
-    #[schemars(with = "String", extend("writeOnly" = true))]
-    pub types_from: Option<String>,
+    #[schemars(with = "Secret")]
+    pub types_from: Option<Secret>,
     /// Rows of a batch at most, 1 to 1048576.
     #[serde(default = "default_batch_rows")]
     pub batch_rows: u32,
@@ -45,9 +45,11 @@ pub struct Config {
     /// What becomes of rows whose stream the route does not take: keep leaves them, acknowledge treats them as done.
     #[serde(default)]
     pub unrouted: Unrouted,
-    /// TLS: verify-full checks the server's certificate and name, require and prefer only encrypt.
+    /// TLS: verify-full checks the server's certificate and name, require and prefer only encrypt. Without it, the connection
+    /// string's sslmode counts, else prefer; where both say something, the stricter.
     #[serde(default)]
-    pub tls: TlsMode,
+    #[schemars(with = "TlsMode")]
+    pub tls: Option<TlsMode>,
     /// File of the certificate authorities to trust with verify-full, PEM; the system's where it is not given.
     #[serde(default)]
     #[schemars(with = "String")]
@@ -76,7 +78,8 @@ pub enum Unrouted {
     Acknowledge,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+// From the least strict to the strictest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[schemars(inline)]
 #[allow(missing_docs)]
@@ -129,15 +132,13 @@ impl Settings {
 /// What is wrong with a configuration: one message per fault, its key first.
 pub(crate) fn faults(config: &Config) -> Vec<String> {
     let mut faults = Vec::new();
-    // The parser's own message may quote parts of the string, and so the password.
-    let dsn_fault = |key: &str, dsn: &str| {
-        dsn.parse::<tokio_postgres::Config>()
-            .is_err()
-            .then(|| format!("{key}: not a connection string; allowed: postgresql://user@host:5432/database or key=value pairs (TLS is set by `tls`)"))
-    };
-    faults.extend(dsn_fault("dsn", &config.dsn));
-    if let Some(dsn) = &config.types_from {
-        faults.extend(dsn_fault("types_from", dsn));
+    let dsns = [Some(("dsn", &config.dsn)), config.types_from.as_ref().map(|dsn| ("types_from", dsn))];
+    let mut verifies = config.tls == Some(TlsMode::VerifyFull);
+    for (key, text) in dsns.into_iter().flatten() {
+        match Dsn::parse(text.expose()) {
+            Ok(dsn) => verifies |= dsn.tls(config.tls) == TlsMode::VerifyFull,
+            Err(fault) => faults.push(format!("{key}: {fault}")),
+        }
     }
     if config.source_id.is_empty() {
         faults.push("source_id: empty; give the value of the buffer's column source_id".to_owned());
@@ -154,8 +155,10 @@ pub(crate) fn faults(config: &Config) -> Vec<String> {
     if config.retention != "never" && duration(&config.retention).is_none() {
         faults.push(format!("retention: {:?}; allowed: a duration such as 12h or 7d, or never", config.retention));
     }
-    if config.tls_ca.is_some() && config.tls != TlsMode::VerifyFull {
-        faults.push("tls_ca: is only used with tls: verify-full".to_owned());
+    if config.tls_ca.is_some() && !verifies {
+        faults.push(
+            "tls_ca: is only used with tls: verify-full, or sslmode=verify-full in the connection string".to_owned(),
+        );
     }
     faults.extend(Columns::new(&config.columns).err().unwrap_or_default());
     faults.extend(Keys::new(&config.key).err().unwrap_or_default());

@@ -7,10 +7,10 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures::stream::{self, Stream, StreamExt};
-use philotes_sdk::{Error, ErrorKind, Result};
+use philotes_sdk::{Error, ErrorKind, Result, Secret, is_out_of_files};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
@@ -19,6 +19,7 @@ use tokio_postgres::{AsyncMessage, Client};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::config::{Config, TlsMode};
+use crate::dsn::Dsn;
 use crate::sql::SEARCH_PATH;
 
 /// What arrives on a session outside of answers; polling it is what moves the session's bytes.
@@ -45,11 +46,11 @@ impl Connector {
     /// For the database of `dsn`, the key that the errors name being `key`. The string's own
     /// `connect_timeout` covers all of connecting: address, TLS, password and the session's
     /// settings.
-    pub(crate) fn new(key: &str, dsn: &str, source: &Config) -> Result<Self> {
-        // The parser's message is left out: it may quote the password.
-        let mut config: tokio_postgres::Config =
-            dsn.parse().map_err(|_| Error::config(format!("{key}: not a connection string")))?;
-        config.ssl_mode(match source.tls {
+    pub(crate) fn new(key: &str, dsn: &Secret, source: &Config) -> Result<Self> {
+        let dsn = Dsn::parse(dsn.expose()).map_err(|fault| Error::config(format!("{key}: {fault}")))?;
+        let tls = dsn.tls(source.tls);
+        let mut config = dsn.config;
+        config.ssl_mode(match tls {
             TlsMode::Disable => SslMode::Disable,
             TlsMode::Prefer => SslMode::Prefer,
             TlsMode::Require | TlsMode::VerifyFull => SslMode::Require,
@@ -67,7 +68,7 @@ impl Connector {
             .keepalives_interval(Duration::from_secs(10))
             .keepalives_retries(3)
             .tcp_user_timeout(Duration::from_secs(60));
-        Ok(Self { config, tls: Tls(MakeRustlsConnect::new(tls_config(source)?)), timeout, renewed: false })
+        Ok(Self { config, tls: Tls(MakeRustlsConnect::new(tls_config(tls, source)?)), timeout, renewed: false })
     }
 
     /// With a password that may be another one at the next open; see
@@ -254,12 +255,12 @@ fn kind_of(code: &str) -> ErrorKind {
     }
 }
 
-fn tls_config(source: &Config) -> Result<rustls::ClientConfig> {
+fn tls_config(tls: TlsMode, source: &Config) -> Result<rustls::ClientConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|e| Error::internal("TLS versions").with_source(e))?;
-    if source.tls != TlsMode::VerifyFull {
+    if tls != TlsMode::VerifyFull {
         let verifier = Arc::new(EncryptOnly(provider));
         return Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth());
     }
@@ -267,9 +268,12 @@ fn tls_config(source: &Config) -> Result<rustls::ClientConfig> {
     match &source.tls_ca {
         Some(file) => {
             let bad = |e: &dyn std::fmt::Display| Error::config(format!("tls_ca: {file}: {e}"));
-            let certificates = CertificateDer::pem_file_iter(file).map_err(|e| bad(&e))?;
-            for certificate in certificates {
-                roots.add(certificate.map_err(|e| bad(&e))?).map_err(|e| bad(&e))?;
+            let unread = |e: pem::Error| match &e {
+                pem::Error::Io(io) => Error::new(ErrorKind::of_io(io), format!("tls_ca: {file}: {e}")),
+                _ => bad(&e),
+            };
+            for certificate in CertificateDer::pem_file_iter(file).map_err(unread)? {
+                roots.add(certificate.map_err(unread)?).map_err(|e| bad(&e))?;
             }
             if roots.is_empty() {
                 return Err(bad(&"holds no certificate"));
@@ -277,6 +281,11 @@ fn tls_config(source: &Config) -> Result<rustls::ClientConfig> {
         }
         None => {
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            if roots.is_empty() && is_out_of_files() {
+                return Err(Error::unavailable(
+                    "tls: verify-full cannot read this system's certificate authorities just now",
+                ));
+            }
             if roots.is_empty() {
                 return Err(Error::config(
                     "tls: verify-full finds no certificate authorities on this system; name a file in tls_ca",

@@ -20,6 +20,7 @@ mod connect;
 mod copy;
 mod decode;
 mod describe;
+mod dsn;
 mod key;
 mod letters;
 mod offset;

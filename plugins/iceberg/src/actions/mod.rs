@@ -1,5 +1,6 @@
 //! What the sink offers beside moving data.
 
+mod names;
 mod offsets;
 pub(crate) mod orphans;
 

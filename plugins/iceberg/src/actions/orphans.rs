@@ -3,8 +3,12 @@
 //! The order makes it safe against tasks of any age, paused ones included: what is old enough is listed; an empty snapshot
 //! sets the fence (see `fence.rs`); what is in use is read from the metadata after that; and what was listed and is not in
 //! use goes. Other programs know nothing of the fence: against them only the age protects.
+//!
+//! Whatever else lies in the folders is somebody's: only a file below the table's own location that bears a name which
+//! Iceberg's writers give (`names.rs`) is ever removed. The others are listed, with the reason.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +21,7 @@ use philotes_sdk::quantity;
 use philotes_sdk::{Action, ActionOutput, Error, Result, StreamName, TaskContext};
 use serde::Deserialize;
 
-use super::{Switch, argument};
+use super::{Switch, argument, names};
 use crate::base::Base;
 use crate::catalog::{self, Catalog, CatalogErrorKind, LoadedTable, Shown};
 use crate::config::Config;
@@ -44,8 +48,8 @@ const REMOVALS_AT_ONCE: usize = 16;
 pub(super) fn action() -> Action {
     Action {
         name: NAME.into(),
-        doc: "Lists the files of the connector's tables that nothing in the table's metadata reaches; with remove=true removes them, \
-              which makes a running task start over."
+        doc: "Lists the files of the connector's tables that nothing in the table's metadata reaches, each with whether remove=true would \
+              remove it; with remove=true removes those, which makes a running task start over."
             .into(),
         arguments: vec![
             argument("stream", "Only this stream's table, as in public.orders; without it, the tables that hold offsets of the connector."),
@@ -55,7 +59,10 @@ pub(super) fn action() -> Action {
                 "Only files that were written so long ago, as in 12h; 3d by default. It must be more than other programs that write to \
                  the table ever take from their first file to their commit.",
             ),
-            argument("remove", "true: remove what was found."),
+            argument(
+                "remove",
+                "true: remove what was found, where it lies below the table's own location and bears a name that Iceberg's writers give.",
+            ),
         ],
     }
 }
@@ -103,18 +110,65 @@ pub(super) async fn orphans(
         })?],
         (None, None) => search.own_tables(&template).await?,
     };
-    let rows = search.run(tables, before).await?.into_iter().map(|(table, file)| {
+    let found = search.run(tables, before).await?;
+    warn_of_kept(&found);
+    let rows = found.into_iter().map(|(table, Orphan { file, kept })| {
         let modified = file.modified.to_rfc3339_opts(SecondsFormat::Secs, true);
-        vec![table.to_string(), file.location, file.bytes.to_string(), modified]
+        let verdict = kept.map_or_else(|| "yes".to_owned(), |why| format!("no: {why}"));
+        vec![table.to_string(), file.location, file.bytes.to_string(), modified, verdict]
     });
     let rows = rows.collect();
-    let columns = ["table", "file", "bytes", "modified"].map(str::to_owned).to_vec();
-    Ok(ActionOutput::Rows { columns, rows })
+    let columns = ["table", "file", "bytes", "modified", if remove { "removed" } else { "removable" }];
+    Ok(ActionOutput::Rows { columns: columns.map(str::to_owned).to_vec(), rows })
+}
+
+/// A file that nothing reaches.
+#[derive(Clone, Debug)]
+pub(crate) struct Orphan {
+    pub(crate) file: Listed,
+    /// Why it is never removed, if that is so.
+    pub(crate) kept: Option<Kept>,
+}
+
+/// Why a file that nothing reaches is never removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kept {
+    Elsewhere,
+    Name,
+}
+
+impl fmt::Display for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Elsewhere => "it lies outside of the table's location",
+            Self::Name => "its name is none that Iceberg's writers give",
+        })
+    }
+}
+
+/// Counts what stays, and says what can be done about it.
+fn warn_of_kept(found: &[(TableIdent, Orphan)]) {
+    let mut counts: BTreeMap<(String, Kept), (u64, u64)> = BTreeMap::new();
+    for (table, Orphan { file, kept }) in found {
+        if let Some(why) = kept {
+            let (files, bytes) = counts.entry((table.to_string(), *why)).or_default();
+            (*files, *bytes) = (*files + 1, *bytes + file.bytes);
+        }
+    }
+    for ((table, why), (files, bytes)) in counts {
+        tracing::warn!(
+            table,
+            files,
+            bytes,
+            "files that nothing in the table reaches are never removed by this action, because of each {why}; look whose they are, \
+             and remove by hand what nobody needs"
+        );
+    }
 }
 
 /// What a table's metadata does not reach.
 struct Orphans {
-    files: Vec<Listed>,
+    files: Vec<Orphan>,
     live: Live,
     /// The table as it was then.
     of: LoadedTable,
@@ -144,13 +198,13 @@ impl Search<'_> {
         &self,
         tables: Vec<TableIdent>,
         before: DateTime<Utc>,
-    ) -> Result<Vec<(TableIdent, Listed)>> {
+    ) -> Result<Vec<(TableIdent, Orphan)>> {
         // All that can be refused is, before anything is removed.
         let all = self.all_tables().await?;
         let mut found = Vec::new();
         for table in tables {
             let mut orphans = self.find(&table, &all).await?;
-            orphans.files.retain(|file| file.modified <= before);
+            orphans.files.retain(|orphan| orphan.file.modified <= before);
             found.push((table, orphans));
         }
         let mut files = Vec::new();
@@ -188,6 +242,7 @@ impl Search<'_> {
         let of = live.reach(self.catalog.as_ref(), table).await?;
         files.retain(|file| !live.holds(&file.location));
         files.sort_by(|a, b| a.location.cmp(&b.location));
+        let files = files.into_iter().map(|file| Orphan { kept: kept(&loaded, &file), file }).collect();
         Ok(Orphans { files, live, of })
     }
 
@@ -255,33 +310,39 @@ impl Search<'_> {
         Ok(all)
     }
 
-    /// Removes what is not in use after the fence; gives back what it removed.
-    async fn remove(&self, table: &TableIdent, orphans: Orphans) -> Result<Vec<Listed>> {
-        let Orphans { mut files, mut live, of } = orphans;
+    /// Removes what is not in use after the fence; gives back what it removed, and what stays whatever it is.
+    async fn remove(&self, table: &TableIdent, orphans: Orphans) -> Result<Vec<Orphan>> {
+        let Orphans { files, mut live, of } = orphans;
+        let (mut kept, mut files): (Vec<_>, Vec<_>) = files.into_iter().partition(|orphan| orphan.kept.is_some());
         if files.is_empty() {
-            return Ok(files);
+            return Ok(kept);
         }
         self.fence(table, &of).await?;
         let now = live.reach(self.catalog.as_ref(), table).await?;
         self.check_same(table, &of, &now)?;
-        files.retain(|file| !live.holds(&file.location));
-        let mut removals: Vec<BoxFuture<'_, iceberg::Result<Listed>>> = Vec::new();
-        for file in files {
+        // Asked again of the table as it is now, whose location may have been changed.
+        files.retain(|orphan| !live.holds(&orphan.file.location) && self::kept(&now, &orphan.file).is_none());
+        let mut removals: Vec<BoxFuture<'_, iceberg::Result<Orphan>>> = Vec::new();
+        for orphan in files {
             let io = &now.files.io;
-            removals.push(Box::pin(async move { io.delete(&file.location).await.map(|()| file) }));
+            removals.push(Box::pin(async move { io.delete(&orphan.file.location).await.map(|()| orphan) }));
         }
         let results: Vec<_> = futures::stream::iter(removals).buffered(REMOVALS_AT_ONCE).collect().await;
         let (mut removed, mut failed) = (Vec::new(), None);
         for result in results {
             match result {
-                Ok(file) => removed.push(file),
+                Ok(orphan) => removed.push(orphan),
                 Err(error) => failed = failed.or(Some(error)),
             }
         }
-        let bytes: u64 = removed.iter().map(|file| file.bytes).sum();
+        let bytes: u64 = removed.iter().map(|orphan| orphan.file.bytes).sum();
         tracing::info!(%table, files = removed.len(), bytes, "removed orphan files");
         match failed {
-            None => Ok(removed),
+            None => {
+                kept.extend(removed);
+                kept.sort_by(|a, b| a.file.location.cmp(&b.file.location));
+                Ok(kept)
+            }
             Some(error) => Err(from_iceberg(
                 format!("table {table}: {} orphan files were removed, others could not be", removed.len()),
                 error,
@@ -324,6 +385,16 @@ impl Search<'_> {
         }
         Err(Error::unavailable(format!("table {table} was replaced meanwhile; nothing was removed, try again")))
     }
+}
+
+/// Why a file of a table's folders is never removed, if that is so.
+fn kept(table: &LoadedTable, file: &Listed) -> Option<Kept> {
+    let location = normalised(table.metadata.location());
+    let below = normalised(&file.location).strip_prefix(location.as_str()).is_some_and(|rest| rest.starts_with('/'));
+    if !below || !table.files.lies_below(&file.location, &location) {
+        return Some(Kept::Elsewhere);
+    }
+    (!names::is_a_writers(&file.location)).then_some(Kept::Name)
 }
 
 /// Where a table's files lie, no folder within another.

@@ -19,7 +19,7 @@ use philotes_sdk as sdk;
 use uuid::Uuid;
 
 use crate::config::{CatalogConfig, Config};
-use crate::storage::{Files, S3Access, s3_parts};
+use crate::storage::{Files, S3Access, Unsynced, s3_parts};
 
 /// A table as the catalog knows it at one moment.
 #[derive(Clone, Debug)]
@@ -143,6 +143,18 @@ pub(crate) struct CatalogError {
 impl CatalogError {
     pub(crate) fn new(kind: CatalogErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), unsent: false, source: None }
+    }
+
+    /// The files that a commit names are not on disk, so that it was not sent.
+    pub(crate) fn unsynced(error: Unsynced) -> Self {
+        let (kind, message) = match error {
+            Unsynced::NotTried(_) => {
+                (CatalogErrorKind::Unavailable, "the table's files cannot be synced to disk just now")
+            }
+            Unsynced::Failed(_) => (CatalogErrorKind::Refused, "the disk does not keep the table's files"),
+        };
+        let (Unsynced::NotTried(source) | Unsynced::Failed(source)) = error;
+        Self::new(kind, message).with_source(source).unsent()
     }
 
     /// The same, of a request that never left.

@@ -7,16 +7,18 @@
 mod http;
 mod lend;
 mod oauth;
+mod redirect;
 mod sign;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use iceberg::spec::{FormatVersion, TableMetadata};
 use iceberg::{NamespaceIdent, TableCreation, TableIdent, TableRequirement, TableUpdate};
-use philotes_sdk::failpoint;
+use philotes_sdk::{failpoint, without_secrets};
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -44,8 +46,10 @@ pub(crate) struct RestCatalog {
     /// What `/v1/config` says of every table; a table's own answer goes before it.
     properties: HashMap<String, String>,
     honours_idempotency_keys: bool,
-    /// Files of tables that lie on this machine.
+    /// Files of tables that lie on this machine, where the connector lets them.
     local: Files,
+    /// The folder that they may lie below.
+    local_root: Option<PathBuf>,
     reached: Mutex<HashMap<TableIdent, Reached>>,
 }
 
@@ -61,7 +65,7 @@ struct Reached {
 impl fmt::Debug for RestCatalog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // No token, no keys.
-        f.debug_struct("RestCatalog").field("base", &self.base).finish_non_exhaustive()
+        f.debug_struct("RestCatalog").field("base", &without_secrets(&self.base)).finish_non_exhaustive()
     }
 }
 
@@ -158,6 +162,8 @@ impl RestCatalog {
             let (name, value) = http::delegation();
             headers.entry(name).or_insert(value);
         }
+        let refused = |message| CatalogError::new(Kind::Refused, message);
+        let local_root = config.local_root().map_err(refused)?.map(Path::to_owned);
         let mut catalog = Self {
             http: Arc::new(Http::new(config, headers, &format!("{root}/v1/oauth/tokens"))?),
             base: format!("{root}/v1"),
@@ -165,7 +171,8 @@ impl RestCatalog {
             storage: storage.cloned().unwrap_or_default(),
             properties: HashMap::new(),
             honours_idempotency_keys: false,
-            local: Files::local(),
+            local: local_root.clone().map_or_else(Files::local, Files::below),
+            local_root,
             reached: Mutex::default(),
         };
         let asked = format!("{}/v1/config", catalog.root);
@@ -173,7 +180,7 @@ impl RestCatalog {
         if let Some(warehouse) = &config.warehouse {
             request = request.query(&[("warehouse", warehouse)]);
         }
-        let doing = format!("catalog.uri: cannot ask {asked} for its configuration");
+        let doing = format!("catalog.uri: cannot ask {} for its configuration", without_secrets(&asked));
         let server: ServerConfig = match catalog.http.answer(request, Effect::Reads, &doing).await {
             Err(error) if error.kind() == Kind::NotFound && error.source.is_none() => {
                 // Not the specification's answer: there is no catalog at this path.
@@ -227,6 +234,17 @@ impl RestCatalog {
     async fn files(&self, table: &TableIdent, answer: &TableAnswer) -> Result<Files> {
         let location = answer.metadata.location();
         if is_local(location) {
+            if self.local_root.is_none() {
+                return Err(CatalogError::new(
+                    Kind::Refused,
+                    format!(
+                        "the catalog put table {table} at {location:?}, on this machine, where tables are allowed only below the folder \
+                         that catalog.local_root names; it names none"
+                    ),
+                ));
+            }
+            let check = self.local.allows(location).await;
+            check.map_err(|e| CatalogError::new(Kind::Refused, format!("table {table}")).with_source(e))?;
             return Ok(self.local.clone());
         }
         if s3_parts(location).is_none() {
@@ -420,10 +438,7 @@ impl Catalog for RestCatalog {
             post = post.header("Idempotency-Key", id.to_string());
         }
         // What the commit names has to be on disk before it; object stores promise it by themselves.
-        self.local
-            .sync()
-            .await
-            .map_err(|e| CatalogError::new(Kind::Refused, "the disk does not keep the table's files").with_source(e))?;
+        self.local.sync().await.map_err(CatalogError::unsynced)?;
         let doing = format!("cannot commit to table {table}");
         let response = self.http.send(post, Effect::Changes, &doing).await?;
         failpoint!("commit.sent", |message| CatalogError::new(Kind::Unknown, message));

@@ -17,7 +17,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use iceberg::spec::{FormatVersion, TableMetadata, TableMetadataBuilder, TableMetadataRef};
 use iceberg::{MetadataLocation, NamespaceIdent, TableCreation, TableIdent};
-use philotes_sdk::failpoint;
+use philotes_sdk::{failpoint, without_secrets};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 use uuid::Uuid;
 
@@ -70,7 +70,8 @@ pub(crate) fn database_path(uri: &str) -> std::result::Result<PathBuf, String> {
     let path = uri.strip_prefix("sqlite://").unwrap_or_default();
     let path = if path.starts_with("//") { &path[1..] } else { path };
     if !path.starts_with('/') || path.ends_with('/') || path.contains(['?', '#']) {
-        return Err(format!("{uri:?} is no SQLite file; expected sqlite:///absolute/path/catalog.db"));
+        let shown = without_secrets(uri);
+        return Err(format!("{shown:?} is no SQLite file; expected sqlite:///absolute/path/catalog.db"));
     }
     Ok(PathBuf::from(path))
 }
@@ -96,8 +97,9 @@ impl Warehouse {
         }
         let path = trimmed.strip_prefix("file://").unwrap_or_default();
         if !path.starts_with('/') || path[1..].split('/').any(odd) {
+            let shown = without_secrets(warehouse);
             return Err(format!(
-                "{warehouse:?} is neither a folder nor in S3; expected file:///absolute/path or s3://bucket/path, without `?`, \
+                "{shown:?} is neither a folder nor in S3; expected file:///absolute/path or s3://bucket/path, without `?`, \
                  `#`, `.`, `..` and empty parts"
             ));
         }
@@ -259,9 +261,7 @@ impl SqlCatalog {
                 let kind = if e.retryable() { Kind::Unavailable } else { Kind::Refused };
                 CatalogError::new(kind, "cannot write the table's metadata").with_source(e)
             })?;
-            self.files.sync().await.map_err(|e| {
-                CatalogError::new(Kind::Refused, "the disk does not keep the table's files").with_source(e)
-            })
+            self.files.sync().await.map_err(CatalogError::unsynced)
         };
         let written = written.await.map_err(CatalogError::unsent);
         if written.is_err() {

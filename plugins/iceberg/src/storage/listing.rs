@@ -1,10 +1,13 @@
 //! What a folder holds.
 
+use std::path::Path;
+
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use iceberg::{Error, ErrorKind, Result};
 
-use super::{Backend, Files};
+use super::local::resolved;
+use super::{Backend, Files, local_path};
 
 /// A file, as its storage lists it.
 #[derive(Clone, Debug)]
@@ -38,6 +41,13 @@ impl Files {
             }
         }
         Ok(files)
+    }
+
+    /// Whether a file lies below a folder also where symbolic links lead. In S3 there are none.
+    pub(crate) fn lies_below(&self, file: &str, folder: &str) -> bool {
+        let Backend::Local(_) = &self.backend else { return true };
+        let real = |location: &str| resolved(Path::new(local_path(location)?)).ok();
+        matches!((real(file), real(folder)), (Some(file), Some(folder)) if file.starts_with(&folder))
     }
 
     /// Whether files are kept although somebody deletes them.

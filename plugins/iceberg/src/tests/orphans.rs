@@ -14,12 +14,18 @@ use crate::storage::S3Access;
 use crate::tests::faulty::Fault;
 use crate::tests::unsent::files;
 
+/// In the name of a file that a writer gives.
+const ID: &str = "0193a1c2-5b7e-7c3a-9f00-0a1b2c3d4e5f";
+/// As Spark names a data file.
+const STRAY: &str = "data/00000-7-0193a1c2-5b7e-7c3a-9f00-0a1b2c3d4e5f-00001.parquet";
+
 async fn orphans(lake: &Lake, arguments: serde_json::Value) -> Result<Vec<String>> {
     match IcebergSink::act(lake.config.clone(), Lake::context(), "orphans", arguments).await? {
         ActionOutput::Rows { columns, rows } => {
-            assert_eq!(columns, ["table", "file", "bytes", "modified"]);
+            assert_eq!(columns[..4], ["table", "file", "bytes", "modified"]);
             assert!(rows.iter().all(|row| row[0] == ORDERS && row[2].parse::<u64>().is_ok()), "{rows:?}");
-            Ok(rows.into_iter().map(|row| row[1].strip_prefix("file://").unwrap().to_owned()).collect())
+            let goes = rows.into_iter().filter(|row| row[4] == "yes");
+            Ok(goes.map(|row| row[1].strip_prefix("file://").unwrap().to_owned()).collect())
         }
         other => panic!("{other:?}"),
     }
@@ -31,6 +37,19 @@ async fn listed(lake: &Lake) -> Vec<String> {
 
 async fn removed(lake: &Lake) -> Vec<String> {
     orphans(lake, json!({"older_than": "0s", "remove": "true"})).await.unwrap()
+}
+
+/// What stays whatever is said, and why.
+async fn kept(lake: &Lake, remove: bool) -> Vec<(String, String)> {
+    let arguments = json!({"older_than": "0s", "remove": remove.to_string()});
+    match IcebergSink::act(lake.config.clone(), Lake::context(), "orphans", arguments).await.unwrap() {
+        ActionOutput::Rows { columns, rows } => {
+            assert_eq!(columns[4], if remove { "removed" } else { "removable" });
+            let kept = rows.into_iter().filter(|row| row[4] != "yes");
+            kept.map(|row| (row[1].strip_prefix("file://").unwrap().to_owned(), row[4].clone())).collect()
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 fn on_disk(lake: &Lake) -> Vec<String> {
@@ -51,7 +70,11 @@ async fn remove_from(catalog: &Arc<FaultyCatalog>) -> Result<Vec<String>> {
     let search =
         Search { catalog: catalog.clone(), connector: "shop", dead_letters: ident("cdc.dead_letters"), remove: true };
     let removed = search.run(vec![ident(ORDERS)], Utc::now()).await?;
-    Ok(removed.into_iter().map(|(_, file)| file.location).collect())
+    Ok(removed
+        .into_iter()
+        .filter(|(_, orphan)| orphan.kept.is_none())
+        .map(|(_, orphan)| orphan.file.location)
+        .collect())
 }
 
 /// A task that dies after it has sent a commit of this row, which never arrives: three files that nothing reaches.
@@ -89,7 +112,7 @@ async fn orphans_are_listed_and_removed_and_live_files_are_not() {
     for kept in ["metadata/version-hint.text", "data/_SUCCESS", "data/.x.crc", "elsewhere/x"] {
         stray(&lake, kept).await;
     }
-    let known = stray(&lake, "data/_day=1/stray.parquet").await;
+    let known = stray(&lake, &format!("data/_day=1/{ID}.parquet")).await;
     let before = on_disk(&lake);
     let found = listed(&lake).await;
     assert_eq!(found.len(), 4, "{found:?}");
@@ -117,6 +140,53 @@ async fn orphans_are_listed_and_removed_and_live_files_are_not() {
     let (mut sink, _) = lake.announced().await;
     assert_durable(&commit(&mut sink, &[4]).await, 4);
     assert_eq!(lake.ids().await, [1, 2, 3, 4]);
+}
+
+/// A user's documents in a table's folders stay, wherever those are and whatever leads there.
+#[tokio::test]
+async fn what_is_not_icebergs_is_never_removed() {
+    let lake = Lake::new();
+    let (mut sink, catalog) = lake.announced().await;
+    assert_durable(&commit(&mut sink, &[1]).await, 1);
+    let mut documents = Vec::new();
+    for name in ["data/thesis.docx", "data/orders.parquet", "metadata/notes.json", "metadata/v3.metadata.json"] {
+        documents.push(stray(&lake, name).await);
+    }
+    // Named as a writer would name them, but elsewhere: in the folder of a property, and behind a link.
+    let own = lake.folder.path().join("home");
+    std::fs::create_dir_all(own.join("linked")).unwrap();
+    let elsewhere = [format!("00000-7-{ID}-00001.parquet"), format!("linked/{ID}.parquet"), "cv.pdf".to_owned()]
+        .map(|name| own.join(name).display().to_string());
+    for file in &elsewhere {
+        std::fs::write(file, "mine").unwrap();
+    }
+    let location = lake.metadata().await.location().strip_prefix("file://").unwrap().to_owned();
+    std::os::unix::fs::symlink(own.join("linked"), format!("{location}/data/link")).unwrap();
+    let path = ("write.data.path".to_owned(), format!("file://{}", own.display()));
+    foreign::apply(&catalog.inner, vec![TableUpdate::SetProperties { updates: [path].into() }]).await;
+
+    let goes = stray(&lake, STRAY).await;
+    let mut expected: Vec<(String, &str)> =
+        documents.iter().map(|file| (file.clone(), "no: its name is none that Iceberg's writers give")).collect();
+    let behind_the_link = format!("{location}/data/link/{ID}.parquet");
+    let outside = elsewhere.iter().chain([&behind_the_link]);
+    expected.extend(outside.map(|file| (file.clone(), "no: it lies outside of the table's location")));
+    expected.sort();
+    let expected: Vec<_> = expected.into_iter().map(|(file, why)| (file, why.to_owned())).collect();
+    let as_set = |mut kept: Vec<(String, String)>| {
+        kept.sort();
+        kept
+    };
+    assert_eq!(listed(&lake).await, [goes.as_str()]);
+    assert_eq!(as_set(kept(&lake, false).await), expected);
+    assert_eq!(removed(&lake).await, [goes.as_str()]);
+    assert!(!on_disk(&lake).contains(&goes));
+    assert_eq!(as_set(kept(&lake, true).await), expected, "no fence, and nothing to remove");
+    for file in documents.iter().chain(&elsewhere) {
+        assert!(std::path::Path::new(file).exists(), "{file} is gone");
+    }
+    assert_eq!(lake.metadata().await.snapshots().len(), 2, "a fence for the one that went");
+    assert_eq!(lake.ids().await, [1]);
 }
 
 /// Whatever a task has written before the fence, it does not commit afterwards.
@@ -157,7 +227,7 @@ async fn a_paused_task_is_fenced_and_its_late_request_fails() {
     catalog.script([Fault::LostReply]);
     *catalog.failing_loads.lock().unwrap() = 1;
     assert_failed(&commit(&mut landed, &[2]).await, ErrorKind::Unavailable);
-    stray(&lake, "data/stray.parquet").await;
+    stray(&lake, STRAY).await;
     removed(&lake).await;
     assert_failed(&landed.flush().await.unwrap(), ErrorKind::Fenced);
     let (mut sink, _) = lake.faulty().await;
@@ -172,7 +242,7 @@ async fn a_table_without_a_snapshot_is_fenced_by_its_first() {
     let lake = Lake::new();
     let (mut sink, _) = lake.announced().await;
     sink.write(&row(1)).await.unwrap();
-    let stray = stray(&lake, "data/stray.parquet").await;
+    let stray = stray(&lake, STRAY).await;
     assert!(listed(&lake).await.is_empty(), "it holds no offset of the connector");
     let arguments = json!({"older_than": "0s", "table": ORDERS, "remove": "true"});
     assert_eq!(orphans(&lake, arguments.clone()).await.unwrap(), [stray]);
@@ -200,7 +270,7 @@ async fn nothing_is_removed_without_the_fence() {
         vec![Fault::NotApplied, Fault::Late],
         vec![Fault::after(|catalog| async move { foreign::append(&catalog).await })],
     ] {
-        let stray = stray(&lake, "data/stray.parquet").await;
+        let stray = stray(&lake, STRAY).await;
         catalog.script(faults);
         let gone = remove().await.unwrap();
         assert!(gone.iter().any(|file| file.ends_with(&stray)), "{gone:?}");
@@ -210,7 +280,7 @@ async fn nothing_is_removed_without_the_fence() {
     }
     assert_eq!(catalog.deliver().await, [false]);
 
-    let stray = stray(&lake, "data/stray.parquet").await;
+    let stray = stray(&lake, STRAY).await;
     catalog.script([Fault::Unavailable]);
     assert_eq!(remove().await.unwrap_err().kind(), ErrorKind::Unavailable);
     catalog.script((0..8).map(|_| Fault::after(|catalog| async move { foreign::append(&catalog).await })));
@@ -234,7 +304,7 @@ async fn what_cannot_be_told_from_orphans_is_refused() {
     for id in 1..=3 {
         assert_durable(&commit(&mut sink, &[id]).await, id);
     }
-    stray(&lake, "data/stray.parquet").await;
+    stray(&lake, STRAY).await;
     let before = on_disk(&lake).len();
     let refused = async |arguments: serde_json::Value| {
         let error = orphans(&lake, arguments).await.unwrap_err();
@@ -264,9 +334,9 @@ async fn what_cannot_be_told_from_orphans_is_refused() {
     // A folder of one's own is searched as well; one that is another's too is not.
     let own = lake.folder.path().join("own");
     std::fs::create_dir(&own).unwrap();
-    std::fs::write(own.join("stray.parquet"), "stray").unwrap();
+    std::fs::write(own.join(format!("{ID}.parquet")), "stray").unwrap();
     foreign::apply(&catalog.inner, set("write.data.path", &format!("file:{}", own.display()))).await;
-    assert_eq!(listed(&lake).await.len(), 2);
+    assert_eq!((listed(&lake).await.len(), kept(&lake, false).await.len()), (1, 1));
     let (mut other, _) = lake.faulty().await;
     other.offsets(&[stream("items")]).await.unwrap();
     other.write(&rows(stream("items"), &[1], None)).await.unwrap();
@@ -276,16 +346,16 @@ async fn what_cannot_be_told_from_orphans_is_refused() {
     foreign::apply(&catalog.inner, set("write.data.path", &format!("file:{}", own.display()))).await;
 
     foreign::roll_back(&catalog.inner).await;
-    assert_eq!(listed(&lake).await.len(), 2);
+    assert_eq!(listed(&lake).await.len(), 1);
     assert!(refused(remove()).await.1.contains("rolled back"));
 
     let metadata = lake.metadata().await;
     let list = lineage::head(&metadata).unwrap().manifest_list().to_owned();
     foreign::add_snapshot(&catalog.inner, &metadata, None, &list, std::collections::HashMap::new()).await;
-    assert_eq!(listed(&lake).await.len(), 2, "what came before is still shown");
+    assert_eq!(listed(&lake).await.len(), 1, "what came before is still shown");
     foreign::expire(&catalog.inner).await;
     // Where the metadata file is read here, it shows all; another catalog may hide what came before.
-    assert!(listed(&lake).await.len() > 2);
+    assert!(listed(&lake).await.len() > 1);
     assert!(refused(remove()).await.1.contains("replaced"));
     assert!(remove_from(&catalog).await.unwrap_err().to_string().contains("its history begins"));
     assert!(on_disk(&lake).len() >= before);
@@ -297,7 +367,7 @@ async fn a_folder_that_two_tables_lie_in_is_left_alone() {
     let lake = Lake::new();
     let (mut sink, catalog) = lake.announced().await;
     assert_durable(&commit(&mut sink, &[1]).await, 1);
-    stray(&lake, "data/stray.parquet").await;
+    stray(&lake, STRAY).await;
     let before = on_disk(&lake);
     let loaded = catalog.inner.load_table(&ident(ORDERS)).await.unwrap();
     let location = loaded.metadata_location.unwrap();
@@ -322,7 +392,7 @@ async fn an_unreadable_manifest_stops_it() {
     let lake = Lake::new();
     let (mut sink, _) = lake.announced().await;
     assert_durable(&commit(&mut sink, &[1]).await, 1);
-    let stray = stray(&lake, "data/stray.parquet").await;
+    let stray = stray(&lake, STRAY).await;
     let manifest = on_disk(&lake).into_iter().find(|file| file.ends_with("-m0.avro")).unwrap();
     let content = std::fs::read(&manifest).unwrap();
     for harm in [&content[..content.len() / 2], b""] {
@@ -343,7 +413,7 @@ async fn what_a_catalog_does_not_show_is_not_taken_for_an_orphan() {
     let lake = Lake::new();
     let (mut sink, catalog) = lake.announced().await;
     assert_durable(&commit(&mut sink, &[1]).await, 1);
-    let stray = stray(&lake, "data/stray.parquet").await;
+    let stray = stray(&lake, STRAY).await;
     let refused = async || remove_from(&catalog).await.unwrap_err().to_string();
 
     catalog.veil(|loaded| LoadedTable { metadata_location: None, ..loaded });
@@ -376,7 +446,7 @@ async fn snapshots_that_expire_while_they_are_read_do_no_harm() {
     foreign::expire(&catalog.inner).await;
     let list = lineage::head(&old.metadata).unwrap().manifest_list().strip_prefix("file://").unwrap().to_owned();
     std::fs::remove_file(&list).unwrap();
-    let stray = stray(&lake, "data/stray.parquet").await;
+    let stray = stray(&lake, STRAY).await;
 
     // It changes with each look, and can never be read.
     let mut looks = 0;
@@ -403,8 +473,8 @@ async fn what_cannot_be_removed_is_reported_and_the_rest_goes() {
     let lake = Lake::new();
     let (mut sink, catalog) = lake.announced().await;
     assert_durable(&commit(&mut sink, &[1]).await, 1);
-    let goes = stray(&lake, "data/a.parquet").await;
-    let stays = stray(&lake, "data/b.parquet").await;
+    let goes = stray(&lake, &format!("data/00000-1-{ID}-00001.parquet")).await;
+    let stays = stray(&lake, &format!("data/00000-2-{ID}-00001.parquet")).await;
     let folder = stays.clone();
     catalog.script([Fault::after(move |_| async move {
         std::fs::remove_file(&folder).unwrap();

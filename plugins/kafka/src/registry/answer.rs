@@ -70,6 +70,9 @@ impl fmt::Display for Reference {
 /// Reads what came of a request to the registry at `url` for `what`.
 pub(super) async fn read(sent: reqwest::Result<Response>, url: &str, what: &str) -> Result<Answer> {
     let response = sent.map_err(|error| lost(error, url))?;
+    if let Some(error) = crate::http::redirected(&response, "registry.url") {
+        return Err(error);
+    }
     let status = response.status();
     let body = body(response, url).await?;
     if status.is_success() {

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::oauth::Tokens;
+use super::redirect;
 use crate::catalog::{CatalogError, CatalogErrorKind as Kind, Result};
 use crate::config::RestCatalogConfig;
 use crate::storage::choose_crypto;
@@ -51,8 +52,12 @@ impl Http {
             .timeout(request_time)
             .user_agent(concat!("philotes-iceberg/", env!("CARGO_PKG_VERSION")))
             .default_headers(headers)
+            .redirect(redirect::policy())
             .build()
-            .map_err(|e| CatalogError::new(Kind::Refused, "the HTTP client cannot be set up").with_source(e))?;
+            .map_err(|e| {
+                let kind = if philotes_sdk::is_out_of_files() { Kind::Unavailable } else { Kind::Refused };
+                CatalogError::new(kind, "the HTTP client cannot be set up").with_source(e)
+            })?;
         Ok(Self { tokens: Tokens::new(config, tokens_at), client })
     }
 
@@ -137,6 +142,9 @@ pub(super) fn lost(error: reqwest::Error, effect: Effect, doing: &str) -> Catalo
 /// What an answer means that is no success. Servers name the same thing differently, so the status decides.
 async fn refused(response: Response, effect: Effect, doing: &str) -> CatalogError {
     let status = response.status();
+    if let Some(why) = redirect::refused(&response, "catalog.uri") {
+        return CatalogError::new(Kind::Refused, format!("{doing}: {status}: {why}"));
+    }
     let kind = match status {
         StatusCode::NOT_FOUND => Kind::NotFound,
         StatusCode::CONFLICT => Kind::Conflict,

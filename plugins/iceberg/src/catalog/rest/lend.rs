@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use object_store::CredentialProvider;
 use object_store::aws::AwsCredential;
+use philotes_sdk::without_secrets;
 use tokio::sync::Mutex;
 
 use super::TableAnswer;
@@ -65,7 +66,7 @@ pub(super) struct Lender {
 
 impl fmt::Debug for Lender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lender").field("table_url", &self.table_url).finish_non_exhaustive()
+        f.debug_struct("Lender").field("table_url", &without_secrets(&self.table_url)).finish_non_exhaustive()
     }
 }
 
@@ -80,7 +81,7 @@ impl Lender {
     }
 
     async fn ask(&self) -> Result<Keys> {
-        let doing = format!("cannot renew the keys that {} lends", self.table_url);
+        let doing = format!("cannot renew the keys that {} lends", without_secrets(&self.table_url));
         // Only the settings are wanted; servers that know how leave most snapshots out.
         let request = self.http.request(reqwest::Method::GET, &self.table_url).query(&[("snapshots", "refs")]);
         let answer: TableAnswer = self.http.answer(request, Effect::Reads, &doing).await?;

@@ -8,8 +8,10 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use super::http::{Effect, lost, read, short};
+use super::redirect;
 use crate::catalog::{CatalogError, CatalogErrorKind as Kind, Result};
 use crate::config::{OAuth2Config, RestCatalogConfig};
+use philotes_sdk::{Secret, without_secrets};
 
 /// A token is renewed this long before it expires, or after half its life where that is shorter.
 const AHEAD: Duration = Duration::from_secs(60);
@@ -19,7 +21,7 @@ const CATALOG_SCOPE: &str = "catalog";
 /// Where tokens come from.
 pub(super) enum Tokens {
     None,
-    Fixed(String),
+    Fixed(Secret),
     Granted(Box<Granted>),
 }
 
@@ -78,7 +80,7 @@ impl Tokens {
     pub(super) async fn current(&self, client: &Client) -> Result<Option<String>> {
         match self {
             Self::None => Ok(None),
-            Self::Fixed(token) => Ok(Some(token.clone())),
+            Self::Fixed(token) => Ok(Some(token.expose().to_owned())),
             Self::Granted(granted) => {
                 let is_good = |grant: &Grant| grant.renew_at.is_none_or(|at| Instant::now() < at);
                 granted.token(is_good, client).await.map(Some)
@@ -109,11 +111,11 @@ impl Granted {
     }
 
     async fn ask(&self, client: &Client) -> Result<Grant> {
-        let doing = format!("catalog.oauth2: cannot get a token from {}", self.uri);
+        let doing = format!("catalog.oauth2: cannot get a token from {}", without_secrets(&self.uri));
         let mut form = vec![
             ("grant_type", "client_credentials"),
             ("client_id", self.config.client_id.as_str()),
-            ("client_secret", self.config.client_secret.as_str()),
+            ("client_secret", self.config.client_secret.expose()),
         ];
         form.extend(self.scope.as_deref().map(|scope| ("scope", scope)));
         form.extend(self.config.audience.as_deref().map(|audience| ("audience", audience)));
@@ -122,6 +124,9 @@ impl Granted {
         let response = client.post(&self.uri).form(&form).send().await;
         let response = response.map_err(|error| lost(error, Effect::Reads, &doing))?;
         let status = response.status();
+        if let Some(why) = redirect::refused(&response, "catalog.oauth2.uri") {
+            return Err(CatalogError::new(Kind::Refused, format!("{doing}: {status}: {why}")));
+        }
         if !status.is_success() {
             let passes = status.is_server_error()
                 || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);

@@ -7,14 +7,16 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use object_store::ClientOptions;
 use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
 };
+use philotes_sdk::without_secrets;
 use reqwest::Method;
 use reqwest::header::{HOST, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
 use super::http::{Effect, Http};
 use crate::catalog::CatalogErrorKind as Kind;
+use crate::storage::Direct;
 
 /// Signs requests to one table's files.
 #[derive(Clone)]
@@ -40,7 +42,7 @@ struct Answer {
 
 impl fmt::Debug for Signer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Signer").field("url", &self.url).finish_non_exhaustive()
+        f.debug_struct("Signer").field("url", &without_secrets(&self.url)).finish_non_exhaustive()
     }
 }
 
@@ -63,7 +65,7 @@ impl Signer {
         }
         let method = request.method().as_str();
         let question = Question { region, method, uri: request.uri().to_string(), headers };
-        let doing = format!("cannot have a request to S3 signed by {url}");
+        let doing = format!("cannot have a request to S3 signed by {}", without_secrets(url));
         let answer = http.answer(http.request(Method::POST, url).json(&question), Effect::Reads, &doing).await;
         let Answer { uri, headers } = answer.map_err(|error| {
             // What was not signed was not sent.
@@ -89,7 +91,7 @@ impl Signer {
 
 impl HttpConnector for Signer {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let inner = ReqwestConnector::default().connect(options)?;
+        let inner = Direct.connect(options)?;
         Ok(HttpClient::new(Signing { signer: self.clone(), inner }))
     }
 }

@@ -128,6 +128,7 @@ fn config(server: &Scripted) -> RestCatalogConfig {
         oauth2: None,
         headers: BTreeMap::new(),
         timeout: "60s".into(),
+        local_root: None,
     }
 }
 
