@@ -107,6 +107,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_redirect_to_another_server_is_not_followed() {
+        use crate::registry::scripted::{Scene, Scripted};
+        for status in [302, 307, 308] {
+            let (server, trap) = (Scripted::start(), Scripted::start());
+            server.tell("/token", Scene(Some(status), format!("{}/token?ticket=s3cr3t", trap.url)));
+            let config = OauthbearerConfig {
+                token_url: format!("{}/token", server.url),
+                client_id: "philotes".into(),
+                client_secret: "client-s3cr3t".into(),
+                scope: None,
+                tls_ca: None,
+            };
+            let _runtime = server.handle().enter();
+            let error = Tokens::new(&config).unwrap().fetch().err().unwrap();
+            assert_eq!(error.kind(), philotes_sdk::ErrorKind::Config, "{error}");
+            let said = error.to_string();
+            assert!(
+                said.starts_with("sasl.token_url: ") && said.contains(&trap.url) && !said.contains("s3cr3t"),
+                "{said}"
+            );
+            assert_eq!((server.asked().len(), trap.asked().len()), (1, 0));
+        }
+    }
+
+    #[test]
     fn a_tokens_subject_is_read_where_there_is_one() {
         // RFC 7519, section 3.1, with a sub.
         let payload = BASE64_URL_SAFE_NO_PAD.encode(r#"{"iss":"joe","sub":"service"}"#);

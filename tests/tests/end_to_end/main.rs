@@ -27,6 +27,7 @@ mod outages;
 mod refusals;
 mod refused;
 mod rest;
+mod secrets;
 mod services;
 mod sound;
 mod stalled;

@@ -40,7 +40,11 @@ impl Scripted {
                 let Scene(status, body) = scene.unwrap_or_else(|| error(404, 404, "HTTP 404 Not Found"));
                 let Some(status) = status else { continue };
                 let length = body.len();
-                let head = format!("HTTP/1.1 {status} x\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+                // The body of a redirect is where it leads.
+                let location =
+                    if (300..400).contains(&status) { format!("location: {body}\r\n") } else { String::new() };
+                let head =
+                    format!("HTTP/1.1 {status} x\r\n{location}content-length: {length}\r\nconnection: close\r\n\r\n");
                 // Whoever asked may have seen enough already.
                 let _ = socket.write_all(head.as_bytes()).and_then(|()| socket.write_all(body.as_bytes()));
             }
@@ -62,7 +66,7 @@ impl Scripted {
         self.scenes.lock().unwrap().insert(path.to_owned(), scene);
     }
 
-    /// Every request so far: its line and headers.
+    /// Every request so far.
     pub(crate) fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
     }
@@ -104,13 +108,19 @@ pub(crate) fn error(status: u16, code: u32, message: &str) -> Scene {
     Scene(Some(status), json!({"error_code": code, "message": message}).to_string())
 }
 
-/// A request without a body.
+/// Head and body of a request.
 fn read_request(socket: &mut TcpStream) -> Option<String> {
     let mut bytes = Vec::new();
-    while !bytes.ends_with(b"\r\n\r\n") {
+    loop {
+        let text = String::from_utf8_lossy(&bytes).to_ascii_lowercase();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok()).unwrap_or(0);
+            if body.len() >= length {
+                return String::from_utf8(bytes).ok();
+            }
+        }
         let mut part = [0; 4096];
         let read = socket.read(&mut part).ok().filter(|read| *read > 0)?;
         bytes.extend_from_slice(&part[..read]);
     }
-    String::from_utf8(bytes).ok()
 }

@@ -249,3 +249,24 @@ fn configurations_that_say_what_nobody_reads() {
         assert!(matches!(&*found, [fault] if fault.contains(words) && !fault.contains("s3cr3t")), "{found:?}");
     }
 }
+
+#[test]
+fn a_redirect_to_another_server_is_not_followed() {
+    for status in [301, 302, 303, 307, 308] {
+        let (server, trap) = (Scripted::start(), Scripted::start());
+        let there = format!("{}/schemas/ids/5?ticket=s3cr3t", trap.url);
+        server.tell("/schemas/ids/5", Scene(Some(status), there));
+        let (username, password) = (Some("me".to_owned()), Some("open s3cr3t".into()));
+        let config = RegistryConfig { username, password, ..server.config() };
+        let error = Registry::new(&config, server.handle()).unwrap().schema(5).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+        let said = error.to_string();
+        assert!(said.contains(&format!("redirects to {}/schemas/ids/5?[redacted]", trap.url)), "{said}");
+        assert!(said.starts_with("registry.url: ") && !said.contains("s3cr3t"), "{said}");
+        assert_eq!(trap.asked(), [""; 0]);
+    }
+    // On the same server it may have moved.
+    let server = Scripted::with(&[(6, avro(&json!("long")))]);
+    server.tell("/schemas/ids/5", Scene(Some(308), format!("{}/schemas/ids/6", server.url)));
+    server.client().schema(5).unwrap();
+}

@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 
 use super::*;
 
+mod redirects;
+
 /// A server that gives these answers, one connection each, and keeps what it was asked.
 struct Scripted {
     uri: String,
@@ -40,8 +42,11 @@ impl Bound {
                 log.lock().unwrap().push(request);
                 let Some(status) = status else { continue };
                 let length = body.len();
+                // The body of a redirect is where it leads.
+                let location =
+                    if (300..400).contains(&status) { format!("location: {body}\r\n") } else { String::new() };
                 let answer = format!(
-                    "HTTP/1.1 {status} x\r\ncontent-length: {length}\r\netag: \"e\"\r\nconnection: close\r\n\r\n{body}"
+                    "HTTP/1.1 {status} x\r\n{location}content-length: {length}\r\netag: \"e\"\r\nconnection: close\r\n\r\n{body}"
                 );
                 socket.write_all(answer.as_bytes()).await.unwrap();
             }
@@ -463,13 +468,41 @@ async fn a_commit_leaves_the_way_to_the_files() {
 }
 
 #[tokio::test]
-async fn files_of_this_machine_are_reached_without_s3() {
+async fn files_of_this_machine_are_reached_below_the_folder_that_is_allowed() {
     let folder = tempfile::tempdir().unwrap();
-    let location = format!("file://{}", folder.path().display());
-    let server = Scripted::start(vec![settings(), ok(&json!({"metadata": metadata(&location)}))]).await;
-    let loaded = open(&server).await.unwrap().load_table(&table()).await.unwrap();
+    let root = folder.path().join("root");
+    let location = format!("file://{}/t", root.display());
+    let load = async |location: &str, local_root: Option<&Path>| {
+        let server = Scripted::start(vec![settings(), ok(&json!({"metadata": metadata(location)}))]).await;
+        let local_root = local_root.map(|root| root.display().to_string());
+        let config = RestCatalogConfig { local_root, ..config(&server) };
+        RestCatalog::open(&config, None).await.unwrap().load_table(&table()).await
+    };
+    let loaded = load(&location, Some(&root)).await.unwrap();
     loaded.files.io.new_output(format!("{location}/x")).unwrap().write("content".into()).await.unwrap();
-    assert_eq!(std::fs::read(folder.path().join("x")).unwrap(), b"content");
+    assert_eq!(std::fs::read(root.join("t/x")).unwrap(), b"content");
+
+    let refused = load(&location, None).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::Refused);
+    assert!(refused.to_string().contains("catalog.local_root"), "{refused}");
+    std::os::unix::fs::symlink("/etc", root.join("link")).unwrap();
+    let by_link = format!("file://{}/link/t", root.display());
+    for location in ["file:///etc/philotes", "file:/etc/philotes", "/etc/philotes", by_link.as_str()] {
+        let refused = sdk_error(load(location, Some(&root)).await.unwrap_err());
+        assert_eq!(refused.kind(), philotes_sdk::ErrorKind::Config, "{location}: {refused}");
+        assert!(refused.to_string().contains("catalog.local_root"), "{location}: {refused}");
+    }
+    // A table that is allowed and whose metadata leads elsewhere.
+    for location in ["file:///etc/passwd", &format!("file://{}/link/passwd", root.display())] {
+        let error = loaded.files.io.new_input(location).unwrap_err();
+        let error = crate::error::from_iceberg("cannot read a manifest", error);
+        assert_eq!(error.kind(), philotes_sdk::ErrorKind::Config, "{error}");
+        assert!(error.to_string().contains("catalog.local_root"), "{error}");
+    }
+}
+
+fn sdk_error(error: CatalogError) -> philotes_sdk::Error {
+    error.into()
 }
 
 fn granted(token: &str, seconds: u64) -> Scene {
