@@ -33,7 +33,7 @@ fn in_trouble(status: u16) -> String {
             let body = r#"{"error": {"message": "no", "type": "x", "code": 1}}"#;
             let _ = write!(
                 socket,
-                "HTTP/1.1 {status} x\r\nlocation: http://127.0.0.1:1/{MARK}?t={MARK}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                "HTTP/1.1 {status} x\r\nlocation: http://me:{MARK}@127.0.0.1:1/there?t={MARK}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
                 body.len()
             );
         }
@@ -78,7 +78,8 @@ struct Case {
 
 impl Case {
     fn new(dir: &Path, name: &str, source: Value, sink: Value) -> Self {
-        let connector = json!({"name": name, "source": source, "sink": sink, "retry": {"initial": "50ms", "max": "100ms"}});
+        let connector =
+            json!({"name": name, "source": source, "sink": sink, "retry": {"initial": "50ms", "max": "100ms"}});
         let file = dir.join(format!("{name}.yaml"));
         std::fs::write(&file, connector.to_string()).unwrap();
         Self { name: name.to_owned(), file, connector }
@@ -110,7 +111,7 @@ impl Case {
         let mut host = Host::start_in(&[], &self.file, &log, &arguments).unwrap();
         let what = format!("{}: run {format}", self.name);
         let mut looked = false;
-        let _ = eventually(Duration::from_secs(4), || {
+        let _ = eventually(Duration::from_secs(2), || {
             for path in ["/status", "/metrics", "/readyz"] {
                 if let Ok((_, body)) = get(&address, path) {
                     looked = true;
