@@ -7,7 +7,7 @@ use philotes_sdk::StreamName;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::decode::{ColumnType, Override, Overrides};
+use crate::decode::{ColumnType, MAX_TYPE_NAME, Override, Overrides};
 
 /// What is said of a column.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -64,8 +64,12 @@ impl ColumnConfig {
     fn resolve(&self) -> Result<Override, (&'static str, String)> {
         match (&self.type_name, self.drop) {
             (None, true) => Ok(Override::Drop),
+            (Some(name), false) if name.len() > MAX_TYPE_NAME => Err((
+                ".type",
+                format!("a name of {} bytes; allowed are {MAX_TYPE_NAME} at most, and {TYPES}", name.len()),
+            )),
             // An array of anything is known to be an array: what counts is its element.
-            (Some(name), false) => match ColumnType::known(name.trim_end_matches("[]")) {
+            (Some(name), false) => match ColumnType::known(name.trim_end_matches("[]").trim_start_matches('_')) {
                 Some(_) => Ok(Override::Type(ColumnType::of(name), name.clone())),
                 None => Err((".type", format!("{name:?} is no type that values can be read as; allowed are {TYPES}"))),
             },
@@ -102,6 +106,11 @@ mod tests {
             (
                 serde_json::json!({"public.t": {"c": {"type": "jsn[]"}}}),
                 "columns.public.t.c.type: \"jsn[]\" is no type",
+            ),
+            (serde_json::json!({"public.t": {"c": {"type": "_jsn"}}}), "columns.public.t.c.type: \"_jsn\" is no type"),
+            (
+                serde_json::json!({"public.t": {"c": {"type": "_".repeat(50_000)}}}),
+                "columns.public.t.c.type: a name of 50000 bytes; allowed are 1024 at most",
             ),
             (serde_json::json!({"public.t": {"c": {}}}), "columns.public.t.c: says nothing"),
             (serde_json::json!({"public.t": {"c": {"type": "text", "drop": true}}}), "columns.public.t.c: excludes"),

@@ -10,7 +10,10 @@ use tokio_postgres::{Client, Row};
 
 use crate::config::Config;
 use crate::connect::{Connector, failed};
-use crate::decode::ToldColumn;
+use crate::decode::{MAX_FIELDS, ToldColumn};
+
+/// How many types that are not PostgreSQL's own may stand beneath a column: domains of domains, fields of fields.
+const MAX_LEVELS: usize = 64;
 
 /// Asks the catalog of the source database. Rare, so that no session is kept open for it.
 pub(crate) struct Catalog {
@@ -112,9 +115,19 @@ impl Types {
         Ok(Self(types))
     }
 
+    /// A column. Where the types beneath it are more than a column may hold, it has no fields, and is read as text.
     fn told(&self, attribute: &Attribute) -> ToldColumn {
+        let mut left = MAX_FIELDS;
+        let mut column = self.told_within(attribute, MAX_LEVELS, &mut left);
+        if left == 0 {
+            column.fields.clear();
+        }
+        column
+    }
+
+    fn told_within(&self, attribute: &Attribute, levels: usize, left: &mut usize) -> ToldColumn {
         let Attribute { name, type_oid, type_name, dimensions } = attribute;
-        let beneath = self.beneath(*type_oid, type_name, *dimensions);
+        let beneath = self.beneath(*type_oid, type_name, *dimensions, levels, left);
         ToldColumn {
             name: name.clone(),
             type_name: beneath.name,
@@ -125,19 +138,27 @@ impl Types {
     }
 
     /// A type without its domains, declared with so many dimensions where it is an array.
-    fn beneath(&self, oid: u32, name: &str, declared: i32) -> Beneath {
+    fn beneath(&self, oid: u32, name: &str, declared: i32, levels: usize, left: &mut usize) -> Beneath {
+        let Some(levels) = levels.checked_sub(1) else {
+            *left = 0;
+            return Beneath { name: name.to_owned(), dimensions: declared, fields: Vec::new() };
+        };
         match self.0.get(&oid) {
-            Some(Type::Domain { base, name, dimensions }) => self.beneath(*base, name, declared + dimensions),
+            Some(Type::Domain { base, name, dimensions }) => {
+                self.beneath(*base, name, declared.saturating_add(*dimensions), levels, left)
+            }
             Some(Type::Array { element, name }) => {
-                let element = self.beneath(*element, name, 0);
+                let element = self.beneath(*element, name, 0, levels, left);
                 Beneath {
                     name: format!("{}[]", element.name),
-                    dimensions: declared.max(1) + element.dimensions,
+                    dimensions: declared.max(1).saturating_add(element.dimensions),
                     fields: element.fields,
                 }
             }
             Some(Type::Composite(fields)) => {
-                let fields = fields.iter().map(|field| self.told(field)).collect();
+                *left = left.saturating_sub(fields.len());
+                let fields = if *left > 0 { &fields[..] } else { &[] };
+                let fields = fields.iter().map(|field| self.told_within(field, levels, left)).collect();
                 Beneath { name: name.to_owned(), dimensions: 0, fields }
             }
             // One of PostgreSQL's own: only an array is declared with dimensions.
@@ -152,4 +173,31 @@ struct Beneath {
     dimensions: i32,
     /// Of what is composite in it.
     fields: Vec<ToldColumn>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attribute(type_oid: u32) -> Attribute {
+        Attribute { name: format!("f{type_oid}"), type_oid, type_name: format!("public.t{type_oid}"), dimensions: 0 }
+    }
+
+    /// Thirty composite types, each of two fields of the one before, would be a column of a milliard fields.
+    #[test]
+    fn types_that_explode_are_told_without_their_fields() {
+        let composite = |oid: u32| (oid, Type::Composite(vec![attribute(oid - 1), attribute(oid - 1)]));
+        let types = Types((101..=130).map(composite).collect());
+        assert_eq!(types.told(&attribute(103)).fields.len(), 2);
+        let told = types.told(&attribute(130));
+        assert_eq!((told.type_name.as_str(), told.fields.len()), ("public.t130", 0));
+    }
+
+    #[test]
+    fn domains_of_domains_take_no_stack() {
+        let domain = |oid: u32| (oid, Type::Domain { base: oid - 1, name: format!("t{}", oid - 1), dimensions: 0 });
+        let types = Types((101..=100_100).map(domain).collect());
+        assert_eq!(types.told(&attribute(120)).type_name, "t100");
+        assert!(types.told(&attribute(100_100)).fields.is_empty());
+    }
 }

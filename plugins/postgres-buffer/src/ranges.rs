@@ -9,7 +9,7 @@ pub(crate) type Range = (i64, i64);
 /// Appends an id to ascending ranges.
 pub(crate) fn push(ranges: &mut Vec<Range>, id: i64) {
     match ranges.last_mut() {
-        Some((_, last)) if *last + 1 == id => *last = id,
+        Some((_, last)) if last.checked_add(1) == Some(id) => *last = id,
         _ => ranges.push((id, id)),
     }
 }

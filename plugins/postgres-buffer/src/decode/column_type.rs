@@ -8,6 +8,12 @@ use serde::Deserialize;
 
 /// As many as PostgreSQL allows.
 const MAX_DIMENSIONS: u8 = 6;
+/// The longest name of a type, in bytes. PostgreSQL's own stay below 300: two quoted identifiers and a modifier.
+pub(crate) const MAX_TYPE_NAME: usize = 1024;
+/// How deep composite types may stand in one another. What is deeper is text.
+const MAX_LEVELS: usize = 16;
+/// How many fields may lie below one column, all levels together. More than that is text.
+pub(crate) const MAX_FIELDS: usize = 4096;
 
 /// A column as somebody told it: the row's metadata, the source's catalog, or the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -70,28 +76,36 @@ pub(crate) struct Member {
 }
 
 impl ColumnType {
-    /// The type of a column that was told.
+    /// The type of a column that was told. A composite type beyond the bounds is text, as are types that are not known.
     pub(crate) fn told(column: &ToldColumn) -> Self {
-        let mut kind = Self::of(&column.type_name);
+        let mut left = MAX_FIELDS;
+        Self::told_within(column, MAX_LEVELS, &mut left).unwrap_or_else(|| Self::in_arrays(column, |_| Self::Text))
+    }
+
+    /// `None` where the composite types in it have more levels or fields.
+    fn told_within(column: &ToldColumn, levels: usize, left: &mut usize) -> Option<Self> {
+        if column.fields.is_empty() {
+            let text = |kind| if kind == Self::Json && column.text { Self::JsonText } else { kind };
+            return Some(Self::in_arrays(column, text));
+        }
+        *left = left.checked_sub(column.fields.len())?;
+        let levels = levels.checked_sub(1)?;
+        let mut members = Vec::with_capacity(column.fields.len());
+        for field in &column.fields {
+            let kind = Self::told_within(field, levels, left)?;
+            members.push(Member { name: field.name.clone(), source_type: field.type_name.clone(), kind });
+        }
+        Some(Self::in_arrays(column, |_| Self::Struct(members)))
+    }
+
+    /// What `make` makes of the type that the column is or is an array of, in as many arrays as it has dimensions.
+    fn in_arrays(column: &ToldColumn, make: impl FnOnce(Self) -> Self) -> Self {
         // PostgreSQL's type is the same whatever the number of dimensions.
-        let array = matches!(kind, Self::List(_));
-        while let Self::List(element) = kind {
-            kind = *element;
-        }
-        if !column.fields.is_empty() {
-            let member = |field: &ToldColumn| Member {
-                name: field.name.clone(),
-                source_type: field.type_name.clone(),
-                kind: Self::told(field),
-            };
-            kind = Self::Struct(column.fields.iter().map(member).collect());
-        } else if kind == Self::Json && column.text {
-            kind = Self::JsonText;
-        }
-        for _ in 0..if array { column.dimensions.unwrap_or(1).clamp(1, MAX_DIMENSIONS) } else { 0 } {
-            kind = Self::List(Box::new(kind));
-        }
-        kind
+        let (kind, dimensions) = match Self::of(&column.type_name) {
+            Self::List(element) => (*element, column.dimensions.unwrap_or(1).clamp(1, MAX_DIMENSIONS)),
+            kind => (kind, 0),
+        };
+        (0..dimensions).fold(make(kind), |kind, _| Self::List(Box::new(kind)))
     }
 
     /// The type of a name as `format_type` or `pg_type` print it: `numeric(10,2)`, `timestamp(3) with time zone`,
@@ -102,12 +116,17 @@ impl ColumnType {
 
     /// The same; `None` where the name is not known. An array of what is not known is known to be an array.
     pub(crate) fn known(name: &str) -> Option<Self> {
-        let name = name.trim();
-        let name = name.strip_prefix("pg_catalog.").unwrap_or(name);
-        if let Some(element) = name.strip_suffix("[]").or_else(|| name.strip_prefix('_')) {
-            let element = Self::of(element);
-            return Some(if matches!(element, Self::List(_)) { element } else { Self::List(Box::new(element)) });
+        let (mut name, mut array) = (unqualified(name), false);
+        // An array of arrays is an array.
+        while let Some(element) = name.strip_suffix("[]").or_else(|| name.strip_prefix('_')) {
+            (name, array) = (unqualified(element), true);
         }
+        let element = Self::known_scalar(name);
+        if array { Some(Self::List(Box::new(element.unwrap_or(Self::Text)))) } else { element }
+    }
+
+    /// The same of a type that is no array.
+    fn known_scalar(name: &str) -> Option<Self> {
         // The modifier may stand in the middle: timestamp(3) with time zone.
         let (base, modifier) = match name.split_once('(') {
             Some((before, after)) => {
@@ -214,6 +233,12 @@ fn wider_members(known: &[Member], told: &[Member]) -> Option<Vec<Member>> {
         .collect()
 }
 
+/// A name without the schema of PostgreSQL's own types.
+fn unqualified(name: &str) -> &str {
+    let name = name.trim();
+    name.strip_prefix("pg_catalog.").unwrap_or(name)
+}
+
 /// numeric(p,s) where 38 digits hold it. PostgreSQL 15 allows a negative scale, and one above the precision.
 fn decimal(modifier: &str) -> Option<ColumnType> {
     let (precision, scale) = modifier.split_once(',').unwrap_or((modifier, "0"));
@@ -291,6 +316,37 @@ mod tests {
             }
         }
         assert!(types > 60, "only {types} types");
+    }
+
+    /// A stranger's name of a type takes no stack, however many arrays it says.
+    #[test]
+    fn a_name_of_many_arrays_is_an_array() {
+        let list = ColumnType::List(Box::new(ColumnType::Int32));
+        for count in [1, 2, 12_000, 1_000_000] {
+            assert_eq!(ColumnType::of(&format!("{}int4", "_".repeat(count))), list);
+            assert_eq!(ColumnType::of(&format!("int4{}", "[]".repeat(count))), list);
+            assert_eq!(ColumnType::of(&"_".repeat(count)), ColumnType::List(Box::new(ColumnType::Text)));
+        }
+    }
+
+    /// Composite types whose fields double at each level, or that stand in one another without an end in sight.
+    #[test]
+    fn a_composite_type_beyond_the_bounds_is_text() {
+        let column = |fields: Vec<ToldColumn>| ToldColumn {
+            name: "c".into(),
+            type_name: if fields.is_empty() { "integer" } else { "public.c" }.into(),
+            fields,
+            ..ToldColumn::default()
+        };
+        let nested =
+            |levels: usize, fields: usize| (0..levels).fold(column(Vec::new()), |inner, _| column(vec![inner; fields]));
+        let is_struct = |column: &ToldColumn| matches!(ColumnType::told(column), ColumnType::Struct(_));
+        assert!(is_struct(&nested(MAX_LEVELS, 1)) && is_struct(&nested(1, MAX_FIELDS)) && is_struct(&nested(3, 15)));
+        assert_eq!(ColumnType::told(&nested(MAX_LEVELS + 1, 1)), ColumnType::Text);
+        assert_eq!(ColumnType::told(&nested(1, MAX_FIELDS + 1)), ColumnType::Text);
+        assert_eq!(ColumnType::told(&nested(12, 2)), ColumnType::Text);
+        let array = ToldColumn { type_name: "public.c[]".into(), ..nested(12, 2) };
+        assert_eq!(ColumnType::told(&array), ColumnType::List(Box::new(ColumnType::Text)));
     }
 
     #[test]

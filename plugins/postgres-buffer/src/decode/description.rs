@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::column::{Column, Description};
-use super::column_type::{ColumnType, ToldColumn};
+use super::column_type::{ColumnType, MAX_TYPE_NAME, ToldColumn};
 use super::{Appended, Refusal, StreamDecoder, utf8};
 use crate::copy::Row;
 
@@ -36,6 +36,30 @@ pub(crate) enum Override {
 
 /// The overrides of one stream, by column.
 pub(crate) type Overrides = HashMap<String, Override>;
+
+/// How many columns a stream may have, and names a key. No database that is known allows more in a table, SQL Server's sparse
+/// columns aside.
+const MAX_COLUMNS: usize = 4096;
+const TOO_MANY_COLUMNS: Refusal =
+    Refusal::new("a column beyond the 4096 that a stream may have; `columns` can drop it, or others of the stream");
+
+/// Refuses what no database tells of its columns.
+fn check_bounds(columns: &[ToldColumn]) -> Result<(), Refusal> {
+    if let Some(column) = columns.get(MAX_COLUMNS) {
+        return Err(TOO_MANY_COLUMNS.of(&column.name));
+    }
+    // Without a stack of calls: fields are told in fields.
+    for column in columns {
+        let mut left = vec![column];
+        while let Some(next) = left.pop() {
+            if next.type_name.len() > MAX_TYPE_NAME {
+                return Err(Refusal::new("the name of its type is longer than the 1024 bytes that are allowed; `columns` can drop it or give it another type").of(&column.name));
+            }
+            left.extend(&next.fields);
+        }
+    }
+    Ok(())
+}
 
 impl StreamDecoder {
     /// Takes in what the catalog says, with an empty batch; columns that it does not know will be inferred.
@@ -78,6 +102,7 @@ impl StreamDecoder {
         {
             let columns: Vec<ToldColumn> = serde_json::from_str(told.get())
                 .map_err(|_| Refusal::new("metadata.columns is no array of {name, type, nullable}"))?;
+            check_bounds(&columns)?;
             if self.reconcile(&columns, relation)? == Appended::CloseFirst {
                 return Ok(Appended::CloseFirst);
             }
@@ -199,6 +224,9 @@ impl StreamDecoder {
         if name.starts_with(RESERVED_PREFIX) {
             return Err(Refusal::new("names that begin with _cdc_ are reserved; `columns` can drop it").of(name));
         }
+        if self.columns.len() >= MAX_COLUMNS {
+            return Err(TOO_MANY_COLUMNS.of(name));
+        }
         self.index.insert(name.to_owned(), self.columns.len());
         self.columns.push(Column::new(name, description, self.rows));
         self.current = None;
@@ -217,6 +245,11 @@ impl StreamDecoder {
             b"" | b"null" => Vec::new(),
             text => serde_json::from_slice(text).map_err(|_| Refusal::new("key_columns is no array of names"))?,
         };
+        if key.len() > MAX_COLUMNS {
+            return Err(Refusal::new(
+                "key_columns has more than the 4096 names that are allowed; the configuration's `key` can name them",
+            ));
+        }
         if key != self.key {
             if self.rows > 0 {
                 return Ok(Appended::CloseFirst);

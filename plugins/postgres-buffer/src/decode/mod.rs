@@ -24,7 +24,7 @@ use philotes_sdk::{Error, ErrorKind, Result, StreamName};
 use crate::copy::Row;
 use crate::ranges::{self, Range};
 use column::{Column, Description};
-pub(crate) use column_type::{ColumnType, ToldColumn};
+pub(crate) use column_type::{ColumnType, MAX_FIELDS, MAX_TYPE_NAME, ToldColumn};
 pub(crate) use description::{Override, Overrides};
 
 /// Why a value was not taken. It says nothing of the value itself.

@@ -548,3 +548,34 @@ fn the_configuration_overrides_what_is_told() {
     let names: Vec<_> = built.rows.schema().fields().iter().map(|field| field.name().clone()).collect();
     assert_eq!(names, ["id", "note", "at", "price", "untold", "_cdc_operation", "_cdc_timestamp", "_cdc_lsn"]);
 }
+
+/// Each of these is one row's dead letter: what was there before and comes after it is kept.
+#[test]
+fn rows_that_tell_too_much_are_refused() {
+    let many: Vec<String> = (0..=4096).map(|n| format!("c{n}")).collect();
+    let columns: Vec<(&str, &str)> = many.iter().map(|name| (name.as_str(), "integer")).collect();
+    let row_of_many =
+        format!("{{{}}}", many.iter().map(|name| format!("\"{name}\": 1")).collect::<Vec<_>>().join(", "));
+    let long = "_".repeat(12_000);
+    let nested =
+        serde_json::json!({"columns": [{"name": "a", "type": "public.c", "fields": [{"name": "b", "type": long}]}]});
+    for (metadata, after, refusal) in [
+        (Some(told(&[("a", &long)])), "{\"a\": [1]}", "column a: the name of its type is longer than the 1024 bytes"),
+        (Some(nested.to_string()), "{\"a\": {}}", "column a: the name of its type is longer than the 1024 bytes"),
+        (Some(told(&columns)), "{}", "column c4096: a column beyond the 4096 that a stream may have"),
+        (None, &row_of_many, "column c4096: a column beyond the 4096 that a stream may have"),
+    ] {
+        let mut decoder = decoder();
+        decoder.append(&row(1, "INSERT", None, Some("{\"id\": 1}"), Some("{}"))).unwrap();
+        close(&mut decoder);
+        let refused =
+            decoder.append(&row(2, "INSERT", None, Some(after), metadata.as_deref().or(Some("{}")))).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Data);
+        assert!(refused.message().starts_with(&format!("stream public.orders, buffer id 2, {refusal}")), "{refused}");
+        decoder.close().unwrap();
+    }
+    let names = serde_json::json!(many).to_string();
+    let refused =
+        decoder().append(&Row { key_columns: Some(names.as_bytes()), ..row(3, "INSERT", None, Some("{}"), None) });
+    assert!(refused.unwrap_err().message().contains("key_columns has more than the 4096 names"));
+}
