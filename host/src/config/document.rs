@@ -4,9 +4,13 @@
 //! a variable holds can never change the structure. `$${` is a plain `${`. What came from an expansion is text until the
 //! schema says otherwise, and it is never printed: it may be a secret.
 
+use std::io::Read;
+use std::path::Path;
+
 use philotes_sdk::without_secrets;
 use serde_json::Number;
 
+use super::bounded::{self, MAX_BYTES};
 use super::fault::{Faults, below};
 
 /// A value of a connector file.
@@ -63,16 +67,30 @@ impl Variables for Process {
     }
 
     fn file(&self, path: &str) -> std::io::Result<String> {
-        std::fs::read_to_string(path)
+        file_text(Path::new(path))
     }
+}
+
+/// The text of a file, which may be one without an end.
+pub(crate) fn file_text(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(MAX_BYTES as u64 + 1).read_to_string(&mut text)?;
+    if text.len() > MAX_BYTES {
+        return Err(std::io::Error::other(format!("it has more than {} KiB", MAX_BYTES >> 10)));
+    }
+    Ok(text)
 }
 
 /// Reads the one document of a file; `None` where it cannot be read at all.
 pub(crate) fn read(text: &str, variables: &dyn Variables, faults: &mut Faults) -> Option<Node> {
     const ALLOWED: &str = "one YAML document with name, source and sink";
     let before = faults.len();
-    let mut documents = serde_yaml::Deserializer::from_str(text).map(serde::Deserialize::deserialize);
-    let first: serde_yaml::Value = match documents.next() {
+    if let Err((found, allowed)) = bounded::check(text) {
+        faults.add("", found, allowed);
+        return None;
+    }
+    let mut documents = serde_yaml::Deserializer::from_str(text).map(bounded::read);
+    let first = match documents.next() {
         None | Some(Ok(serde_yaml::Value::Null)) => {
             faults.add("", "the file is empty", ALLOWED);
             return None;
@@ -99,7 +117,7 @@ pub(crate) fn read(text: &str, variables: &dyn Variables, faults: &mut Faults) -
         faults.add("", format!("broken YAML: {error}"), ALLOWED);
         return None;
     }
-    let node = convert(first, "", variables, faults);
+    let node = Conversion { variables, left: MAX_BYTES, faults }.node(first, "");
     if !matches!(node, Node::Map(_)) {
         faults.add("", format!("found {}", node.describe(false)), "a map with name, source and sink");
         return None;
@@ -116,75 +134,92 @@ fn located(error: &serde_yaml::Error) -> String {
     }
 }
 
-fn convert(value: serde_yaml::Value, path: &str, variables: &dyn Variables, faults: &mut Faults) -> Node {
-    use serde_yaml::Value;
-    match value {
-        Value::Null => Node::Null,
-        Value::Bool(value) => Node::Bool(value),
-        Value::Number(number) => {
-            let json = number
-                .as_u64()
-                .map(Number::from)
-                .or_else(|| number.as_i64().map(Number::from))
-                .or_else(|| number.as_f64().and_then(Number::from_f64));
-            json.map_or_else(
-                || {
-                    faults.add(path, format!("the number {number}"), "a finite number");
-                    Node::Null
-                },
-                Node::Number,
-            )
-        }
-        Value::String(text) => expand(&text, path, variables, faults),
-        Value::Sequence(items) => Node::List(
-            items
-                .into_iter()
-                .enumerate()
-                .map(|(index, item)| convert(item, &format!("{path}[{index}]"), variables, faults))
-                .collect(),
-        ),
-        Value::Mapping(entries) => {
-            let mut map = Vec::with_capacity(entries.len());
-            for (key, value) in entries {
-                let Value::String(key) = key else {
-                    faults.add(path, "a key that is no text", "keys that are text; quote this one");
-                    continue;
-                };
-                let node = convert(value, &below(path, &key), variables, faults);
-                map.push((key, node));
-            }
-            Node::Map(map)
-        }
-        Value::Tagged(tagged) => {
-            faults.add(path, format!("the YAML tag {}", tagged.tag), "values without tags");
-            Node::Null
-        }
-    }
+/// From YAML's values to nodes.
+struct Conversion<'a> {
+    variables: &'a dyn Variables,
+    /// How many bytes more variables may bring in.
+    left: usize,
+    faults: &'a mut Faults,
 }
 
-fn expand(text: &str, path: &str, variables: &dyn Variables, faults: &mut Faults) -> Node {
-    let mut result = String::new();
-    let mut expanded = false;
-    let mut rest = text;
-    while let Some(start) = rest.find("${") {
-        if rest[..start].ends_with('$') {
-            result.push_str(&rest[..start - 1]);
-            result.push_str("${");
-            rest = &rest[start + 2..];
-            continue;
+impl Conversion<'_> {
+    fn node(&mut self, value: serde_yaml::Value, path: &str) -> Node {
+        use serde_yaml::Value;
+        match value {
+            Value::Null => Node::Null,
+            Value::Bool(value) => Node::Bool(value),
+            Value::Number(number) => {
+                let json = number
+                    .as_u64()
+                    .map(Number::from)
+                    .or_else(|| number.as_i64().map(Number::from))
+                    .or_else(|| number.as_f64().and_then(Number::from_f64));
+                json.map_or_else(
+                    || {
+                        self.faults.add(path, format!("the number {number}"), "a finite number");
+                        Node::Null
+                    },
+                    Node::Number,
+                )
+            }
+            Value::String(text) => self.expanded(&text, path),
+            Value::Sequence(items) => Node::List(
+                items
+                    .into_iter()
+                    .enumerate()
+                    .map(|(index, item)| self.node(item, &format!("{path}[{index}]")))
+                    .collect(),
+            ),
+            Value::Mapping(entries) => {
+                let mut map = Vec::with_capacity(entries.len());
+                for (key, value) in entries {
+                    let Value::String(key) = key else {
+                        self.faults.add(path, "a key that is no text", "keys that are text; quote this one");
+                        continue;
+                    };
+                    let node = self.node(value, &below(path, &key));
+                    map.push((key, node));
+                }
+                Node::Map(map)
+            }
+            Value::Tagged(tagged) => {
+                self.faults.add(path, format!("the YAML tag {}", tagged.tag), "values without tags");
+                Node::Null
+            }
         }
-        result.push_str(&rest[..start]);
-        let Some(end) = rest[start..].find('}') else {
-            faults.add(path, "a ${ without its }", ALLOWED_VARIABLES);
-            return Node::Null;
-        };
-        let Some(value) = look_up(&rest[start + 2..start + end], path, variables, faults) else { return Node::Null };
-        result.push_str(&value);
-        expanded = true;
-        rest = &rest[start + end + 1..];
     }
-    result.push_str(rest);
-    Node::Text { text: result, expanded }
+
+    fn expanded(&mut self, text: &str, path: &str) -> Node {
+        let mut result = String::new();
+        let mut expanded = false;
+        let mut rest = text;
+        while let Some(start) = rest.find("${") {
+            if rest[..start].ends_with('$') {
+                result.push_str(&rest[..start - 1]);
+                result.push_str("${");
+                rest = &rest[start + 2..];
+                continue;
+            }
+            result.push_str(&rest[..start]);
+            let Some(end) = rest[start..].find('}') else {
+                self.faults.add(path, "a ${ without its }", ALLOWED_VARIABLES);
+                return Node::Null;
+            };
+            let reference = &rest[start + 2..start + end];
+            let Some(value) = look_up(reference, path, self.variables, self.faults) else { return Node::Null };
+            let Some(left) = self.left.checked_sub(value.len()) else {
+                let allowed = format!("variables with up to {} KiB in all", MAX_BYTES >> 10);
+                self.faults.add(path, "more than variables may hold together", allowed);
+                return Node::Null;
+            };
+            self.left = left;
+            result.push_str(&value);
+            expanded = true;
+            rest = &rest[start + end + 1..];
+        }
+        result.push_str(rest);
+        Node::Text { text: result, expanded }
+    }
 }
 
 const ALLOWED_VARIABLES: &str = "${env:NAME}, ${env:NAME:-default}, ${file:/path}, or $${ for a plain ${";
@@ -306,5 +341,61 @@ mod tests {
         }
         let (_, faults) = parse("a:\n  - b\n c: [\n");
         assert!(faults[0].contains("line 3 column"), "{faults:?}");
+    }
+    /// A stranger's file is refused at once, whatever it says: the library took thirty seconds for the first of these, and the
+    /// memory of the machine for the last.
+    #[test]
+    fn files_that_make_much_of_little_are_refused() {
+        let begun = std::time::Instant::now();
+        let laughs: String =
+            (1..9).map(|n| format!("a{n}: &a{n} [{}]\n", format!("*a{},", n - 1).repeat(50))).collect();
+        for (text, expected) in [
+            ("[".repeat(100_000), "f.yaml: more than 256 brackets are open at once; allowed: brackets that are closed"),
+            ("{a: ".repeat(100_000), "f.yaml: more than 256 brackets are open at once"),
+            (format!("a: {}{}", "[".repeat(200), "]".repeat(200)), "lists and maps more than 32 deep in one another"),
+            ("- ".repeat(100_000), "lists and maps more than 32 deep in one another"),
+            ("? ".repeat(100_000), "f.yaml: broken YAML: "),
+            (format!("a: {}", "!x ".repeat(100_000)), "f.yaml: broken YAML: "),
+            ("a: 1\n".repeat(400_000), "f.yaml: 2000000 bytes; allowed: a file of up to 1024 KiB"),
+            (format!("a: [{}]", "1,".repeat(200_000)), "more than 100000 values"),
+            (format!("a0: &a0 [x]\n{laughs}"), "repetition limit exceeded"),
+            (
+                format!("a: &a [{}]\nb: [{}]", "1,".repeat(1000), "*a,".repeat(1000)),
+                "more than 100000 values, those of aliases",
+            ),
+            (format!("? {}\n: 1", "k".repeat(1025)), "a key of 1025 bytes, where 1024 are allowed"),
+        ] {
+            let (node, faults) = parse(&text);
+            assert_eq!(node, None);
+            assert!(faults[0].starts_with("f.yaml: ") && faults[0].contains(expected), "{}: {faults:?}", &text[..20]);
+        }
+        assert!(begun.elapsed() < std::time::Duration::from_secs(20), "it ends, but only after {:?}", begun.elapsed());
+        let ordinary = format!("a: {}1{}\nb: &b {{x: 1}}\nc: {{<<: *b, y: 2}}\n", "[".repeat(31), "]".repeat(31));
+        let (node, faults) = parse(&ordinary);
+        assert!(node.is_some() && faults.is_empty(), "{faults:?}");
+    }
+
+    #[test]
+    fn variables_bring_in_no_more_than_a_file() {
+        struct Long;
+        impl Variables for Long {
+            fn env(&self, _: &str) -> Option<String> {
+                Some("x".repeat(400 << 10))
+            }
+
+            fn file(&self, _: &str) -> std::io::Result<String> {
+                file_text(Path::new("/dev/zero"))
+            }
+        }
+        let mut faults = Faults::new(Path::new("f.yaml"));
+        assert_eq!(read("a: ${env:A}\nb: ${env:A}\nc: ['${env:A}']\nd: ${file:/dev/zero}", &Long, &mut faults), None);
+        let faults: Vec<String> = faults.into_list().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            faults,
+            [
+                "f.yaml: c[0]: more than variables may hold together; allowed: variables with up to 1024 KiB in all",
+                "f.yaml: d: cannot read /dev/zero: it has more than 1024 KiB; allowed: a readable file of UTF-8 text",
+            ]
+        );
     }
 }

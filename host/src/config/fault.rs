@@ -47,21 +47,28 @@ impl fmt::Display for Fault {
     }
 }
 
+/// How many faults of a file are told: nobody reads more, and a stranger's file has as many as it likes.
+const MAX_TOLD: usize = 100;
+/// The longest word that another one is looked for.
+const MAX_WORD: usize = 128;
+
 /// Collects the faults of one file.
 #[derive(Debug)]
 pub(crate) struct Faults {
     file: PathBuf,
     list: Vec<Fault>,
+    /// How many there are, told or not.
+    count: usize,
 }
 
 impl Faults {
     pub(crate) fn new(file: &Path) -> Self {
-        Self { file: file.to_owned(), list: Vec::new() }
+        Self { file: file.to_owned(), list: Vec::new(), count: 0 }
     }
 
     pub(crate) fn add(&mut self, path: impl Into<String>, found: impl Into<String>, allowed: impl Into<String>) {
-        self.list.push(Fault {
-            file: self.file.clone(),
+        self.push(|file| Fault {
+            file: file.to_owned(),
             path: path.into(),
             found: found.into(),
             allowed: allowed.into(),
@@ -69,19 +76,36 @@ impl Faults {
     }
 
     pub(crate) fn of_plugin(&mut self, section: &str, message: &str) {
-        self.list.push(Fault::of_plugin(&self.file, section, message));
+        self.push(|file| Fault::of_plugin(file, section, message));
+    }
+
+    fn push(&mut self, fault: impl FnOnce(&Path) -> Fault) {
+        if self.list.len() < MAX_TOLD {
+            self.list.push(fault(&self.file));
+        }
+        self.count += 1;
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.list.len()
+        self.count
     }
 
     /// Drops the faults after the first `len`: an alternative was tried and did not fit.
     pub(crate) fn truncate(&mut self, len: usize) {
         self.list.truncate(len);
+        self.count = self.count.min(len);
     }
 
-    pub(crate) fn into_list(self) -> Vec<Fault> {
+    pub(crate) fn into_list(mut self) -> Vec<Fault> {
+        let untold = self.count - self.list.len();
+        if untold > 0 {
+            self.list.push(Fault {
+                file: self.file,
+                path: String::new(),
+                found: format!("{untold} faults more"),
+                allowed: String::new(),
+            });
+        }
         self.list
     }
 }
@@ -101,6 +125,9 @@ pub(crate) fn unknown_key(known: &[&str], key: &str) -> String {
 
 /// The known word that is most like `word`, if any is near.
 pub(crate) fn nearest<'a>(known: &[&'a str], word: &str) -> Option<&'a str> {
+    if word.len() > MAX_WORD {
+        return None;
+    }
     known
         .iter()
         .map(|candidate| (strsim::damerau_levenshtein(candidate, word), *candidate))

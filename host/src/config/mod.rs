@@ -3,6 +3,7 @@
 //! The order is: parse, expand variables in scalars, check each plugin's section against its configuration spec, let the
 //! plugin say what the values mean. All faults of all files are collected, one line each. Touches no server.
 
+mod bounded;
 mod connector;
 mod document;
 mod fault;
@@ -83,7 +84,7 @@ fn load_file(
     variables: &dyn Variables,
     faults: &mut Faults,
 ) -> Option<ConnectorConfig> {
-    let text = match std::fs::read_to_string(file) {
+    let text = match document::file_text(file) {
         Ok(text) => text,
         Err(error) => {
             faults.add("", format!("cannot be read: {error}"), "a readable file of UTF-8 text");
@@ -123,6 +124,30 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, Fault> {
         return Err(fault("the directory holds no connector".to_owned(), "files named *.yaml or *.yml"));
     }
     Ok(files)
+}
+
+/// What tests/fuzz reads connector files with.
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz {
+    use super::document::{self, Node, Variables};
+    pub(crate) use super::fault::{Faults, nearest};
+    pub(crate) use super::schema::check;
+
+    struct Nothing;
+
+    impl Variables for Nothing {
+        fn env(&self, name: &str) -> Option<String> {
+            (name == "A").then(|| "a".repeat(1 << 10))
+        }
+
+        fn file(&self, _: &str) -> std::io::Result<String> {
+            Err(std::io::ErrorKind::NotFound.into())
+        }
+    }
+
+    pub(crate) fn read(text: &str, faults: &mut Faults) -> Option<Node> {
+        document::read(text, &Nothing, faults)
+    }
 }
 
 #[cfg(test)]

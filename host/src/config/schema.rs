@@ -5,6 +5,8 @@
 //! (a secret, never printed). An object is closed unless additionalProperties opens it. The rest of JSON Schema is left
 //! to the plugin's own check, which knows what the values mean.
 
+use std::cell::Cell;
+
 use serde_json::{Map, Value, json};
 
 use super::document::Node;
@@ -12,17 +14,52 @@ use super::fault::{Faults, below, nearest, unknown_key};
 
 /// Checks `node` and turns it into the JSON that the plugin gets, scalars that came from variables coerced.
 pub(crate) fn check(node: &Node, spec: &Value, path: &str, faults: &mut Faults) -> Value {
-    Checker { root: spec, faults }.value(node, spec, path, false)
+    let mut checker =
+        Checker { root: spec, faults, levels: Cell::new(0), work: Cell::new(0), endless: Cell::new(false) };
+    let json = checker.value(node, spec, path, false);
+    if checker.endless.get() {
+        let allowed = "a plugin whose configuration spec ends; this one's is the plugin's fault";
+        faults.add(path, "cannot be checked", allowed);
+    }
+    json
 }
+
+/// How many schemas may lead to one another, and how many may be looked at in all: a plugin's spec may go in circles, or double at
+/// each step.
+const MAX_LEVELS: usize = 256;
+const MAX_WORK: usize = 1_000_000;
 
 struct Checker<'a> {
     /// Where `$ref` leads.
     root: &'a Value,
     faults: &'a mut Faults,
+    levels: Cell<usize>,
+    work: Cell<usize>,
+    /// Either bound was met.
+    endless: Cell<bool>,
 }
 
 impl<'a> Checker<'a> {
+    /// Whether one schema more may be looked at, until [`leave`](Self::leave).
+    fn enter(&self) -> bool {
+        self.levels.set(self.levels.get() + 1);
+        self.work.set(self.work.get() + 1);
+        let goes_on = self.levels.get() <= MAX_LEVELS && self.work.get() <= MAX_WORK;
+        self.endless.set(self.endless.get() || !goes_on);
+        goes_on
+    }
+
+    fn leave(&self) {
+        self.levels.set(self.levels.get() - 1);
+    }
+
     fn value(&mut self, node: &Node, schema: &'a Value, path: &str, secret: bool) -> Value {
+        let value = if self.enter() { self.value_within(node, schema, path, secret) } else { Value::Null };
+        self.leave();
+        value
+    }
+
+    fn value_within(&mut self, node: &Node, schema: &'a Value, path: &str, secret: bool) -> Value {
         let secret = secret || is_secret(schema);
         let schema = self.resolve(schema);
         let secret = secret || is_secret(schema);
@@ -104,7 +141,10 @@ impl<'a> Checker<'a> {
 
     /// An object's properties, from the schema itself and from what `$ref` and `allOf` add to it.
     fn gather(&self, schema: &'a Value, parts: &mut ObjectParts<'a>, depth: usize) {
-        if depth > 16 {
+        self.work.set(self.work.get() + 1);
+        let endless = self.work.get() > MAX_WORK;
+        self.endless.set(self.endless.get() || endless);
+        if depth > 16 || endless {
             return;
         }
         if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
@@ -256,6 +296,12 @@ impl<'a> Checker<'a> {
 
     /// What a schema allows, in a few words.
     fn describe(&self, schema: &'a Value) -> String {
+        let text = if self.enter() { self.describe_within(schema) } else { String::new() };
+        self.leave();
+        text
+    }
+
+    fn describe_within(&self, schema: &'a Value) -> String {
         let schema = self.resolve(schema);
         let constants = allowed_scalars(schema);
         if !constants.is_empty() {

@@ -144,3 +144,33 @@ fn all_faults_are_collected_and_secrets_are_not_printed() {
         ]
     );
 }
+
+/// A plugin's spec is a stranger's: one that goes in circles, or doubles at each step, is the plugin's fault and not the host's end.
+#[test]
+fn a_spec_without_an_end_is_refused() {
+    let circle = json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/A"}},
+        "$defs": {"A": {"anyOf": [{"$ref": "#/$defs/A"}, {"type": "array", "items": {"$ref": "#/$defs/A"}}]}}});
+    let mut doubling =
+        json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/D30"}}, "$defs": {"D0": {"type": "boolean"}}});
+    for level in 1..=30 {
+        let below = json!({"$ref": format!("#/$defs/D{}", level - 1)});
+        let array = json!({"type": "array", "items": below});
+        doubling["$defs"][format!("D{level}")] = json!({"anyOf": [below, below, array]});
+    }
+    let mut wide = json!({"type": "object", "properties": {"a": {"type": "string"}}, "$ref": "#/$defs/W0"});
+    for level in 0..=16 {
+        let below = json!({"$ref": format!("#/$defs/W{}", level + 1)});
+        wide["$defs"][format!("W{level}")] =
+            json!({"properties": {}, "allOf": [below, below, below, below, below, below]});
+    }
+    for spec in [circle, doubling, wide] {
+        let mut faults = Faults::new(Path::new("f.yaml"));
+        let node = document::read("a: x", &Process, &mut faults).unwrap();
+        check(&node, &spec, "source", &mut faults);
+        let faults: Vec<String> = faults.into_list().iter().map(ToString::to_string).collect();
+        assert!(
+            faults.iter().any(|f| f.starts_with("f.yaml: source: cannot be checked; allowed: a plugin")),
+            "{faults:?}"
+        );
+    }
+}
