@@ -19,6 +19,10 @@ use crate::http;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a token is taken to live whose endpoint does not say it.
 const UNSAID: Duration = Duration::from_secs(300);
+/// A token that lives longer is taken to live so long.
+const LONGEST_LIFE: Duration = Duration::from_secs(365 * 86_400);
+/// The longest answer of a token endpoint.
+const MAX_ANSWER: usize = 1 << 20;
 /// What stands in a message of what a server says.
 const MOST_OF_A_MESSAGE: usize = 200;
 
@@ -32,7 +36,8 @@ pub(crate) struct Tokens {
 #[derive(Deserialize)]
 struct Granted {
     access_token: String,
-    expires_in: Option<u64>,
+    /// Seconds: any number, since endpoints that mean never say as many as they can write.
+    expires_in: Option<f64>,
 }
 
 #[derive(Default, Deserialize)]
@@ -67,7 +72,7 @@ async fn grant(client: &Client, config: &OauthbearerConfig) -> Result<OAuthToken
         Error::unavailable("sasl.token_url: no token could be fetched").with_source(error.without_url())
     };
     let asked = SystemTime::now();
-    let answer = client
+    let mut answer = client
         .post(&config.token_url)
         .basic_auth(&config.client_id, Some(config.client_secret.expose()))
         .form(&form)
@@ -78,26 +83,43 @@ async fn grant(client: &Client, config: &OauthbearerConfig) -> Result<OAuthToken
         return Err(error);
     }
     let status = answer.status();
-    let body = answer.bytes().await.map_err(lost)?;
+    let mut body = Vec::new();
+    while let Some(part) = answer.chunk().await.map_err(lost)? {
+        if body.len() + part.len() > MAX_ANSWER {
+            return Err(Error::config(format!(
+                "sasl.token_url: the token endpoint answers {status} with more than {} KiB, which is no token",
+                MAX_ANSWER >> 10
+            )));
+        }
+        body.extend_from_slice(&part);
+    }
     if !status.is_success() {
         let said: String = String::from_utf8_lossy(&body).chars().take(MOST_OF_A_MESSAGE).collect();
         let message = format!("sasl.token_url: the token endpoint answers {status}: {said}");
         let refused = status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS;
         return Err(if refused { Error::config(message) } else { Error::unavailable(message) });
     }
-    let granted: Granted = serde_json::from_slice(&body)
-        .map_err(|_| Error::config("sasl.token_url: the answer is no token response of OAuth2"))?;
-    let life = granted.expires_in.map_or(UNSAID, Duration::from_secs);
-    let ends = (asked + life).duration_since(UNIX_EPOCH).unwrap_or_default();
-    Ok(OAuthToken {
-        principal_name: subject(&granted.access_token).unwrap_or_else(|| config.client_id.clone()),
-        token: granted.access_token,
-        lifetime_ms: i64::try_from(ends.as_millis()).unwrap_or(i64::MAX),
-    })
+    granted(&body, asked)
+        .map(|(token, lifetime_ms)| OAuthToken {
+            principal_name: subject(&token).unwrap_or_else(|| config.client_id.clone()),
+            token,
+            lifetime_ms,
+        })
+        .ok_or_else(|| Error::config("sasl.token_url: the answer is no token response of OAuth2"))
+}
+
+/// The token of an answer to what was asked then, and when it ends, in milliseconds since 1970.
+pub(crate) fn granted(answer: &[u8], asked: SystemTime) -> Option<(String, i64)> {
+    let granted: Granted = serde_json::from_slice(answer).ok()?;
+    let life = granted.expires_in.map_or(UNSAID, |seconds| {
+        Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(LONGEST_LIFE).min(LONGEST_LIFE)
+    });
+    let ends = asked.checked_add(life)?.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Some((granted.access_token, i64::try_from(ends.as_millis()).unwrap_or(i64::MAX)))
 }
 
 /// Whose token it is, where it says so: RFC 7519's `sub`.
-fn subject(token: &str) -> Option<String> {
+pub(crate) fn subject(token: &str) -> Option<String> {
     let claims = BASE64_URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
     serde_json::from_slice::<Claims>(&claims).ok()?.sub.filter(|sub| !sub.is_empty() && !sub.contains('\0'))
 }
@@ -105,6 +127,29 @@ fn subject(token: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// RFC 6749, section 5.1: seconds, of which nobody says how many there may be.
+    #[test]
+    fn a_token_lives_as_long_as_is_said_up_to_a_year() {
+        let asked = UNIX_EPOCH + Duration::from_secs(1_000);
+        let ends = |expires_in: &str| {
+            granted(format!(r#"{{"access_token": "t", "expires_in": {expires_in}}}"#).as_bytes(), asked)
+                .map(|(_, ms)| ms)
+        };
+        for (said, seconds) in [
+            ("60", 60),
+            ("0", 0),
+            ("-5", 0),
+            ("null", 300),
+            ("31536001", 31_536_000),
+            ("18446744073709551615", 31_536_000),
+            ("18446744073709551616", 31_536_000),
+            ("1e308", 31_536_000),
+        ] {
+            assert_eq!(ends(said), Some((1_000 + seconds) * 1_000), "{said}");
+        }
+        assert_eq!(ends("\"60\""), None);
+    }
 
     #[test]
     fn a_redirect_to_another_server_is_not_followed() {

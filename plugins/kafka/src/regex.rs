@@ -48,8 +48,42 @@ pub(crate) fn whole(regex: &str) -> String {
     format!("^({regex})$")
 }
 
+/// The longest expression, how deep parentheses may stand in one another, and how long it may be with all that is repeated, one
+/// repetition taken to stand in another: the C library has a stack for the second, and copies what is repeated.
+const MAX_BYTES: usize = 1024;
+const MAX_DEPTH: usize = 32;
+const MAX_REPEATED: usize = 1_000_000;
+
+/// Which of the bounds an expression is beyond; what stands in brackets or behind a backslash is counted, too.
+fn beyond(regex: &str) -> Option<String> {
+    if regex.len() > MAX_BYTES {
+        return Some(format!("{} bytes; allowed are {MAX_BYTES}", regex.len()));
+    }
+    let (mut depth, mut repeated) = (0_usize, regex.len());
+    for (at, byte) in regex.bytes().enumerate() {
+        match byte {
+            b'(' => depth += 1,
+            b')' => depth = depth.saturating_sub(1),
+            b'{' => {
+                let numbers = regex[at + 1..].split('}').next().unwrap_or_default().split(',');
+                let most = numbers.filter_map(|number| number.trim().parse::<usize>().ok()).max();
+                repeated = repeated.saturating_mul(most.unwrap_or(1).max(1));
+            }
+            _ => {}
+        }
+        if depth > MAX_DEPTH {
+            return Some(format!("parentheses more than {MAX_DEPTH} deep in one another"));
+        }
+    }
+    (repeated > MAX_REPEATED)
+        .then(|| format!("repetitions such as {{1,9}} that make more than {MAX_REPEATED} characters of it"))
+}
+
 /// What is wrong with a regular expression.
 pub(crate) fn fault(regex: &str) -> Option<String> {
+    if let Some(beyond) = beyond(regex) {
+        return Some(beyond);
+    }
     // Alone first: `)(` would be whole.
     Pattern::new(regex).and_then(|_| Pattern::new(&whole(regex))).err()
 }
@@ -66,6 +100,20 @@ pub(crate) fn matching<'a>(regex: &str, names: impl Iterator<Item = &'a str>) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The C library ended the process at the first of these, and took the memory of the machine for the last.
+    #[test]
+    fn expressions_that_make_much_of_little_are_refused() {
+        for (regex, expected) in [
+            ("(".repeat(100_000), "100000 bytes; allowed are 1024"),
+            ("(".repeat(500) + "a" + &")".repeat(500), "more than 32 deep"),
+            ("((a{1,30000}){1,30000}){1,30000}".to_owned(), "more than 1000000 characters"),
+            (format!("a{}", "{9}".repeat(6)), "more than 1000000 characters"),
+        ] {
+            assert!(fault(&regex).unwrap().contains(expected), "{:?}", fault(&regex));
+        }
+        assert_eq!(fault("shop\\.[a-z]{1,63}(_v[0-9]{1,3})?_[a-z]{1,63}"), None);
+    }
 
     #[test]
     fn a_whole_name_matches() {
