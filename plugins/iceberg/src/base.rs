@@ -72,6 +72,9 @@ pub(crate) async fn read_manifest_list(
 ) -> Result<Vec<ManifestFile>> {
     let failed = |e| from_iceberg(format!("cannot read the manifest list of snapshot {}", snapshot.snapshot_id()), e);
     let bytes = files.new_input(snapshot.manifest_list()).map_err(failed)?.read().await.map_err(failed)?;
+    // All of it is in memory at once.
+    let bytes = manifests::bounded(&bytes, manifests::Content::List)
+        .map_err(|e| e.context(format!("the manifest list {}", snapshot.manifest_list())))?;
     let list = ManifestList::parse_with_version(&bytes, metadata.format_version()).map_err(failed)?;
     Ok(list.consume_entries().into_iter().collect())
 }

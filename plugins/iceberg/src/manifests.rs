@@ -26,8 +26,11 @@ use crate::error::from_iceberg;
 use crate::partition::alike_bytes;
 use crate::storage;
 
+pub(crate) use avro::{Content, MAGIC, bounded};
 use output::Output;
 pub(crate) use read::read;
+#[cfg(feature = "fuzz")]
+pub(crate) use {avro::file_of, names::readable};
 
 /// Manifests read at a time when they are merged.
 const READ_AT_ONCE: usize = 8;

@@ -41,6 +41,7 @@ use reqwest::redirect::Policy;
 use serde::{Deserialize, Serialize};
 
 use crate::config;
+use crate::manifests;
 pub(crate) use listing::Listed;
 pub(crate) use local::Unsynced;
 use local::{Local, Written, sync_all};
@@ -56,6 +57,9 @@ const S3_CONNECT_TIME: Duration = Duration::from_secs(5);
 const S3_REQUEST_TIME: Duration = Duration::from_secs(60);
 const S3_RETRIES: usize = 3;
 const S3_RETRIES_TIME: Duration = Duration::from_secs(15);
+
+/// The longest file that is read as a whole, unpacked: metadata, manifests and what lists them. Data files are read in parts.
+pub(crate) const MAX_WHOLE_BYTES: u64 = 256 << 20;
 
 /// Files removed at a time.
 const REMOVALS_AT_ONCE: usize = 16;
@@ -146,6 +150,14 @@ impl Files {
     fn written(&self) -> MutexGuard<'_, Vec<PathBuf>> {
         self.written.files()
     }
+}
+
+/// Says of a file that it is longer than one may be that is read as a whole.
+pub(crate) fn too_long(what: &str) -> String {
+    let most = MAX_WHOLE_BYTES >> 20;
+    format!(
+        "{what} more than the {most} MiB that metadata may take; expire snapshots, or rewrite manifests into smaller ones"
+    )
 }
 
 /// Removes files that nothing names and nothing ever will; the worst that failing does is to leave them.
@@ -475,7 +487,17 @@ impl Storage for Backend {
     async fn read(&self, location: &str) -> Result<Bytes> {
         let (store, path) = self.place(location)?;
         let got = store.get(&path).await.map_err(|e| self.failed("read", location, e))?;
-        got.bytes().await.map_err(|e| self.failed("read", location, e))
+        if got.meta.size > MAX_WHOLE_BYTES {
+            let why = format!("cannot read {location}: {}", too_long(&format!("it has {} bytes,", got.meta.size)));
+            return Err(Error::new(ErrorKind::DataInvalid, why));
+        }
+        let bytes = got.bytes().await.map_err(|e| self.failed("read", location, e))?;
+        if !bytes.starts_with(manifests::MAGIC) {
+            return Ok(bytes);
+        }
+        // Here, so that nobody reads another one: the crate's own scan reads manifests, too.
+        manifests::bounded(&bytes, manifests::Content::Manifest)
+            .map_err(|e| Error::new(ErrorKind::DataInvalid, format!("cannot read {location}")).with_source(e))
     }
 
     async fn reader(&self, location: &str) -> Result<Box<dyn FileRead>> {

@@ -10,7 +10,7 @@ mod oauth;
 mod redirect;
 mod sign;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,6 +32,9 @@ use sign::Signer;
 
 /// Between the parts of a namespace's name, in paths and queries.
 const UNIT_SEPARATOR: &str = "\u{1f}";
+/// How many answers a listing may take, and how many names it may have: a server may say of each page that another follows.
+const MAX_PAGES: usize = 10_000;
+const MAX_NAMES: usize = 1_000_000;
 /// What requests to S3 are signed for where nobody says a region.
 const USUAL_REGION: &str = "us-east-1";
 
@@ -130,6 +133,31 @@ impl TableAnswer {
         settings.extend(nearest.into_iter().flat_map(|of| of.config.clone()));
         settings
     }
+}
+
+/// Reads whatever a server may answer.
+#[cfg(feature = "fuzz")]
+pub(super) fn fuzz(input: &[u8]) -> Option<TableMetadata> {
+    http::fuzz(input);
+    oauth::fuzz(input);
+    sign::fuzz(input);
+    let _ = serde_json::from_slice::<ServerConfig>(input).map(|answer| answer.defaults.len());
+    let _ = serde_json::from_slice::<Namespaces>(input).map(|answer| answer.namespaces.len());
+    let _ = serde_json::from_slice::<Tables>(input).map(|answer| answer.identifiers.len());
+    let answer: TableAnswer = serde_json::from_slice(input).ok()?;
+    let settings = answer.settings();
+    let _ = Keys::of(|key| settings.get(key).cloned()).map(lend::fuzz);
+    Some(answer.metadata)
+}
+
+/// Refuses a listing of so many pages and names that it may have no end.
+fn ends(pages: &mut usize, names: usize, doing: &str) -> Result<()> {
+    *pages += 1;
+    if *pages > MAX_PAGES || names > MAX_NAMES {
+        let why = format!("the server's list has no end: more than {MAX_PAGES} pages or {MAX_NAMES} names");
+        return Err(not_understood(Effect::Reads, doing, &why));
+    }
+    Ok(())
 }
 
 #[derive(Deserialize)]
@@ -338,8 +366,9 @@ impl Catalog for RestCatalog {
 
     async fn list_namespaces(&self) -> Result<Vec<NamespaceIdent>> {
         let url = format!("{}/namespaces", self.base);
-        let mut found: Vec<NamespaceIdent> = Vec::new();
+        let mut found: HashSet<NamespaceIdent> = HashSet::new();
         let mut parents: Vec<Option<NamespaceIdent>> = vec![None];
+        let mut pages = 0;
         while let Some(parent) = parents.pop() {
             let mut page: Option<String> = None;
             loop {
@@ -348,13 +377,13 @@ impl Catalog for RestCatalog {
                 query.extend(page.map(|token| ("pageToken", token)));
                 let request = self.http.request(Method::GET, &url).query(&query);
                 let answer: Namespaces = self.http.answer(request, Effect::Reads, "cannot list namespaces").await?;
+                ends(&mut pages, found.len(), "cannot list namespaces")?;
                 for parts in answer.namespaces {
                     // Some servers list what lies deeper as well.
                     if let Ok(namespace) = NamespaceIdent::from_vec(parts)
-                        && !found.contains(&namespace)
+                        && found.insert(namespace.clone())
                     {
-                        parents.push(Some(namespace.clone()));
-                        found.push(namespace);
+                        parents.push(Some(namespace));
                     }
                 }
                 page = answer.next.filter(|token| !token.is_empty());
@@ -363,6 +392,7 @@ impl Catalog for RestCatalog {
                 }
             }
         }
+        let mut found: Vec<NamespaceIdent> = found.into_iter().collect();
         found.sort_by(|a, b| a.as_ref().cmp(b.as_ref()));
         Ok(found)
     }
@@ -371,10 +401,12 @@ impl Catalog for RestCatalog {
         let url = format!("{}/tables", self.namespace_url(namespace));
         let mut found = Vec::new();
         let mut page: Option<String> = None;
+        let mut pages = 0;
         loop {
             let request = self.http.request(Method::GET, &url).query(&page.map(|token| [("pageToken", token)]));
             let doing = format!("cannot list the tables of {namespace}");
             let answer: Tables = self.http.answer(request, Effect::Reads, &doing).await?;
+            ends(&mut pages, found.len(), &doing)?;
             found.extend(answer.identifiers);
             page = answer.next.filter(|token| !token.is_empty());
             if page.is_none() {

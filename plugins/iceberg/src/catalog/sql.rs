@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use super::{Catalog, CatalogError, CatalogErrorKind as Kind, CommitRequest, LoadedTable, Result, Shown, metadata};
 use crate::config::SqlCatalogConfig;
-use crate::storage::Files;
+use crate::storage::{Files, MAX_WHOLE_BYTES, too_long};
 
 /// How long a statement waits for another program's lock on the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -459,12 +459,15 @@ fn escape(name: &str) -> String {
 }
 
 /// A metadata file as text: it may be compressed.
-fn unpacked(file: &[u8]) -> std::io::Result<Cow<'_, [u8]>> {
+pub(crate) fn unpacked(file: &[u8]) -> std::io::Result<Cow<'_, [u8]>> {
     if !file.starts_with(&[0x1f, 0x8b]) {
         return Ok(Cow::Borrowed(file));
     }
     let mut json = Vec::new();
-    flate2::read::MultiGzDecoder::new(file).read_to_end(&mut json)?;
+    flate2::read::MultiGzDecoder::new(file).take(MAX_WHOLE_BYTES + 1).read_to_end(&mut json)?;
+    if json.len() as u64 > MAX_WHOLE_BYTES {
+        return Err(std::io::Error::other(too_long("it would be")));
+    }
     Ok(Cow::Owned(json))
 }
 

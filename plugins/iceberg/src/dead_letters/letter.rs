@@ -10,6 +10,7 @@ use arrow::array::{
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use arrow::ipc::reader::StreamReader;
+use arrow::ipc::root_as_message;
 use arrow::ipc::writer::StreamWriter;
 use arrow::json::LineDelimitedWriter;
 use arrow::json::WriterBuilder;
@@ -162,10 +163,37 @@ fn to_ipc(row: &RecordBatch) -> Result<Vec<u8>> {
 /// The row of a letter's column `arrow`.
 pub(super) fn from_ipc(bytes: &[u8]) -> Result<RecordBatch> {
     let failed = |e| Error::data("its column `arrow` is no row in Arrow IPC").with_source(e);
+    check_ipc(bytes)
+        .ok_or_else(|| Error::data("its column `arrow` is no row in Arrow IPC: it says more than it holds"))?;
     let reader = StreamReader::try_new(Cursor::new(bytes), None).map_err(failed)?;
     let schema = reader.schema();
     let batches = reader.collect::<Result<Vec<_>, _>>().map_err(failed)?;
     concat_batches(&schema, &batches).map_err(failed)
+}
+
+/// Whether no message says of itself more than there is: the reader makes room for what it is told.
+fn check_ipc(mut bytes: &[u8]) -> Option<()> {
+    const GOES_ON: &[u8] = &[0xff; 4];
+    while !bytes.is_empty() {
+        bytes = bytes.strip_prefix(GOES_ON).unwrap_or(bytes);
+        let (length, rest) = bytes.split_first_chunk::<4>()?;
+        let length = usize::try_from(i32::from_le_bytes(*length)).ok()?;
+        if length == 0 {
+            break;
+        }
+        let (message, rest) = rest.split_at_checked(length)?;
+        let message = root_as_message(message).ok()?;
+        let body = usize::try_from(message.bodyLength()).ok()?;
+        bytes = rest.get(body..)?;
+        if let Some(batch) = message.header_as_record_batch() {
+            let within = |offset: i64, length: i64| {
+                let end = usize::try_from(offset).ok()?.checked_add(usize::try_from(length).ok()?)?;
+                (end <= body).then_some(())
+            };
+            batch.buffers().into_iter().flatten().try_for_each(|buffer| within(buffer.offset(), buffer.length()))?;
+        }
+    }
+    Some(())
 }
 
 /// The columns of the table of dead letters.

@@ -8,6 +8,7 @@ use iceberg::expr::Reference;
 use iceberg::spec::Datum;
 use philotes_sdk::{Error, Result};
 
+use crate::base::Base;
 use crate::catalog::{Catalog, CatalogErrorKind};
 use crate::error::from_iceberg;
 
@@ -45,6 +46,8 @@ pub(super) async fn letters(
         Err(error) => return Err(error.into()),
     };
     let failed = |e| from_iceberg(format!("cannot read table {table}"), e);
+    // The crate's scan has no bound on what a list of manifests holds.
+    Base::new(loaded.clone()).manifests().await.map_err(|e| e.context(format!("cannot read table {table}")))?;
     let read = iceberg::table::Table::builder()
         .identifier(table.clone())
         .metadata(loaded.metadata)

@@ -18,6 +18,7 @@ use super::keys::Keys;
 use super::{Candidate, READ_AT_ONCE, names, vector};
 use crate::base::Base;
 use crate::error::from_iceberg;
+use crate::storage::MAX_WHOLE_BYTES;
 
 /// For each candidate, whether it is dead. They come by their keys.
 pub(super) async fn dead(
@@ -164,7 +165,14 @@ impl<'a> Rows<'a> {
     async fn by_vector(&self, entry: &DeleteEntry, path: &str, offset: u64, bytes: u64) -> Result<Vec<usize>> {
         let failed = |e| from_iceberg(format!("cannot read {}", entry.file.path), e);
         let reader = self.inputs.files.new_input(&entry.file.path).map_err(failed)?.reader().await.map_err(failed)?;
-        let end = offset.checked_add(bytes).ok_or_else(|| Error::data("a deletion vector ends nowhere"))?;
+        let end = offset.checked_add(bytes).filter(|_| bytes <= MAX_WHOLE_BYTES);
+        let end = end.ok_or_else(|| {
+            Error::data(format!(
+                "the deletion vector at {offset} of {} has {bytes} bytes; allowed are {} MiB",
+                entry.file.path,
+                MAX_WHOLE_BYTES >> 20
+            ))
+        })?;
         let blob = reader.read(offset..end).await.map_err(failed)?;
         let deleted = vector::parse(&blob).map_err(|e| e.context(format!("{} at {offset}", entry.file.path)))?;
         let rows = self.by_path.get(path).into_iter().flatten();

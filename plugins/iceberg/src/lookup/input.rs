@@ -85,11 +85,13 @@ impl<'a> OpenFile<'a> {
 
     /// The rows of each row group.
     pub(super) fn row_groups(&self) -> Vec<Range<u64>> {
-        let mut end = 0;
+        let mut end = 0_u64;
         let rows = self.builder.metadata().row_groups().iter().map(|group| group.num_rows().unsigned_abs());
         rows.map(|rows| {
-            end += rows;
-            end - rows..end
+            let start = end;
+            // What a file says of its rows need not be true.
+            end = end.saturating_add(rows);
+            start..end
         })
         .collect()
     }
@@ -139,7 +141,7 @@ impl<'a> OpenFile<'a> {
     fn kib(&self, mask: &ProjectionMask) -> u32 {
         let bytes = |group: &RowGroupMetaData| -> u64 {
             let chunks = group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf));
-            chunks.map(|(_, chunk)| chunk.compressed_size().unsigned_abs()).sum()
+            chunks.map(|(_, chunk)| chunk.compressed_size().unsigned_abs()).fold(0, u64::saturating_add)
         };
         let largest = self.builder.metadata().row_groups().iter().map(bytes).max().unwrap_or(0);
         u32::try_from((largest >> 10).clamp(1, ROOM_KIB as u64)).unwrap_or(1)

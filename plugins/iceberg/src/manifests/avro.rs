@@ -1,9 +1,21 @@
 //! The header of an Avro file: entries by name, which can be read and replaced without touching what the file holds.
 
+mod bounds;
+mod schema;
+
 use bytes::Bytes;
 use serde_json::Value;
 
-pub(super) const MAGIC: &[u8] = b"Obj\x01";
+pub(crate) use bounds::{Content, bounded};
+
+/// How many entries a header may have, and how long each may be. The longest is the table's schema as JSON.
+const MAX_ENTRIES: usize = 1_000;
+const MAX_ENTRY: usize = 8 << 20;
+/// Why a header is none.
+pub(super) const NO_FILE: &str =
+    "it is no Avro file that is whole, or its header has more than 1000 entries or one longer than 8 MiB";
+
+pub(crate) const MAGIC: &[u8] = b"Obj\x01";
 
 /// The header of an Avro file, and what comes after its entries: the mark between blocks, and the blocks.
 pub(super) struct Header<'a> {
@@ -26,8 +38,11 @@ impl<'a> Header<'a> {
                 count = count.checked_neg()?;
             }
             for _ in 0..count {
+                if entries.len() == MAX_ENTRIES {
+                    return None;
+                }
                 let key = std::str::from_utf8(bytes(&mut rest)?).ok()?.to_owned();
-                entries.push((key, bytes(&mut rest)?));
+                entries.push((key, bytes(&mut rest).filter(|value| value.len() <= MAX_ENTRY)?));
             }
         }
     }
@@ -53,6 +68,24 @@ impl<'a> Header<'a> {
         file.extend_from_slice(self.rest);
         file.into()
     }
+}
+
+/// A file with these entries and one block.
+#[cfg(feature = "fuzz")]
+pub(crate) fn file_of(entries: &[(&str, &[u8])], count: usize, block: &[u8]) -> Vec<u8> {
+    let mark = [7; 16];
+    let mut file = MAGIC.to_vec();
+    put_long(&mut file, entries.len());
+    for (key, value) in entries {
+        put_bytes(&mut file, key.as_bytes());
+        put_bytes(&mut file, value);
+    }
+    put_long(&mut file, 0);
+    file.extend(mark);
+    put_long(&mut file, count);
+    put_bytes(&mut file, block);
+    file.extend(mark);
+    file
 }
 
 /// A number in Avro's encoding: seven bits a byte, the lowest first, the sign in the lowest bit of all.

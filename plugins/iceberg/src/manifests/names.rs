@@ -14,7 +14,10 @@ use iceberg::spec::{Literal, PartitionSpec, PrimitiveLiteral, PrimitiveType, Sch
 use philotes_sdk::{Error, Result};
 use serde_json::{Value, json};
 
-use super::avro::Header;
+use super::avro::{Header, NO_FILE};
+
+/// How many fields a partition specification may have.
+const MAX_FIELDS: usize = 1_000;
 
 /// Whether Avro has such a name.
 fn is_plain(name: &str) -> bool {
@@ -197,8 +200,8 @@ fn rename(fields: Option<&mut Value>, names: &HashMap<i64, String>) {
 
 /// The manifest as the crate can read it, whoever wrote it: with names that Avro has, the same in its schema and its partition
 /// specification, and with bytes for UUIDs among the partition values.
-pub(super) fn readable(file: &Bytes) -> Result<Bytes> {
-    let header = Header::parse(file).ok_or_else(|| Error::data("it is no Avro file"))?;
+pub(crate) fn readable(file: &Bytes) -> Result<Bytes> {
+    let header = Header::parse(file).ok_or_else(|| Error::data(NO_FILE))?;
     let json = |name: &str| header.json(name);
     let (Some(mut spec), Some(mut schema), Some(mut avro)) =
         (json("partition-spec"), json("schema"), json("avro.schema"))
@@ -211,6 +214,11 @@ pub(super) fn readable(file: &Bytes) -> Result<Bytes> {
         .flatten()
         .filter_map(|field| Some((field.get("field-id")?.as_i64()?, field.get("name")?.as_str()?.to_owned())))
         .collect();
+    if named.len() > MAX_FIELDS {
+        return Err(Error::data(format!(
+            "its partition specification has more than the {MAX_FIELDS} fields that are allowed"
+        )));
+    }
     let uuids = uuid_fields(&spec, &schema);
     if uuids.is_empty() && named.iter().all(|(_, name)| is_plain(name)) {
         return Ok(file.clone());

@@ -14,6 +14,8 @@ mod shape;
 
 pub(crate) use convert::Conversion;
 pub use rules::Column;
+#[cfg(feature = "fuzz")]
+pub(crate) use rules::Given;
 pub(crate) use rules::{Columns, Overrides};
 pub(crate) use scrub::without;
 pub(crate) use shape::original;

@@ -38,7 +38,7 @@ impl Partitioner {
     /// A partitioner of batches in this schema.
     ///
     /// # Errors
-    /// Config: a transform that this version does not know, a column that the schema no longer has.
+    /// Config: a transform that this version does not know or that nothing can be divided by, a column that the schema no longer has.
     pub(crate) fn new(spec: &PartitionSpec, schema: &Schema) -> Result<Self> {
         let mut fields = Vec::with_capacity(spec.fields().len());
         for field in spec.fields() {
@@ -47,6 +47,18 @@ impl Partitioner {
                     "the table's partition field {:?} has a transform that is not known here; allowed are identity, \
                      bucket, truncate, year, month, day, hour, void",
                     field.name
+                )));
+            }
+            // The specification's numbers are Java's ints; the crate takes any that is not negative.
+            if let Transform::Bucket(number) | Transform::Truncate(number) = field.transform
+                && !(1..=i32::MAX.unsigned_abs()).contains(&number)
+            {
+                return Err(Error::config(format!(
+                    "the table's partition field {:?} has the transform {}; its number has to be 1 to {}: replace the field in \
+                     the table, or write to another table",
+                    field.name,
+                    field.transform,
+                    i32::MAX
                 )));
             }
             let place = place_of(schema.as_struct().fields(), field.source_id).ok_or_else(|| {

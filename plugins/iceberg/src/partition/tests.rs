@@ -494,3 +494,20 @@ fn two_fields_of_the_same_bytes_are_refused() {
     assert!(text.contains("\"a\" and \"b\"") && text.contains("allowed is bucket(N, column)"), "{text}");
     assert!(bound(&["a", "bucket(4, b)"]).is_ok());
 }
+
+/// As others may have written it: nothing can be divided by zero, and the specification's numbers are Java's ints.
+#[test]
+fn numbers_that_nothing_can_be_divided_by_are_refused() {
+    for (transform, column) in
+        [("bucket[0]", 1), ("truncate[0]", 2), ("bucket[2147483648]", 8), ("truncate[4294967295]", 8)]
+    {
+        let spec: PartitionSpec = serde_json::from_value(serde_json::json!({"spec-id": 0, "fields": [
+            {"name": "p", "transform": transform, "source-id": column, "field-id": 1000}]}))
+        .unwrap();
+        let text = config_error(Partitioner::new(&spec, &schema()));
+        assert!(
+            text.contains(&format!("\"p\" has the transform {transform}; its number has to be 1 to 2147483647")),
+            "{text}"
+        );
+    }
+}

@@ -18,6 +18,11 @@ const CONNECT_TIME: Duration = Duration::from_secs(5);
 /// What stands in a message of what a server says.
 const MOST_OF_A_MESSAGE: usize = 500;
 
+/// The longest answer: a table's metadata with a hundred thousand snapshots is shorter.
+const MAX_ANSWER: usize = 256 << 20;
+/// What is read of the answer that refuses a request.
+const MAX_REFUSAL: usize = 64 << 10;
+
 /// Whether a request changes anything, which decides what a lost answer means.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Effect {
@@ -119,8 +124,34 @@ pub(super) async fn read<T: DeserializeOwned>(response: Response, effect: Effect
 }
 
 /// The bytes of a success.
-pub(super) async fn body(response: Response, effect: Effect, doing: &str) -> Result<Bytes> {
-    response.bytes().await.map_err(|error| lost(error, effect, doing))
+pub(super) async fn body(mut response: Response, effect: Effect, doing: &str) -> Result<Bytes> {
+    let body = up_to(&mut response, MAX_ANSWER).await.map_err(|error| lost(error, effect, doing))?;
+    if body.len() > MAX_ANSWER {
+        let why = format!(
+            "the answer is longer than the {} MiB that are allowed; expire snapshots, where it is a table",
+            MAX_ANSWER >> 20
+        );
+        return Err(not_understood(effect, doing, &why));
+    }
+    Ok(body.into())
+}
+
+/// An answer, or as much of it as shows that it is longer than this.
+async fn up_to(response: &mut Response, most: usize) -> reqwest::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    while body.len() <= most
+        && let Some(part) = response.chunk().await?
+    {
+        body.extend_from_slice(&part);
+    }
+    Ok(body)
+}
+
+/// What a server says with a refusal: the beginning of it, nothing where it does not come.
+pub(super) async fn words(mut response: Response) -> String {
+    let mut body = up_to(&mut response, MAX_REFUSAL).await.unwrap_or_default();
+    body.truncate(MAX_REFUSAL);
+    String::from_utf8_lossy(&body).into_owned()
 }
 
 /// A success that cannot be read.
@@ -155,7 +186,7 @@ async fn refused(response: Response, effect: Effect, doing: &str) -> CatalogErro
         },
         _ => Kind::Refused,
     };
-    let text = response.text().await.unwrap_or_default();
+    let text = words(response).await;
     match serde_json::from_str::<ErrorBody>(&text) {
         Ok(ErrorBody { error: ErrorModel { message, r#type } }) => CatalogError::new(
             kind,
@@ -164,6 +195,14 @@ async fn refused(response: Response, effect: Effect, doing: &str) -> CatalogErro
         .with_source(format!("{}: {}", r#type, short(&message))),
         Err(_) if text.trim().is_empty() => CatalogError::new(kind, format!("{doing}: {status}")),
         Err(_) => CatalogError::new(kind, format!("{doing}: {status}, {}", short(&text))),
+    }
+}
+
+/// Reads what a server may say with a refusal.
+#[cfg(feature = "fuzz")]
+pub(super) fn fuzz(input: &[u8]) {
+    if let Ok(ErrorBody { error }) = serde_json::from_slice(input) {
+        let _ = (error.r#type, short(&error.message));
     }
 }
 

@@ -56,6 +56,12 @@ impl Lent {
     }
 }
 
+/// Reckons when keys are to be renewed.
+#[cfg(feature = "fuzz")]
+pub(super) fn fuzz(keys: Keys) {
+    let _ = Lent::new(keys).renew_at;
+}
+
 /// The keys to one table's files.
 pub(super) struct Lender {
     http: Arc<Http>,

@@ -7,7 +7,7 @@ use reqwest::{Client, StatusCode};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
-use super::http::{Effect, lost, read, short};
+use super::http::{Effect, lost, read, short, words};
 use super::redirect;
 use crate::catalog::{CatalogError, CatalogErrorKind as Kind, Result};
 use crate::config::{OAuth2Config, RestCatalogConfig};
@@ -15,6 +15,8 @@ use philotes_sdk::{Secret, without_secrets};
 
 /// A token is renewed this long before it expires, or after half its life where that is shorter.
 const AHEAD: Duration = Duration::from_secs(60);
+/// A token that lives longer is taken to live so long.
+const LONGEST_LIFE: Duration = Duration::from_secs(365 * 86_400);
 /// The scope that Iceberg's own token endpoint is asked for.
 const CATALOG_SCOPE: &str = "catalog";
 
@@ -43,8 +45,9 @@ struct Grant {
 #[derive(Deserialize)]
 struct Answer {
     access_token: String,
+    /// Seconds: any number, since servers that mean never say as many as they can write.
     #[serde(default)]
-    expires_in: Option<u64>,
+    expires_in: Option<f64>,
 }
 
 /// An error of RFC 6749, section 5.2.
@@ -131,18 +134,30 @@ impl Granted {
             let passes = status.is_server_error()
                 || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
             let kind = if passes { Kind::Unavailable } else { Kind::Refused };
-            let text = response.text().await.unwrap_or_default();
+            let text = words(response).await;
             let said = match serde_json::from_str::<Refusal>(&text) {
                 Ok(refusal) => format!("{} {}", refusal.error, refusal.error_description),
                 Err(_) => text,
             };
             return Err(CatalogError::new(kind, format!("{doing}: {status}, {}", short(&said))));
         }
-        let answer: Answer = read(response, Effect::Reads, &doing).await?;
-        let renew_at = answer.expires_in.map(|seconds| {
-            let life = Duration::from_secs(seconds);
+        read::<Answer>(response, Effect::Reads, &doing).await.map(|answer| answer.granted(asked))
+    }
+}
+
+impl Answer {
+    fn granted(self, asked: Instant) -> Grant {
+        let renew_at = self.expires_in.map(|seconds| {
+            let life = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(LONGEST_LIFE).min(LONGEST_LIFE);
             asked + life.saturating_sub(AHEAD).max(life / 2)
         });
-        Ok(Grant { token: answer.access_token, renew_at })
+        Grant { token: self.access_token, renew_at }
     }
+}
+
+/// Reads what a server may answer.
+#[cfg(feature = "fuzz")]
+pub(super) fn fuzz(input: &[u8]) {
+    let _ = serde_json::from_slice::<Answer>(input).map(|answer| answer.granted(Instant::now()).renew_at);
+    let _ = serde_json::from_slice::<Refusal>(input).map(|refusal| (refusal.error, refusal.error_description));
 }

@@ -40,6 +40,12 @@ struct Answer {
     headers: BTreeMap<String, Vec<String>>,
 }
 
+/// Reads what a server may answer.
+#[cfg(feature = "fuzz")]
+pub(super) fn fuzz(input: &[u8]) {
+    let _ = serde_json::from_slice::<Answer>(input).map(|answer| (answer.uri, answer.headers.len()));
+}
+
 impl fmt::Debug for Signer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Signer").field("url", &without_secrets(&self.url)).finish_non_exhaustive()
@@ -82,7 +88,8 @@ impl Signer {
             request.headers_mut().remove(&name);
             for value in values {
                 let value: HeaderValue = value.parse().map_err(|e| HttpError::new(HttpErrorKind::Decode, e))?;
-                request.headers_mut().append(name.clone(), value);
+                let appended = request.headers_mut().try_append(name.clone(), value);
+                appended.map_err(|e| HttpError::new(HttpErrorKind::Decode, e))?;
             }
         }
         Ok(())

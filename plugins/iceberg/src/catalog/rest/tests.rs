@@ -190,6 +190,93 @@ async fn what_became_of_a_commit() {
     assert!(found.kind() == Kind::Unavailable && found.never_left(), "{found}");
 }
 
+/// A server whose answers have no end, of this status.
+async fn endless(status: u16) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("http://{}/catalog", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            read_request(&mut socket).await;
+            let head = format!("HTTP/1.1 {status} x\r\nconnection: close\r\n\r\n");
+            let part = vec![b' '; 1 << 20];
+            // Until the client has enough.
+            let mut sent = socket.write_all(head.as_bytes()).await;
+            while sent.is_ok() {
+                sent = socket.write_all(&part).await;
+            }
+        }
+    });
+    uri
+}
+
+#[tokio::test]
+async fn answers_without_an_end_are_cut_off() {
+    let server = Scripted::start(vec![settings()]).await;
+    let mut catalog = open(&server).await.unwrap();
+    for (status, loaded, words) in [
+        (200, Kind::Refused, "longer than the 256 MiB that are allowed"),
+        (400, Kind::Refused, "400 Bad Request"),
+        (503, Kind::Unavailable, "503 Service Unavailable"),
+    ] {
+        catalog.base = format!("{}/v1", endless(status).await);
+        let error = catalog.load_table(&table()).await.unwrap_err();
+        assert_eq!(error.kind(), loaded, "{error}");
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    // It may have been done.
+    catalog.base = format!("{}/v1", endless(200).await);
+    assert_eq!(catalog.commit_table(&table(), commit()).await.unwrap_err().kind(), Kind::Unknown);
+    let oauth2 =
+        serde_json::from_value(json!({"uri": endless(401).await, "client_id": "c", "client_secret": "s"})).unwrap();
+    let config = RestCatalogConfig { token: None, oauth2: Some(oauth2), ..config(&server) };
+    let error = RestCatalog::open(&config, None).await.unwrap_err();
+    assert!(error.kind() == Kind::Refused && error.to_string().contains("401"), "{error}");
+}
+
+/// Pages that each say that another follows.
+#[tokio::test]
+async fn lists_without_an_end_are_refused() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}/catalog/v1", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let body = r#"{"namespaces": [], "identifiers": [], "next-page-token": "again"}"#;
+        let answer = format!("HTTP/1.1 200 x\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let answer = answer.clone();
+            tokio::spawn(async move {
+                let mut request = [0; 4096];
+                while matches!(socket.read(&mut request).await, Ok(1..)) {
+                    socket.write_all(answer.as_bytes()).await.unwrap();
+                }
+            });
+        }
+    });
+    let server = Scripted::start(vec![settings()]).await;
+    let mut catalog = open(&server).await.unwrap();
+    catalog.base = base;
+    for error in
+        [catalog.list_namespaces().await.unwrap_err(), catalog.list_tables(table().namespace()).await.unwrap_err()]
+    {
+        assert!(error.kind() == Kind::Refused && error.to_string().contains("has no end"), "{error}");
+    }
+}
+
+/// RFC 6749, section 5.1: seconds, of which nobody says how many there may be.
+#[tokio::test]
+async fn tokens_may_live_as_long_as_a_server_can_write() {
+    for expires_in in ["18446744073709551615", "18446744073709551616", "1e308", "-1", "0"] {
+        let granted = format!(r#"{{"access_token": "t1", "expires_in": {expires_in}}}"#);
+        let server = Scripted::start(vec![(Some(200), granted), settings()]).await;
+        let tokens = format!("{}/tokens", server.uri);
+        let oauth2 = serde_json::from_value(json!({"uri": tokens, "client_id": "c", "client_secret": "s"})).unwrap();
+        let config = RestCatalogConfig { token: None, oauth2: Some(oauth2), ..config(&server) };
+        RestCatalog::open(&config, None).await.unwrap_or_else(|error| panic!("{expires_in}: {error}"));
+        assert!(server.asked(1).contains("authorization: Bearer t1"), "{expires_in}");
+    }
+}
+
 #[tokio::test]
 async fn nessie_is_known_by_its_settings() {
     let nessie = ok(&json!({"overrides": {}, "defaults": {"nessie.is-nessie-catalog": "true"}}));

@@ -210,3 +210,25 @@ fn uris() {
         assert!(Warehouse::parse(bad).is_err(), "{bad}");
     }
 }
+
+/// 300 MiB of spaces are 300 KiB of gzip, and a file of a gigabyte need not take a byte on the disk.
+#[tokio::test]
+async fn metadata_that_would_fill_the_memory_is_refused() {
+    use std::io::Write;
+    let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    for _ in 0..300 {
+        bomb.write_all(&vec![b' '; 1 << 20]).unwrap();
+    }
+    let bomb = bomb.finish().unwrap();
+    assert!(bomb.len() < 4 << 20);
+    let error = unpacked(&bomb).unwrap_err().to_string();
+    assert!(error.contains("more than the 256 MiB that metadata may take; expire snapshots"), "{error}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("00001-a.metadata.json");
+    std::fs::File::create(&path).unwrap().set_len(1 << 30).unwrap();
+    let files = Files::local();
+    let input = files.io.new_input(format!("file://{}", path.display())).unwrap();
+    let error = input.read().await.unwrap_err().to_string();
+    assert!(error.contains("00001-a.metadata.json") && error.contains("it has 1073741824 bytes, more than"), "{error}");
+}
