@@ -7,7 +7,7 @@ INSTALL := sh tests/services/debian.sh
 # Where cargo puts things; the tests and binaries find their neighbours there.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: quickstart build test chaos types evolution kafka upsert bench lint services-up services-down tools
+.PHONY: quickstart build test chaos types evolution kafka upsert fuzz bench lint services-up services-down tools
 
 quickstart: tools
 	$(CARGO) build --release --quiet --workspace
@@ -61,6 +61,11 @@ upsert: build
 	$(INSTALL) initdb:postgresql ensurepip:python3-venv javac:default-jdk-headless mvn:maven
 	PHILOTES_UPSERT="$(UPSERT)" $(CARGO) test --workspace --features failpoints --test end_to_end -- \
 	    --test-threads 1 upsert::workload
+
+# Strangers' bytes against every parser, each target for so many seconds, two at a time; FUZZ="avro kafka" runs these. `make test` has
+# a second of each.
+fuzz: tools
+	sh tests/fuzz/run.sh $(SECONDS) $(FUZZ)
 
 lint: tools
 	$(CARGO) fmt --all --check

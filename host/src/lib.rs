@@ -5,6 +5,9 @@ mod allocator;
 pub mod cli;
 pub mod config;
 pub mod error_policy;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod libraries;
 pub mod live;
 pub mod logging;

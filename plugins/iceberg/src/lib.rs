@@ -19,6 +19,9 @@ mod error;
 mod expire;
 mod fence;
 mod format;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod layout;
 mod lineage;
 mod live;

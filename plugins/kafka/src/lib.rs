@@ -14,6 +14,9 @@ mod client;
 mod cluster;
 mod config;
 mod decode;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod handover;
 mod http;
 mod letters;

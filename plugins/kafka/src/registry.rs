@@ -97,6 +97,14 @@ impl Registry {
         })
     }
 
+    /// Makes it know this schema alone, and that there is no such subject.
+    #[cfg(feature = "fuzz")]
+    pub(crate) fn knows_only(&self, id: u32, language: Language, text: &str, no_subject: &str) {
+        let schema = Registered { id, language, text: text.to_owned(), references: Vec::new() };
+        *self.known() = HashMap::from([(id, Known::Schema(Arc::new(schema)))]);
+        *self.unknown() = HashMap::from([(no_subject.to_owned(), Instant::now() + Duration::from_secs(3600))]);
+    }
+
     /// The schema with this id. Blocks while the registry is asked, so it must not be called on a thread of the runtime.
     ///
     /// # Errors
@@ -209,6 +217,12 @@ impl Registry {
         }
         answer::read(request.send().await, self.url.as_str(), what).await
     }
+}
+
+/// Reads an answer.
+#[cfg(feature = "fuzz")]
+pub(crate) fn parse_answer(body: &[u8]) {
+    answer::parse(body);
 }
 
 /// A schema on the way, and what it refers to that was not looked at yet.

@@ -21,6 +21,9 @@ mod copy;
 mod decode;
 mod describe;
 mod dsn;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod key;
 mod letters;
 mod offset;

@@ -5,6 +5,8 @@
 //! *this* request changed nothing as far as the catalog knows, everything else that went wrong on the way is
 //! [`Unknown`](CatalogErrorKind::Unknown). The commit protocol (`commit.rs`) builds on that and knows no catalog.
 
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod metadata;
 mod rest;
 pub(crate) mod sql;

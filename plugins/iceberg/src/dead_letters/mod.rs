@@ -11,6 +11,8 @@
 //! reaches are what the next one counts from.
 
 mod actions;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod intent;
 mod letter;
 mod ranges;

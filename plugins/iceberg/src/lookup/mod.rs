@@ -19,6 +19,8 @@
 mod columns;
 mod deletes;
 mod entries;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod input;
 mod keys;
 mod literal;

@@ -45,6 +45,8 @@ pub(crate) use refusal::Refusal;
 use registered::Failure;
 use topic::Topic;
 pub(crate) use type_language::parse_columns;
+#[cfg(feature = "fuzz")]
+pub(crate) use type_language::parse_type;
 
 /// What became of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -119,6 +119,13 @@ async fn body(mut response: Response, url: &str) -> Result<Vec<u8>> {
     Ok(body)
 }
 
+/// Reads what a registry may answer.
+#[cfg(feature = "fuzz")]
+pub(super) fn parse(body: &[u8]) {
+    let _ = parsed::<Answer>(body).map(|answer| answer.language("it"));
+    let _ = parsed::<Refusal>(body).map(|refusal| short(&refusal.message));
+}
+
 fn parsed<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
     serde_json::from_slice(body).ok()
 }
