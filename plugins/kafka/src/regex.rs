@@ -67,8 +67,10 @@ fn beyond(regex: &str) -> Option<String> {
             b'{' => {
                 let numbers = regex[at + 1..].split('}').next().unwrap_or_default().split(',');
                 let most = numbers.filter_map(|number| number.trim().parse::<usize>().ok()).max();
-                repeated = repeated.saturating_mul(most.unwrap_or(1).max(1));
+                repeated = repeated.saturating_mul(most.unwrap_or(1).saturating_add(1));
             }
+            // Once, and then as often as one likes.
+            b'+' => repeated = repeated.saturating_mul(2),
             _ => {}
         }
         if depth > MAX_DEPTH {
@@ -109,6 +111,8 @@ mod tests {
             ("(".repeat(500) + "a" + &")".repeat(500), "more than 32 deep"),
             ("((a{1,30000}){1,30000}){1,30000}".to_owned(), "more than 1000000 characters"),
             (format!("a{}", "{9}".repeat(6)), "more than 1000000 characters"),
+            (format!("a{}", "+".repeat(40)), "more than 1000000 characters"),
+            ("(".repeat(30) + "a" + &"+)".repeat(30), "more than 1000000 characters"),
         ] {
             assert!(fault(&regex).unwrap().contains(expected), "{:?}", fault(&regex));
         }

@@ -20,7 +20,7 @@ use super::avro::{Header, NO_FILE};
 const MAX_FIELDS: usize = 1_000;
 
 /// Whether Avro has such a name.
-fn is_plain(name: &str) -> bool {
+pub(super) fn is_plain(name: &str) -> bool {
     let mut bytes = name.bytes();
     bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
         && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')

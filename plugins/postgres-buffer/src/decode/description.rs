@@ -43,6 +43,12 @@ const MAX_COLUMNS: usize = 4096;
 const TOO_MANY_COLUMNS: Refusal =
     Refusal::new("a column beyond the 4096 that a stream may have; `columns` can drop it, or others of the stream");
 
+impl Refusal {
+    pub(super) fn is_too_many_columns(&self) -> bool {
+        self.reason == TOO_MANY_COLUMNS.reason
+    }
+}
+
 /// Refuses what no database tells of its columns.
 fn check_bounds(columns: &[ToldColumn]) -> Result<(), Refusal> {
     if let Some(column) = columns.get(MAX_COLUMNS) {
@@ -231,6 +237,15 @@ impl StreamDecoder {
         self.columns.push(Column::new(name, description, self.rows));
         self.current = None;
         Ok(())
+    }
+
+    /// Forgets the columns behind the first `count`.
+    pub(super) fn forget_columns(&mut self, count: usize) {
+        for column in self.columns.drain(count.min(self.columns.len())..) {
+            self.index.remove(&column.name);
+        }
+        self.order.clear();
+        self.current = None;
     }
 
     fn take_key(&mut self, text: &[u8]) -> Result<Appended, Refusal> {

@@ -210,8 +210,12 @@ impl StreamDecoder {
 
     /// Appends a row. After an error, and where [`Appended`] says so, the batch must be closed before the next one.
     pub(crate) fn append(&mut self, row: &Row<'_>) -> Result<Appended> {
-        let (rows, bytes) = (self.rows, self.bytes);
+        let (rows, bytes, columns) = (self.rows, self.bytes, self.columns.len());
         let outcome = self.try_append(row);
+        if outcome.as_ref().is_err_and(Refusal::is_too_many_columns) {
+            // Those that fitted are not worth more than the others: the next row would have no room for its own.
+            self.forget_columns(columns);
+        }
         if !matches!(outcome, Ok(Appended::Done)) {
             (self.rows, self.bytes) = (rows, bytes);
         }

@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use philotes_sdk::{Error, Result};
 use serde_json::{Value, json};
 
+use super::super::names::is_plain;
 use super::bounds::damaged;
 
 /// How deep types may stand in one another. Those of a manifest are eight deep.
@@ -215,6 +216,10 @@ impl Parser {
     /// Adds a type that has a name, of which namespaces are left away: no two may differ in them alone.
     fn add_named(&mut self, name: &Value, shape: impl FnOnce(String) -> Shape) -> Result<usize> {
         let name = plain(name.as_str().unwrap_or_default()).to_owned();
+        // The library does not take other names: it panics.
+        if !is_plain(&name) {
+            return Err(damaged("a name of its schema is none that Avro has"));
+        }
         let at = self.add(shape(name.clone()))?;
         if PRIMITIVES.contains(&name.as_str()) || self.named.insert(name, at).is_some() {
             return Err(damaged("a name of its schema is defined twice"));
@@ -278,5 +283,10 @@ mod tests {
         assert!(refused(r#"{"type":"fixed","name":"f","size":500000000}"#).contains("more than a MiB"));
         let twice = r#"[{"type":"fixed","name":"a.f","size":1},{"type":"fixed","name":"b.f","size":2}]"#;
         assert!(refused(twice).contains("defined twice"));
+        // The library panicked.
+        for name in ["decimal_\u{7f}_2", "", "9", "a b"] {
+            let named = json!({"type": "fixed", "name": name, "size": 1}).to_string();
+            assert!(refused(&named).contains("none that Avro has"), "{name}");
+        }
     }
 }
