@@ -23,6 +23,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::columns::{Columns, check_ids, id_of};
 use super::entries::FileEntry;
 use super::keys::{Bounds, Keys};
+use super::thrift;
 use crate::error::from_iceberg;
 
 /// Files up to this size are read whole: it takes one request, where it would be three.
@@ -189,16 +190,46 @@ struct Input {
     bytes: u64,
     /// All of it, where it is small.
     whole: Option<Bytes>,
+    /// Its end, from where on.
+    tail: Option<(u64, Bytes)>,
 }
 
 impl Input {
     async fn open(files: &FileIO, file: &FileEntry) -> iceberg::Result<Self> {
         let reader = files.new_input(&file.path)?.reader().await?;
         let whole = if file.bytes <= SMALL_BYTES { Some(reader.read(0..file.bytes).await?) } else { None };
-        Ok(Self { reader, bytes: file.bytes, whole })
+        Ok(Self { reader, bytes: file.bytes, whole, tail: None })
+    }
+
+    /// Refuses a footer for which the library would make more room than there is. What is no Parquet file it refuses itself.
+    async fn check_footer(&mut self) -> Result<(), ParquetError> {
+        let start = self.bytes.saturating_sub(FOOTER_BYTES as u64);
+        let tail = self.range(start..self.bytes).await?;
+        let Some((before, [length @ .., b'P', b'A', b'R', b'1'])) = tail.split_last_chunk::<8>() else { return Ok(()) };
+        let length = u64::from(u32::from_le_bytes(*length));
+        let Some(footer) = self.bytes.saturating_sub(8).checked_sub(length) else { return Ok(()) };
+        if length > thrift::MAX_FOOTER {
+            return Err(ParquetError::General(format!(
+                "its footer has {length} bytes; allowed are {}",
+                thrift::MAX_FOOTER
+            )));
+        }
+        let sound = match footer.checked_sub(start).and_then(|at| usize::try_from(at).ok()) {
+            Some(at) => thrift::is_sound(before.get(at..).unwrap_or_default()),
+            None => thrift::is_sound(&self.range(footer..footer + length).await?),
+        };
+        self.tail = Some((start, tail));
+        if sound { Ok(()) } else { Err(ParquetError::General("its footer says more than it holds".to_owned())) }
     }
 
     async fn range(&self, range: Range<u64>) -> Result<Bytes, ParquetError> {
+        if let Some((start, tail)) = &self.tail
+            && let Some(at) = range.start.checked_sub(*start)
+            && let (Ok(at), Ok(length)) = (usize::try_from(at), usize::try_from(range.end.saturating_sub(range.start)))
+            && let Some(end) = at.checked_add(length).filter(|end| *end <= tail.len())
+        {
+            return Ok(tail.slice(at..end));
+        }
         let Some(whole) = &self.whole else {
             return self.reader.read(range).await.map_err(|e| ParquetError::External(Box::new(e)));
         };
@@ -227,6 +258,7 @@ impl AsyncFileReader for Input {
         let options = options.map(|options| options.metadata_options().clone());
         async move {
             let bytes = self.bytes;
+            self.check_footer().await?;
             let reader = ParquetMetaDataReader::new()
                 .with_prefetch_hint(Some(FOOTER_BYTES))
                 .with_column_index_policy(PageIndexPolicy::Skip)

@@ -26,6 +26,7 @@ mod keys;
 mod literal;
 mod rows;
 mod scan;
+mod thrift;
 mod vector;
 mod whole;
 
