@@ -19,4 +19,5 @@ pub mod buffer;
 pub mod check;
 pub mod commits;
 pub mod dead_letters;
+pub mod expiry;
 pub mod moves;
