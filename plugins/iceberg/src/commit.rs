@@ -15,10 +15,11 @@ use philotes_sdk::{Committed, Error, ErrorKind, Offset, Result, StreamOffset, St
 
 use crate::catalog::{CatalogError, CatalogErrorKind};
 use crate::dead_letters::{self, Intent, Letter, Letters, Main, Ranges, read_intent, replayed_property};
+use crate::error::chain;
 use crate::manifests::AddedFile;
 use crate::snapshot::{self, Attempt, Changes};
 use crate::storage;
-use crate::table::{ROUNDS, Table};
+use crate::table::{ROUNDS, Settings, Table};
 use crate::upsert;
 
 /// What a commit consists of, frozen until it is resolved.
@@ -140,7 +141,7 @@ impl Table {
         flushed
     }
 
-    /// What the commits that succeeded achieved; lets go of what they expired.
+    /// What the commits that succeeded achieved; expires snapshots if it is time.
     async fn settle_landed(&mut self) -> TableFlushed {
         let mut flushed = TableFlushed::default();
         let mut durable: BTreeMap<StreamPartition, Offset> = BTreeMap::new();
@@ -150,9 +151,11 @@ impl Table {
             durable.extend(offsets.into_iter().filter_map(|(at, offset)| Some((at, offset?))));
             let id = attempt.snapshot_id.to_string();
             flushed.commits.push(Committed { table: self.name.to_string(), rows, bytes, files, id });
-            if let Some(base) = &self.base {
-                self.cleaner.clean(&base.files, &base.metadata, &attempt.expired).await;
-            }
+        }
+        if let Some(base) = self.base.as_ref().filter(|_| !flushed.commits.is_empty()) {
+            let Settings { catalog, retention, .. } = &*self.settings;
+            let metadata = base.metadata.clone();
+            self.expiry.tend(catalog.as_ref(), &self.name, self.settings.connector(), *retention, &metadata).await;
         }
         flushed.durable = durable.into_iter().map(|(at, offset)| StreamOffset { at, offset }).collect();
         flushed
@@ -322,7 +325,7 @@ impl Table {
             empties: payload.empties,
             offsets: &payload.offsets,
             properties: &properties,
-            retention: self.settings.retention,
+            forget: &self.expiry.done(),
         };
         let (request, attempt) = snapshot::propose(base, changes).await?;
         let proposed: Result<()> = async {
@@ -383,15 +386,4 @@ impl Table {
         self.reload().await?;
         Ok(version(self) != before)
     }
-}
-
-/// An error with what lies beneath it: that a request was timed out stands there.
-fn chain(error: &CatalogError) -> String {
-    let mut text = error.to_string();
-    let mut beneath = std::error::Error::source(error);
-    while let Some(error) = beneath {
-        text = format!("{text}: {error}");
-        beneath = error.source();
-    }
-    text
 }

@@ -14,3 +14,14 @@ pub(crate) fn from_iceberg(doing: impl Into<String>, error: iceberg::Error) -> s
     };
     sdk::Error::new(kind, doing).with_source(error)
 }
+
+/// An error with what lies beneath it: that a request was timed out stands there.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut beneath = error.source();
+    while let Some(error) = beneath {
+        text = format!("{text}: {error}");
+        beneath = error.source();
+    }
+    text
+}

@@ -44,7 +44,7 @@ impl fmt::Display for Difference {
 
 impl Relayout {
     pub(crate) fn request(&self) -> CommitRequest {
-        CommitRequest { id: Uuid::new_v4(), requirements: self.requirements.clone(), updates: self.updates.clone() }
+        CommitRequest { id: Uuid::new_v4(), requirements: self.requirements.clone(), updates: self.updates.clone(), planned_on: None }
     }
 }
 

@@ -378,7 +378,7 @@ struct MergeLimits {
 impl MergeLimits {
     fn of(metadata: &TableMetadata) -> Result<Self> {
         Ok(Self {
-            enabled: property(metadata, "commit.manifest-merge.enabled", true)?,
+            enabled: flag(metadata, "commit.manifest-merge.enabled", true),
             min_count: property(metadata, "commit.manifest.min-count-to-merge", 100)?,
             target_bytes: property(metadata, "commit.manifest.target-size-bytes", 8 << 20)?,
         })
@@ -420,6 +420,16 @@ impl MergeLimits {
         }
         bins
     }
+}
+
+/// A table property that is true or false.
+pub(crate) fn flag(metadata: &TableMetadata, name: &str, default: bool) -> bool {
+    metadata.properties().get(name).map_or(default, |value| is_true(value))
+}
+
+/// A property's value as Iceberg's Java reads it: `true` in any case is true, and everything else is false.
+pub(crate) fn is_true(value: &str) -> bool {
+    value.eq_ignore_ascii_case("true")
 }
 
 /// A property of the table, or its default.

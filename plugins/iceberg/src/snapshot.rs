@@ -5,15 +5,13 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use iceberg::TableRequirement;
-use iceberg::spec::{MAIN_BRANCH, ManifestFile, Operation, Snapshot, SnapshotRef, Summary, TableMetadata};
+use iceberg::spec::{MAIN_BRANCH, ManifestFile, Operation, Snapshot, Summary, TableMetadata};
 use philotes_sdk::{Error, Offset, Result, StreamPartition};
 use uuid::Uuid;
 
 use crate::base::Base;
 use crate::catalog::CommitRequest;
-use crate::config::Retention;
 use crate::error::from_iceberg;
-use crate::expire;
 use crate::manifests::{self, AddedFile, SnapshotIds, Tally, Written};
 use crate::storage;
 use crate::token::{self, Token};
@@ -31,7 +29,8 @@ pub(crate) struct Changes<'a> {
     pub(crate) offsets: &'a BTreeMap<StreamPartition, Option<Offset>>,
     /// Other properties to set.
     pub(crate) properties: &'a HashMap<String, String>,
-    pub(crate) retention: Option<Retention>,
+    /// Properties to remove.
+    pub(crate) forget: &'a [String],
 }
 
 /// A request that was made, whatever became of it.
@@ -44,8 +43,6 @@ pub(crate) struct Attempt {
     pub(crate) tokens: BTreeMap<StreamPartition, Option<Token>>,
     /// The snapshot's manifests.
     pub(crate) manifests: Arc<Vec<ManifestFile>>,
-    /// The snapshots it expires.
-    pub(crate) expired: Vec<SnapshotRef>,
     /// The files that were written for it alone: its manifest list, and those manifests that are new.
     pub(crate) locations: Vec<String>,
 }
@@ -74,7 +71,7 @@ pub(crate) async fn propose(base: &mut Base, changes: Changes<'_>) -> Result<(Co
     let snapshot_id = new_snapshot_id(&metadata);
     let sequence_number = metadata.last_sequence_number() + 1;
     let mut tokens = BTreeMap::new();
-    let (mut set, mut unset) = (changes.properties.clone(), Vec::new());
+    let (mut set, mut unset) = (changes.properties.clone(), changes.forget.to_vec());
     for (at, offset) in changes.offsets {
         let name = token::property(changes.connector, at);
         let token = offset.clone().map(|offset| Token { offset, commit_id, snapshot_id, sequence_number });
@@ -88,11 +85,6 @@ pub(crate) async fn propose(base: &mut Base, changes: Changes<'_>) -> Result<(Co
     }
     token::check_size(metadata.properties(), &set)?;
 
-    let now_ms = now_ms();
-    let expired = match changes.retention {
-        Some(retention) => expire::plan(&metadata, retention, now_ms)?,
-        None => Vec::new(),
-    };
     let ids = SnapshotIds { commit_id, snapshot_id, sequence_number };
     let Written { list, manifests, rows, locations, removed } =
         manifests::write(base, changes.files, changes.empties, ids).await?;
@@ -103,7 +95,7 @@ pub(crate) async fn propose(base: &mut Base, changes: Changes<'_>) -> Result<(Co
         .with_parent_snapshot_id(parent)
         .with_sequence_number(sequence_number)
         // Never before the last change: catalogs refuse that, and a clock that was ahead must not stop the table.
-        .with_timestamp_ms(now_ms.max(metadata.last_updated_ms()))
+        .with_timestamp_ms(now_ms().max(metadata.last_updated_ms()))
         .with_manifest_list(list)
         .with_summary(summary(head.map(|head| head.summary()), &changes, &removed, commit_id))
         .with_schema_id(metadata.current_schema_id());
@@ -120,13 +112,12 @@ pub(crate) async fn propose(base: &mut Base, changes: Changes<'_>) -> Result<(Co
         TableRequirement::DefaultSpecIdMatch { default_spec_id: metadata.default_partition_spec_id() },
     ];
     // The builder keeps what was set for the branch, and says beforehand whether the metadata takes the change.
-    let expired_ids: Vec<_> = expired.iter().map(|snapshot| snapshot.snapshot_id()).collect();
     let updates = TableMetadata::clone(&metadata)
         .into_builder(None)
         .set_branch_snapshot(snapshot, MAIN_BRANCH)
         .and_then(|builder| builder.set_properties(set))
         .and_then(|builder| builder.remove_properties(&unset))
-        .and_then(|builder| builder.remove_snapshots(&expired_ids).build());
+        .and_then(|builder| builder.build());
     let updates = match updates {
         Ok(built) => built.changes,
         Err(error) => {
@@ -134,12 +125,12 @@ pub(crate) async fn propose(base: &mut Base, changes: Changes<'_>) -> Result<(Co
             return Err(from_iceberg("the table's metadata does not take the commit", error));
         }
     };
-    let request = CommitRequest { id: commit_id, requirements, updates };
-    Ok((request, Attempt { commit_id, snapshot_id, sequence_number, tokens, manifests, expired, locations }))
+    let request = CommitRequest { id: commit_id, requirements, updates, planned_on: None };
+    Ok((request, Attempt { commit_id, snapshot_id, sequence_number, tokens, manifests, locations }))
 }
 
 /// A positive number that no snapshot of the table has.
-fn new_snapshot_id(metadata: &TableMetadata) -> i64 {
+pub(crate) fn new_snapshot_id(metadata: &TableMetadata) -> i64 {
     loop {
         let (high, low) = Uuid::new_v4().as_u64_pair();
         let id = i64::try_from((high ^ low) >> 1).unwrap_or(0);

@@ -22,7 +22,7 @@ use crate::commit::{Landed, Payload};
 use crate::config::{Config, Retention};
 pub(crate) use crate::create::{Making, create_table};
 use crate::dead_letters::{self, Letter, Letters};
-use crate::expire::Cleaner;
+use crate::expire::Expiry;
 use crate::fence;
 pub(crate) use crate::format::check_format;
 use crate::layout::order_of;
@@ -59,8 +59,8 @@ pub(crate) struct Settings {
     pub(crate) filters: Arc<FilterBudget>,
     /// The table of dead letters.
     pub(crate) dead_letters: TableIdent,
-    /// Held while dead letters are appended.
-    pub(crate) appending: tokio::sync::Mutex<()>,
+    /// Held while dead letters are appended: the expiry of their table.
+    pub(crate) appending: tokio::sync::Mutex<Expiry>,
 }
 
 /// A writer with less memory than this would write row groups too small to compress.
@@ -124,7 +124,7 @@ pub(crate) struct Table {
     pub(crate) payload: Option<Payload>,
     /// Commits that succeeded and were not reported yet.
     pub(crate) landed: Vec<Landed>,
-    pub(crate) cleaner: Cleaner,
+    pub(crate) expiry: Expiry,
     /// Which fields the source's numbers of columns are, as the last batch had it.
     pub(crate) numbers: Option<(StreamName, Numbers)>,
     /// The layout is the configured one, or stays as it is. It is looked at once: another connector may want another.
@@ -162,7 +162,7 @@ impl Table {
             offsets: BTreeMap::new(),
             payload: None,
             landed: Vec::new(),
-            cleaner: Cleaner::default(),
+            expiry: Expiry::default(),
             numbers: None,
             laid_out: false,
             said: BTreeSet::new(),

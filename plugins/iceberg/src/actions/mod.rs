@@ -1,5 +1,6 @@
 //! What the sink offers beside moving data.
 
+mod expiries;
 mod names;
 mod offsets;
 pub(crate) mod orphans;
@@ -17,7 +18,7 @@ use crate::template::Template;
 
 /// What there is.
 pub(crate) fn list() -> Vec<Action> {
-    [vec![offsets::action(), orphans::action()], dead_letters::list()].concat()
+    [vec![offsets::action(), orphans::action(), expiries::action()], dead_letters::list()].concat()
 }
 
 /// Does one of them.
@@ -29,6 +30,7 @@ pub(crate) async fn act(
 ) -> Result<ActionOutput> {
     match action {
         offsets::NAME => offsets::offsets(config, context, arguments).await,
+        expiries::NAME => expiries::expiries(config, context, arguments).await,
         orphans::NAME => orphans::orphans(config, context, arguments).await,
         dead_letters::DEAD_LETTERS => dead_letters::show(config, context, arguments).await,
         dead_letters::REPLAY => dead_letters::replay(config, context, arguments).await,

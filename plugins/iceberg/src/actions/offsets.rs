@@ -141,7 +141,7 @@ async fn change_offset(
         empties: false,
         offsets: &offsets,
         properties: &HashMap::new(),
-        retention: None,
+        forget: &[],
     };
     let (request, attempt) = snapshot::propose(&mut Base::new(loaded), changes).await?;
     if let Some(reason) = super::commit(catalog.as_ref(), table, request, &attempt, connector).await? {

@@ -27,10 +27,10 @@ use crate::catalog::{self, Catalog, CatalogErrorKind, LoadedTable, Shown};
 use crate::config::Config;
 use crate::dead_letters;
 use crate::error::from_iceberg;
+use crate::expire;
 use crate::fence;
 use crate::lineage;
 use crate::live::{Live, shows_its_history};
-use crate::manifests::property;
 use crate::snapshot::{self, Changes};
 use crate::storage::{Listed, normalised};
 use crate::table::{self, ROUNDS};
@@ -240,6 +240,7 @@ impl Search<'_> {
         let mut live = Live::default();
         live.mention(all.iter().flat_map(|other| other.intents.iter().cloned()));
         let of = live.reach(self.catalog.as_ref(), table).await?;
+        expire::check_decided(table, &of).await?;
         files.retain(|file| !live.holds(&file.location));
         files.sort_by(|a, b| a.location.cmp(&b.location));
         let files = files.into_iter().map(|file| Orphan { kept: kept(&loaded, &file), file }).collect();
@@ -275,7 +276,7 @@ impl Search<'_> {
                  They are listed only",
             );
         }
-        if !property(metadata, "gc.enabled", true)? {
+        if !expire::gc_enabled(metadata) {
             return refused("its property gc.enabled says that its files may be in use elsewhere");
         }
         if loaded.files.keeps_files() {
@@ -320,6 +321,7 @@ impl Search<'_> {
         self.fence(table, &of).await?;
         let now = live.reach(self.catalog.as_ref(), table).await?;
         self.check_same(table, &of, &now)?;
+        expire::check_decided(table, &now).await?;
         // Asked again of the table as it is now, whose location may have been changed.
         files.retain(|orphan| !live.holds(&orphan.file.location) && self::kept(&now, &orphan.file).is_none());
         let mut removals: Vec<BoxFuture<'_, iceberg::Result<Orphan>>> = Vec::new();
@@ -363,7 +365,7 @@ impl Search<'_> {
                 empties: false,
                 offsets: &BTreeMap::new(),
                 properties: &HashMap::new(),
-                retention: None,
+                forget: &[],
             };
             let (mut request, attempt) = snapshot::propose(&mut Base::new(loaded), changes).await?;
             request.updates.push(fence::set(attempt.commit_id));

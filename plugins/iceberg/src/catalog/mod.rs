@@ -20,6 +20,8 @@ use iceberg::{NamespaceIdent, TableCreation, TableIdent, TableRequirement, Table
 use philotes_sdk as sdk;
 use uuid::Uuid;
 
+pub(crate) use sql::unpacked;
+
 use crate::config::{CatalogConfig, Config};
 use crate::storage::{Files, S3Access, Unsynced, s3_parts};
 
@@ -44,6 +46,9 @@ pub(crate) struct CommitRequest {
     pub(crate) requirements: Vec<TableRequirement>,
     /// What changes.
     pub(crate) updates: Vec<TableUpdate>,
+    /// The metadata file that it was planned on, where nothing at all may have changed since. A catalog that compares metadata files
+    /// refuses it on any other; one that knows requirements only cannot.
+    pub(crate) planned_on: Option<String>,
 }
 
 /// Namespaces and tables.

@@ -25,6 +25,7 @@ use serde_json::json;
 
 use super::{Catalog, CatalogError, CatalogErrorKind as Kind, CommitRequest, LoadedTable, Result, Shown, metadata};
 use crate::config::{RestCatalogConfig, StorageConfig};
+use crate::manifests::is_true;
 use crate::storage::{Files, S3Access, S3Credentials, is_local, s3_parts};
 use http::{Effect, Http, body, escape, not_understood};
 use lend::{Keys, Lender};
@@ -300,12 +301,12 @@ impl RestCatalog {
     ) -> (S3Access, Option<Arc<Lender>>, Option<Arc<Signer>>) {
         let said = |key: &str| settings.get(key).or_else(|| self.properties.get(key)).cloned();
         let mut access = S3Access::configured(&self.storage);
-        access.keeps_files = said("s3.delete-enabled").is_some_and(|enabled| enabled == "false");
+        access.keeps_files = said("s3.delete-enabled").is_some_and(|enabled| !is_true(&enabled));
         access.region = access.region.or_else(|| said("s3.region")).or_else(|| said("client.region"));
         if access.endpoint.is_none() {
             access.endpoint = said("s3.endpoint");
             access.path_style =
-                self.storage.path_style.or_else(|| said("s3.path-style-access")?.parse().ok()).unwrap_or(false);
+                self.storage.path_style.or_else(|| said("s3.path-style-access").map(|on| is_true(&on))).unwrap_or(false);
         }
         if access.credentials != S3Credentials::Environment {
             return (access, None, None);
@@ -325,7 +326,7 @@ impl RestCatalog {
             access.credentials = S3Credentials::Provided(lender.clone());
             return (access, Some(lender), None);
         }
-        if said("s3.remote-signing-enabled").is_some_and(|enabled| enabled == "true") {
+        if said("s3.remote-signing-enabled").is_some_and(|enabled| is_true(&enabled)) {
             let url = self.signing_url(said);
             let region = access.region.clone().unwrap_or_else(|| USUAL_REGION.to_owned());
             let signer = last.and_then(|last| last.signer.clone()).filter(|signer| signer.is_at(&url, &region));
@@ -460,7 +461,7 @@ impl Catalog for RestCatalog {
     }
 
     async fn commit_table(&self, table: &TableIdent, request: CommitRequest) -> Result<LoadedTable> {
-        let CommitRequest { id, requirements, updates } = &request;
+        let CommitRequest { id, requirements, updates, planned_on: _ } = &request;
         let mut post = self.http.request(Method::POST, &self.table_url(table)).json(&Commit {
             identifier: table,
             requirements,

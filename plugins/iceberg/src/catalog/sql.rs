@@ -23,6 +23,7 @@ use uuid::Uuid;
 
 use super::{Catalog, CatalogError, CatalogErrorKind as Kind, CommitRequest, LoadedTable, Result, Shown, metadata};
 use crate::config::SqlCatalogConfig;
+use crate::manifests::flag;
 use crate::storage::{Files, MAX_WHOLE_BYTES, too_long};
 
 /// How long a statement waits for another program's lock on the file.
@@ -379,6 +380,9 @@ impl Catalog for SqlCatalog {
     async fn commit_table(&self, table: &TableIdent, request: CommitRequest) -> Result<LoadedTable> {
         let (current, metadata) = self.load(table).await?;
         tracing::trace!(%table, request = %request.id, from = current, "committing");
+        if request.planned_on.as_ref().is_some_and(|planned_on| *planned_on != current) {
+            return Err(CatalogError::new(Kind::Conflict, format!("table {table} has changed")));
+        }
         for requirement in &request.requirements {
             requirement
                 .check(Some(&metadata))
@@ -416,7 +420,7 @@ impl Catalog for SqlCatalog {
         failpoint!("commit.sent", |message| CatalogError::new(Kind::Unknown, message));
         let metadata = Arc::new(built.metadata);
         self.known().insert(table.clone(), (next.clone(), metadata.clone()));
-        if metadata.properties().get(DELETE_AFTER_COMMIT).is_some_and(|value| value == "true") {
+        if flag(&metadata, DELETE_AFTER_COMMIT, false) {
             for superseded in &built.expired_metadata_logs {
                 self.discard(&superseded.metadata_file).await;
             }

@@ -11,7 +11,6 @@ use super::intent::{self, Appended, Intent, LetterFile};
 use super::letter::{self, Letter};
 use crate::base::Base;
 use crate::catalog::{CatalogErrorKind, LoadedTable};
-use crate::expire::Cleaner;
 use crate::manifests::AddedFile;
 use crate::schema::Projection;
 use crate::snapshot::{self, Changes};
@@ -70,7 +69,7 @@ pub(crate) async fn store(
 pub(crate) async fn append(settings: &Settings, main: Main<'_>, intent: &Intent) -> Result<()> {
     let (name, connector) = (&intent.table, settings.connector());
     // The tables of a task would only get into each other's way.
-    let _one_at_a_time = settings.appending.lock().await;
+    let mut expiry = settings.appending.lock().await;
     let mut last = None;
     for _ in 0..ROUNDS {
         let loaded = match settings.catalog.load_table(name).await {
@@ -94,7 +93,7 @@ pub(crate) async fn append(settings: &Settings, main: Main<'_>, intent: &Intent)
             empties: false,
             offsets: &BTreeMap::new(),
             properties: &Appended { number: intent.number, upto: intent.upto }.property(connector, main)?,
-            retention: settings.retention,
+            forget: &expiry.done(),
         };
         let (request, attempt) = snapshot::propose(&mut base, changes).await?;
         let proposed: Result<()> = async {
@@ -112,7 +111,8 @@ pub(crate) async fn append(settings: &Settings, main: Main<'_>, intent: &Intent)
             Ok(loaded) if intent::appended(&loaded.metadata, connector, main)?.number >= intent.number => {
                 let rows = intent.upto - intent.from;
                 tracing::info!(table = %name, of = %main.name, rows, number = intent.number, "appended dead letters");
-                Cleaner::default().clean(&loaded.files.io, &loaded.metadata, &attempt.expired).await;
+                let catalog = settings.catalog.as_ref();
+                expiry.tend(catalog, name, connector, settings.retention, &loaded.metadata).await;
                 return Ok(());
             }
             // Looked at again: the number tells whether it has been appended, by whomever.

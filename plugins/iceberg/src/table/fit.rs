@@ -218,7 +218,7 @@ impl Table {
             token::check_size(metadata.properties(), &set)?;
             updates.push(TableUpdate::SetProperties { updates: set });
         }
-        Ok(CommitRequest { id: Uuid::new_v4(), requirements, updates })
+        Ok(CommitRequest { id: Uuid::new_v4(), requirements, updates, planned_on: None })
     }
 
     /// Which fields the numbers of such batches are: as they were found last, else as the table says.

@@ -1,6 +1,7 @@
 //! A catalog that fails as the test says, once per scripted commit, and is the real one otherwise.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -50,6 +51,8 @@ pub(super) struct FaultyCatalog {
     pub(super) failing_loads: Mutex<usize>,
     /// What loads show instead of the table as it is.
     veil: Mutex<Option<Veil>>,
+    /// Requests are held to what they require and to nothing else, as by a REST catalog.
+    pub(super) requirements_only: AtomicBool,
 }
 
 impl std::fmt::Debug for FaultyCatalog {
@@ -67,6 +70,7 @@ impl FaultyCatalog {
             requests: Mutex::default(),
             failing_loads: Mutex::default(),
             veil: Mutex::default(),
+            requirements_only: AtomicBool::new(false),
         }
     }
 
@@ -144,7 +148,10 @@ impl Catalog for FaultyCatalog {
         }
     }
 
-    async fn commit_table(&self, table: &TableIdent, request: CommitRequest) -> Result<LoadedTable> {
+    async fn commit_table(&self, table: &TableIdent, mut request: CommitRequest) -> Result<LoadedTable> {
+        if self.requirements_only.load(Ordering::Relaxed) {
+            request.planned_on = None;
+        }
         self.requests.lock().unwrap().push(request.clone());
         let next = self.faults.lock().unwrap().pop_front();
         match next {

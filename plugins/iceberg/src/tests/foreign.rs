@@ -19,7 +19,7 @@ pub(super) fn branch(snapshot_id: i64) -> SnapshotReference {
 }
 
 pub(super) async fn apply(catalog: &SqlCatalog, updates: Vec<TableUpdate>) {
-    let request = CommitRequest { id: Uuid::new_v4(), requirements: Vec::new(), updates };
+    let request = CommitRequest { id: Uuid::new_v4(), requirements: Vec::new(), updates, planned_on: None };
     catalog.commit_table(&ident(ORDERS), request).await.unwrap();
 }
 

@@ -70,7 +70,7 @@ async fn a_restart_goes_on_with_the_same_manifests() {
 }
 
 #[tokio::test]
-async fn snapshots_expire_within_the_commits_and_their_files_go() {
+async fn snapshots_expire_after_the_commits_and_their_files_go() {
     let mut lake = Lake::new();
     lake.config.snapshots = keep(3, None);
     let (mut sink, _) = lake.announced().await;
@@ -80,8 +80,8 @@ async fn snapshots_expire_within_the_commits_and_their_files_go() {
     for id in 2..=30 {
         assert_durable(&commit(&mut sink, &[id]).await, id);
     }
-    // One request per commit: expiry is part of it.
-    assert_eq!(catalog.requests().len(), 29);
+    // One request per commit, and one per expiry: a test does not wait a minute between them.
+    assert_eq!(catalog.requests().len(), 29 + 27);
     let metadata = lake.metadata().await;
     assert_eq!(metadata.snapshots().len(), 3);
     assert_eq!(lineage::history(&metadata).count(), 3);

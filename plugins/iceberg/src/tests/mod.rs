@@ -2,6 +2,7 @@
 
 mod conformance;
 mod evolution;
+mod expiry;
 mod faulty;
 mod foreign;
 mod formats;

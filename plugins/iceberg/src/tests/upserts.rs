@@ -450,7 +450,7 @@ async fn values_are_read_from_the_table_as_it_has_become() {
         empties: true,
         offsets: &offsets,
         properties: &properties,
-        retention: None,
+        forget: &[],
     };
     let (request, _) = propose(&mut base, changes).await.unwrap();
     lake.catalog().await.commit_table(&ident(ORDERS), request).await.unwrap();

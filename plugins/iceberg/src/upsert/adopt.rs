@@ -93,7 +93,7 @@ pub(crate) async fn adoption(
         TableRequirement::CurrentSchemaIdMatch { current_schema_id: metadata.current_schema_id() },
         TableRequirement::LastAssignedPartitionIdMatch { last_assigned_partition_id: metadata.last_partition_id() },
     ];
-    Ok(Some(CommitRequest { id: Uuid::new_v4(), requirements, updates }))
+    Ok(Some(CommitRequest { id: Uuid::new_v4(), requirements, updates, planned_on: None }))
 }
 
 /// Refuses a table whose rows are told apart by other fields.

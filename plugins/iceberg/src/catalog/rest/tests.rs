@@ -122,6 +122,7 @@ fn commit() -> CommitRequest {
         id: Uuid::nil(),
         requirements: vec![TableRequirement::UuidMatch { uuid: Uuid::nil() }],
         updates: vec![TableUpdate::SetProperties { updates }],
+        planned_on: None,
     }
 }
 
@@ -314,7 +315,7 @@ async fn a_column_of_a_type_that_is_not_known_is_named() {
     let found = catalog.load_table(&table()).await.unwrap_err();
     assert_eq!(found.kind(), Kind::Refused);
     assert!(found.to_string().contains(why), "{found}");
-    let request = CommitRequest { id: Uuid::nil(), requirements: Vec::new(), updates: Vec::new() };
+    let request = CommitRequest { id: Uuid::nil(), requirements: Vec::new(), updates: Vec::new(), planned_on: None };
     let found = catalog.commit_table(&table(), request).await.unwrap_err();
     assert_eq!(found.kind(), Kind::Unknown);
     assert!(found.to_string().contains(why), "{found}");

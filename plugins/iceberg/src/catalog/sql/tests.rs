@@ -37,6 +37,7 @@ fn set(name: &str, value: &str) -> CommitRequest {
         id: Uuid::new_v4(),
         requirements: Vec::new(),
         updates: vec![TableUpdate::SetProperties { updates }],
+        planned_on: None,
     }
 }
 
