@@ -18,7 +18,7 @@ pub struct Failpoint {
 }
 
 /// All of them, in the order in which a row passes them.
-pub const FAILPOINTS: [Failpoint; 16] = [
+pub const FAILPOINTS: [Failpoint; 19] = [
     Failpoint {
         name: "token.unread",
         place: "iceberg: a stream was announced, its table is not loaded yet",
@@ -108,6 +108,27 @@ pub const FAILPOINTS: [Failpoint; 16] = [
         place: "iceberg: the catalog has answered to appending the dead letters, nothing was concluded from it",
         left: "the same, and the dead letters in their table, with the intent's number",
         safe: "the number tells that the intent is completed",
+        at_start: false,
+    },
+    Failpoint {
+        name: "expiry.unsent",
+        place: "iceberg: the table was loaded after a commit and an expiry of snapshots planned on it, which is not sent",
+        left: "rows and their offset in the table",
+        safe: "the next expiry plans anew",
+        at_start: false,
+    },
+    Failpoint {
+        name: "expiry.answered",
+        place: "iceberg: the catalog has answered to an expiry, nothing was concluded from it",
+        left: "the same, without the snapshots that expired; a record of them in the table, and their files",
+        safe: "whoever looks after the table next finds the record, and reads what the expiry replaced; until then no file goes",
+        at_start: false,
+    },
+    Failpoint {
+        name: "expiry.uncleaned",
+        place: "iceberg: nobody held what has expired, and its files are about to be removed",
+        left: "the same",
+        safe: "the same; files that are gone already are not missed",
         at_start: false,
     },
     Failpoint {

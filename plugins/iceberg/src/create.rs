@@ -32,6 +32,8 @@ pub(crate) struct Design {
     pub(crate) schema: iceberg::spec::Schema,
     pub(crate) partition_spec: UnboundPartitionSpec,
     pub(crate) sort_order: SortOrder,
+    /// What is to be said of partition fields that are not called as the configuration calls them.
+    pub(crate) renamed: Vec<String>,
 }
 
 impl Making {
@@ -52,9 +54,19 @@ impl Making {
             let ids: Vec<i32> = key.iter().map(|place| fields[*place].id).collect();
             schema = upsert::identified(&schema, &ids)?;
         }
-        let partition_spec = partition::bind(&self.partition_by, &schema)?;
+        let named = partition::with_free_names(&self.partition_by, |name| schema.field_by_name(name).is_some());
+        let renamed = self.partition_by.iter().zip(&named).filter(|(wanted, named)| wanted.name != named.name);
+        let renamed = renamed
+            .map(|(wanted, named)| {
+                format!(
+                    "partition_by: the partition field of \"{wanted}\" is called {:?}: {:?} is a column",
+                    named.name, wanted.name
+                )
+            })
+            .collect();
+        let partition_spec = partition::bind(&named, &schema)?;
         let sort_order = sort::bind(&self.sort_by, &schema)?;
-        Ok(Design { schema, partition_spec, sort_order })
+        Ok(Design { schema, partition_spec, sort_order, renamed })
     }
 }
 
@@ -66,7 +78,7 @@ pub(crate) async fn create_table(
     making: &Making,
     (arrow, key): (&ArrowSchema, Option<&[usize]>),
 ) -> Result<Option<LoadedTable>> {
-    let Design { schema, partition_spec, sort_order } = making.design(arrow, key)?;
+    let Design { schema, partition_spec, sort_order, renamed } = making.design(arrow, key)?;
     create_namespaces(catalog, name.namespace()).await?;
     let properties = PROPERTIES.into_iter().chain(key.is_some().then_some(upsert::MODE));
     let creation = TableCreation::builder()
@@ -79,6 +91,9 @@ pub(crate) async fn create_table(
         .build();
     match catalog.create_table(name.namespace(), creation).await {
         Ok(created) => {
+            for note in renamed {
+                tracing::warn!(table = %name, "{note}");
+            }
             tracing::info!(table = %name, location = created.metadata.location(), "created the table");
             Ok(Some(created))
         }

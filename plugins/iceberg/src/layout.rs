@@ -86,6 +86,12 @@ impl Relayout {
         metadata: &TableMetadata,
         schema: &Schema,
     ) -> Result<()> {
+        // A name that was ever a column's is taken, so that this says the same whatever becomes of the column.
+        let is_column = |name: &str| {
+            let mut schemas = metadata.schemas_iter().map(AsRef::as_ref).chain([schema]);
+            schemas.any(|schema| schema.field_by_name(name).is_some())
+        };
+        let partition_by = &partition::with_free_names(partition_by, is_column);
         let wanted = partition::bind(partition_by, schema)?;
         let current = metadata.default_partition_spec();
         if says(current, &wanted) {
@@ -135,6 +141,34 @@ impl Relayout {
         self.differences.push(Difference { key: "sort_by", from: sort::printed(current, schema), to });
         Ok(())
     }
+}
+
+/// Refuses a schema with a column that is called as a partition field of the table: no catalog takes it, and no other specification
+/// helps while the table has the one with that field.
+///
+/// # Errors
+/// Config.
+pub(crate) fn check_names(metadata: &TableMetadata, schema: &Schema) -> Result<()> {
+    let default = metadata.default_partition_spec();
+    let was_column = |name: &str| metadata.schemas_iter().any(|schema| schema.field_by_name(name).is_some());
+    for spec in metadata.partition_specs_iter() {
+        for field in spec.fields() {
+            let Some(column) = schema.field_by_name(&field.name) else { continue };
+            let is_itself = field.transform == Transform::Identity && column.id == field.source_id;
+            let allowed = if spec.spec_id() == default.spec_id() { is_itself } else { was_column(&field.name) };
+            if allowed || (is_itself && was_column(&field.name)) {
+                continue;
+            }
+            return Err(Error::config(format!(
+                "column {name:?} cannot be added: the table's partition field {} is called so, and a table cannot have both. Let the \
+                 column have another name in the table, as in `columns: {{STREAM: {{{name}: {{name: {name}_}}}}}}`, or be left out, with \
+                 `drop: true`; or let the connector begin a new table, where the partition field gets another name",
+                one(field, schema),
+                name = field.name,
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// The table's order that files are sorted by: the configured one, where the table has it.

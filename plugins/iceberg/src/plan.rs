@@ -58,7 +58,8 @@ pub(crate) async fn plan(
     };
     let arrow = &arrow;
     let Some(mut existing) = existing else {
-        let Design { schema: designed, partition_spec, sort_order } = making.design(arrow, key.as_deref())?;
+        let Design { schema: designed, partition_spec, sort_order, renamed } = making.design(arrow, key.as_deref())?;
+        notes.extend(renamed);
         let spec = partition_spec.bind(designed.clone()).map_err(|e| Error::config("partition_by").with_source(e))?;
         if making.format_version >= FormatVersion::V3 {
             notes.push(format!("the table is made in format version {}", making.format_version as u8));
@@ -112,6 +113,11 @@ pub(crate) async fn plan(
     notes.extend(fitted.changes.iter().filter(|change| change.beside().is_none()).map(ToString::to_string));
     notes.extend(fitted.notes);
     let after = fitted.schema.as_ref().unwrap_or(metadata.current_schema());
+    if fitted.schema.is_some()
+        && let Err(error) = layout::check_names(&metadata, after)
+    {
+        notes.push(format!("the connector would refuse rows: {}", error.message()));
+    }
     let mut partition_by = layout::printed(metadata.default_partition_spec(), after);
     let relayout = layout::difference(&making, &metadata, after)?;
     let follows = config.policy() != Policy::None;

@@ -140,6 +140,12 @@ pub(crate) fn new_snapshot_id(metadata: &TableMetadata) -> i64 {
     }
 }
 
+/// Whether the table's last change lies ahead of the clock. Metadata has the time of its newest snapshot, or else of its commit, and
+/// catalogs refuse one that is over a minute before the last change: without a snapshot, such a table takes no change.
+pub(crate) fn is_ahead(metadata: &TableMetadata) -> bool {
+    metadata.last_updated_ms().saturating_sub(now_ms()) > 30_000
+}
+
 /// Milliseconds since 1970 UTC.
 pub(crate) fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

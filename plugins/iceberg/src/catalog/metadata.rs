@@ -4,6 +4,8 @@
 //! The crate reads metadata all or not at all, and keeps only what it knows. Where this sink writes the metadata itself, a
 //! part that it would leave out is a reason not to touch the table.
 
+use std::collections::HashMap;
+
 use iceberg::spec::{TableMetadata, Transform, Type};
 use serde_json::Value;
 
@@ -93,13 +95,28 @@ fn missing(before: &Value, after: &Value, path: &str) -> Option<String> {
                 None => Some(path),
             }
         }),
-        (Value::Array(before), Value::Array(after)) => before.iter().enumerate().find_map(|(index, value)| {
-            let (list, path) = (path, format!("{path}[{index}]"));
-            match counterpart(list, value, index, before.len(), after) {
-                Some(after) => missing(value, after, &path),
-                None => Some(path),
-            }
-        }),
+        (Value::Array(before), Value::Array(after)) => {
+            let list = path;
+            // Some of these lists have as many elements as the table has commits.
+            let numbered = number_of(list).map(|number| {
+                let numbered = after.iter().filter_map(|value| Some((value.get(number)?.to_string(), value)));
+                (number, numbered.collect::<HashMap<_, _>>())
+            });
+            before.iter().enumerate().find_map(|(index, value)| {
+                let path = format!("{list}[{index}]");
+                let counterpart = match &numbered {
+                    Some((number, after)) => value.get(number).and_then(|id| after.get(&id.to_string())).copied(),
+                    // A set, of numbers.
+                    None if list.ends_with(".identifier-field-ids") => after.iter().find(|other| same(value, other)),
+                    None if before.len() == after.len() => after.get(index),
+                    None => None,
+                };
+                match counterpart {
+                    Some(after) => missing(value, after, &path),
+                    None => Some(path),
+                }
+            })
+        }
         (before, after) => (!same(before, after) && !says_nothing(before)).then(|| path.to_owned()),
     }
 }
@@ -115,20 +132,16 @@ fn says_nothing(value: &Value) -> bool {
     }
 }
 
-/// The same element of a list with this name: the crate keeps some in no order, but each of their elements has a number.
-fn counterpart<'a>(list: &str, value: &Value, index: usize, count: usize, after: &'a [Value]) -> Option<&'a Value> {
-    let number = match list {
-        "schemas" => "schema-id",
-        "partition-specs" => "spec-id",
-        "sort-orders" => "order-id",
-        "snapshots" | "statistics" | "partition-statistics" => "snapshot-id",
-        "encryption-keys" => "key-id",
-        // A set, of numbers.
-        _ if list.ends_with(".identifier-field-ids") => return after.iter().find(|other| same(value, other)),
-        _ if count == after.len() => return after.get(index),
-        _ => return None,
-    };
-    after.iter().find(|other| other.get(number) == value.get(number))
+/// The number that tells the elements of a list with this name apart: the crate keeps some in no order.
+fn number_of(list: &str) -> Option<&'static str> {
+    match list {
+        "schemas" => Some("schema-id"),
+        "partition-specs" => Some("spec-id"),
+        "sort-orders" => Some("order-id"),
+        "snapshots" | "statistics" | "partition-statistics" => Some("snapshot-id"),
+        "encryption-keys" => Some("key-id"),
+        _ => None,
+    }
 }
 
 /// Texts may be spelt with other spaces, as in `decimal(9, 2)`, a location with a slash at its end, a UUID in capitals.

@@ -65,6 +65,28 @@ impl fmt::Display for PartitionField {
     }
 }
 
+/// The fields of `partition_by` under names that no column has: Iceberg lets a partition field be called as a column only where it is
+/// that column itself. One whose name is taken gets the name that Java gives where none is told, with a number if need be.
+pub(crate) fn with_free_names(fields: &[PartitionField], is_column: impl Fn(&str) -> bool) -> Vec<PartitionField> {
+    let is_itself = |field: &PartitionField| field.transform == Transform::Identity && field.name == field.column;
+    let mut named: Vec<PartitionField> = Vec::with_capacity(fields.len());
+    for field in fields {
+        let mut field = field.clone();
+        if !is_itself(&field) && is_column(&field.name) {
+            let base = PartitionField::default_name(field.transform, &field.column);
+            let others: Vec<&str> = fields.iter().chain(&named).map(|other| other.name.as_str()).collect();
+            let numbered = (2..).map(|number| format!("{base}_{number}"));
+            let free = |name: &String| {
+                let itself = field.transform == Transform::Identity && *name == field.column;
+                (itself || !is_column(name)) && !others.contains(&name.as_str())
+            };
+            field.name = std::iter::once(base.clone()).chain(numbered).find(free).unwrap_or(base.clone());
+        }
+        named.push(field);
+    }
+    named
+}
+
 /// The fields of `partition_by` as a specification over this schema's columns.
 ///
 /// # Errors

@@ -11,7 +11,7 @@
 //! Where only columns are added and widened, rows of an older schema are no harm. In mode upsert everything is committed
 //! before as well, because a commit's rows are told apart by one key of one schema.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::Schema as ArrowSchema;
@@ -23,8 +23,10 @@ use uuid::Uuid;
 
 use super::{ROUNDS, Table};
 use crate::catalog::CommitRequest;
+use crate::layout;
 use crate::overrides::{Columns, Conversion};
 use crate::schema::{self, Change, Fitted, Numbers, Policy, Projection, What, Wish};
+use crate::snapshot::{self, Changes};
 use crate::token;
 
 /// Rows on their way into a table, shaped.
@@ -159,6 +161,7 @@ impl Table {
                 }
                 return Ok(fields);
             };
+            layout::check_names(&metadata, &schema).map_err(|e| e.context(format!("table {}", self.name)))?;
             if (self.upsert.is_some() || follows && !incoming.late) && self.holds_rows() {
                 self.commit_before_altering().await?;
                 continue;
@@ -181,6 +184,7 @@ impl Table {
 
     /// Sends a request that alters the table, and adopts what the table is afterwards, by this request or by somebody else's.
     pub(super) async fn alter(&mut self, request: CommitRequest) -> Result<()> {
+        let request = self.in_time(request).await?;
         let answer = self.settings.catalog.commit_table(&self.name, request).await;
         failpoint!("schema.altered", |message| Error::unknown(message));
         match answer {
@@ -191,6 +195,27 @@ impl Table {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The same request, with an empty snapshot where the table's last change lies ahead of the clock.
+    async fn in_time(&mut self, mut request: CommitRequest) -> Result<CommitRequest> {
+        let Some(base) = &mut self.base else { return Ok(request) };
+        if !snapshot::is_ahead(&base.metadata) {
+            return Ok(request);
+        }
+        tracing::debug!(table = %self.name, "the table's last change lies ahead of the clock: altering it with an empty snapshot");
+        let changes = Changes {
+            connector: self.settings.connector(),
+            files: &[],
+            empties: false,
+            offsets: &BTreeMap::new(),
+            properties: &HashMap::new(),
+            forget: &[],
+        };
+        let (with, _) = snapshot::propose(base, changes).await?;
+        request.requirements.extend(with.requirements);
+        request.updates = [with.updates, request.updates].concat();
+        Ok(request)
     }
 
     /// The request that gives the table this schema, and says with it which fields a stream's numbers are.

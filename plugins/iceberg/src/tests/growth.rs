@@ -179,3 +179,46 @@ async fn totals_go_on_from_commit_to_commit_and_end_where_a_program_writes_none(
     assert_eq!(found["added-records"], "1");
     assert!(!found.contains_key("total-records"));
 }
+
+/// A week of commits every ten seconds, as another program has left them. Loops over snapshots within loops over snapshots would take
+/// minutes here; the time that is allowed only says that it ends.
+#[tokio::test]
+async fn a_start_on_a_table_of_many_snapshots_ends() {
+    let mut lake = Lake::new();
+    let (mut sink, _) = lake.announced().await;
+    assert_durable(&commit(&mut sink, &[1]).await, 1);
+    let table = lake.load(ORDERS).await;
+    let location = table.metadata_location.unwrap();
+    let path = location.strip_prefix("file://").unwrap();
+    let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let first = json["snapshots"][0].clone();
+    let (begin, count) = (first["timestamp-ms"].as_i64().unwrap(), 60_480);
+    let mut parent = first["snapshot-id"].as_i64().unwrap();
+    for number in 2..=count {
+        let mut snapshot = first.clone();
+        snapshot["snapshot-id"] = (1_000_000 + number).into();
+        snapshot["parent-snapshot-id"] = parent.into();
+        snapshot["sequence-number"] = number.into();
+        snapshot["timestamp-ms"] = (begin + number - count).into();
+        parent = 1_000_000 + number;
+        let logged = serde_json::json!({"snapshot-id": parent, "timestamp-ms": begin + number - count});
+        json["snapshots"].as_array_mut().unwrap().push(snapshot);
+        json["snapshot-log"].as_array_mut().unwrap().push(logged);
+    }
+    json["snapshots"][0]["timestamp-ms"] = (begin - count).into();
+    json["snapshot-log"][0]["timestamp-ms"] = (begin - count).into();
+    json["current-snapshot-id"] = parent.into();
+    json["refs"]["main"]["snapshot-id"] = parent.into();
+    json["last-sequence-number"] = count.into();
+    std::fs::write(path, serde_json::to_vec(&json).unwrap()).unwrap();
+
+    lake.config.snapshots = keep(100, None);
+    let began = std::time::Instant::now();
+    let all = async {
+        let (mut sink, _) = lake.announced().await;
+        assert_durable(&commit(&mut sink, &[2]).await, 2);
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(120), all).await.unwrap();
+    println!("a start and a commit on {count} snapshots took {:.1} s", began.elapsed().as_secs_f64());
+    assert_eq!(lake.metadata().await.snapshots().len(), 60_481 - 1000);
+}

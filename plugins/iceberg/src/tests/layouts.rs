@@ -16,6 +16,18 @@ fn partitioned(lake: &mut Lake, entries: &[&str]) {
     lake.config.partition_by = entries.iter().map(|entry| (*entry).to_owned()).collect();
 }
 
+/// Rows with a column `date`.
+fn dated(ids: &[i64]) -> ChangeBatch {
+    let batch = rows(orders(), ids, Some("2026-01-24"));
+    let schema = batch.rows.schema();
+    let called = schema.fields().iter().map(|field| {
+        if field.name() == "note" { Arc::new(field.as_ref().clone().with_name("date")) } else { field.clone() }
+    });
+    let schema = Schema::new(called.collect::<Vec<_>>());
+    let rows = RecordBatch::try_new(Arc::new(schema), batch.rows.columns().to_vec()).unwrap();
+    ChangeBatch { rows, ..batch }
+}
+
 fn sorted(lake: &mut Lake, entries: &[&str]) {
     lake.config.sort_by = entries.iter().map(|entry| (*entry).to_owned()).collect();
 }
@@ -345,4 +357,80 @@ async fn a_table_of_others_gets_the_order_before_its_rows() {
     let (mut sink, _) = lake.announced().await;
     assert_durable(&commit(&mut sink, &[2, 1]).await, 1);
     assert_eq!(layouts(&lake).await, [(0, Some(1))]);
+}
+
+/// The README's own example beside a column `date`: Iceberg lets no other field have a column's name.
+#[tokio::test]
+async fn a_partition_field_gets_a_free_name_where_a_column_has_its_own() {
+    let mut lake = Lake::new();
+    partitioned(&mut lake, &["day(_cdc_timestamp) as date", "bucket(4, id) as note"]);
+    let planned = IcebergSink::plan(lake.config.clone(), Lake::context(), &orders(), dated(&[1]).rows.schema()).await;
+    let planned = planned.unwrap();
+    assert_eq!(planned.partition_by, ["day(_cdc_timestamp)", "bucket(4, id) as note"]);
+    let told = "partition_by: the partition field of \"day(_cdc_timestamp) as date\" is called \"_cdc_timestamp_day\": \"date\" is a column";
+    assert!(planned.notes.iter().any(|note| note == told), "{:?}", planned.notes);
+
+    for id in 1..=2 {
+        let (mut sink, _) = lake.announced().await;
+        sink.write(&dated(&[id])).await.unwrap();
+        assert_durable(&sink.flush().await.unwrap(), id);
+        // A start finds the layout as configured.
+        assert_eq!(lake.metadata().await.partition_specs_iter().len(), 1);
+    }
+    assert_eq!(fields(&lake).await, [("_cdc_timestamp_day".to_owned(), 1000), ("note".to_owned(), 1001)]);
+    assert_eq!(lake.ids().await, [1, 2]);
+}
+
+/// The column comes when the partition field is there already: then it is the column that needs another name.
+#[tokio::test]
+async fn a_column_that_is_called_as_a_partition_field_is_refused_with_the_way_out() {
+    let mut lake = Lake::new();
+    partitioned(&mut lake, &["day(_cdc_timestamp) as date"]);
+    let (mut sink, _) = lake.announced().await;
+    assert_durable(&commit(&mut sink, &[1]).await, 1);
+    let error = sink.write(&dated(&[2])).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    let way_out = "`columns: {STREAM: {date: {name: date_}}}`";
+    assert!(error.to_string().contains("column \"date\" cannot be added") && error.to_string().contains(way_out), "{error}");
+    let planned = IcebergSink::plan(lake.config.clone(), Lake::context(), &orders(), dated(&[2]).rows.schema()).await;
+    assert!(planned.unwrap().notes.iter().any(|note| note.contains(way_out)));
+
+    let name = crate::overrides::Column { name: Some("date_".into()), ..Default::default() };
+    lake.config.columns = [("public.orders".to_owned(), [("date".to_owned(), name)].into())].into();
+    let (mut sink, _) = lake.announced().await;
+    sink.write(&dated(&[2])).await.unwrap();
+    assert_durable(&sink.flush().await.unwrap(), 2);
+    assert_eq!(lake.ids().await, [1, 2]);
+}
+
+/// A program whose clock was an hour ahead has committed; catalogs refuse what lies over a minute before it.
+#[tokio::test]
+async fn a_clock_that_was_ahead_does_not_stop_changes_of_the_table() {
+    let mut lake = Lake::new();
+    let (mut sink, catalog) = lake.announced().await;
+    assert_durable(&commit(&mut sink, &[1]).await, 1);
+    let metadata = lake.metadata().await;
+    let head = metadata.current_snapshot().unwrap();
+    let ahead = iceberg::spec::Snapshot::builder()
+        .with_snapshot_id(77)
+        .with_parent_snapshot_id(Some(head.snapshot_id()))
+        .with_sequence_number(metadata.last_sequence_number() + 1)
+        .with_timestamp_ms(metadata.last_updated_ms() + 3_600_000)
+        .with_manifest_list(head.manifest_list())
+        .with_summary(head.summary().clone())
+        .with_schema_id(0)
+        .build();
+    let set = TableUpdate::SetSnapshotRef { ref_name: "main".into(), reference: foreign::branch(77) };
+    foreign::apply(&catalog.inner, vec![TableUpdate::AddSnapshot { snapshot: ahead }, set]).await;
+    // A change of the schema, one of the layout, an expiry.
+    partitioned(&mut lake, &["bucket(4, id)"]);
+    lake.config.snapshots = Some(crate::config::Snapshots { keep: 1, older_than: None });
+    let (mut sink, _) = lake.announced().await;
+    sink.write(&dated(&[2])).await.unwrap();
+    assert_durable(&sink.flush().await.unwrap(), 2);
+    assert_eq!(lake.ids().await, [1, 2]);
+    let metadata = lake.metadata().await;
+    assert!(metadata.current_schema().field_by_name("date").is_some());
+    assert_eq!(fields(&lake).await[0].0, "id_bucket");
+    assert!(metadata.last_updated_ms() >= lake.metadata().await.history().last().unwrap().timestamp_ms());
 }
