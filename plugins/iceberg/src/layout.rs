@@ -86,11 +86,11 @@ impl Relayout {
         metadata: &TableMetadata,
         schema: &Schema,
     ) -> Result<()> {
-        // A name that was ever a column's is taken, so that this says the same whatever becomes of the column.
-        let is_column = |name: &str| {
-            let mut schemas = metadata.schemas_iter().map(AsRef::as_ref).chain([schema]);
-            schemas.any(|schema| schema.field_by_name(name).is_some())
-        };
+        // A name that was a column's stays taken, so that this says the same whatever becomes of the column; but for a partition field
+        // that has it.
+        let is_field = |name: &str| metadata.partition_specs_iter().any(|spec| spec.fields().iter().any(|f| f.name == name));
+        let was_column = |name: &str| metadata.schemas_iter().any(|schema| schema.field_by_name(name).is_some());
+        let is_column = |name: &str| schema.field_by_name(name).is_some() || (was_column(name) && !is_field(name));
         let partition_by = &partition::with_free_names(partition_by, is_column);
         let wanted = partition::bind(partition_by, schema)?;
         let current = metadata.default_partition_spec();
