@@ -44,7 +44,12 @@ impl fmt::Display for Difference {
 
 impl Relayout {
     pub(crate) fn request(&self) -> CommitRequest {
-        CommitRequest { id: Uuid::new_v4(), requirements: self.requirements.clone(), updates: self.updates.clone(), planned_on: None }
+        CommitRequest {
+            id: Uuid::new_v4(),
+            requirements: self.requirements.clone(),
+            updates: self.updates.clone(),
+            planned_on: None,
+        }
     }
 }
 
@@ -88,7 +93,8 @@ impl Relayout {
     ) -> Result<()> {
         // A name that was a column's stays taken, so that this says the same whatever becomes of the column; but for a partition field
         // that has it.
-        let is_field = |name: &str| metadata.partition_specs_iter().any(|spec| spec.fields().iter().any(|f| f.name == name));
+        let is_field =
+            |name: &str| metadata.partition_specs_iter().any(|spec| spec.fields().iter().any(|f| f.name == name));
         let was_column = |name: &str| metadata.schemas_iter().any(|schema| schema.field_by_name(name).is_some());
         let is_column = |name: &str| schema.field_by_name(name).is_some() || (was_column(name) && !is_field(name));
         let partition_by = &partition::with_free_names(partition_by, is_column);

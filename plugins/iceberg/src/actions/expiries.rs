@@ -92,7 +92,9 @@ async fn shown(catalog: &dyn Catalog, tables: Vec<TableIdent>) -> Result<ActionO
 async fn let_go(catalog: &dyn Catalog, table: &TableIdent, id: &str) -> Result<ActionOutput> {
     let loaded = catalog.load_table(table).await?;
     let Some(found) = expire::found(&loaded).await?.into_iter().find(|found| found.id() == id) else {
-        return Err(Error::config(format!("release={id}: table {table} has no such expiry; without release= they are listed")));
+        return Err(Error::config(format!(
+            "release={id}: table {table} has no such expiry; without release= they are listed"
+        )));
     };
     let request = CommitRequest {
         id: Uuid::new_v4(),

@@ -135,14 +135,8 @@ async fn change_offset(
         None => format!("table {table}: the offset of {at} is forgotten"),
     };
     let offsets = BTreeMap::from([(at, offset)]);
-    let changes = Changes {
-        connector,
-        files: &[],
-        empties: false,
-        offsets: &offsets,
-        properties: &HashMap::new(),
-        forget: &[],
-    };
+    let changes =
+        Changes { connector, files: &[], empties: false, offsets: &offsets, properties: &HashMap::new(), forget: &[] };
     let (request, attempt) = snapshot::propose(&mut Base::new(loaded), changes).await?;
     if let Some(reason) = super::commit(catalog.as_ref(), table, request, &attempt, connector).await? {
         let changed = format!("table {table} was changed meanwhile and the offset is as it was; try again");

@@ -305,8 +305,11 @@ impl RestCatalog {
         access.region = access.region.or_else(|| said("s3.region")).or_else(|| said("client.region"));
         if access.endpoint.is_none() {
             access.endpoint = said("s3.endpoint");
-            access.path_style =
-                self.storage.path_style.or_else(|| said("s3.path-style-access").map(|on| is_true(&on))).unwrap_or(false);
+            access.path_style = self
+                .storage
+                .path_style
+                .or_else(|| said("s3.path-style-access").map(|on| is_true(&on)))
+                .unwrap_or(false);
         }
         if access.credentials != S3Credentials::Environment {
             return (access, None, None);

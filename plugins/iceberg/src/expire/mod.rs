@@ -31,8 +31,8 @@ use crate::manifests::{flag, property};
 use crate::snapshot::{is_ahead, now_ms};
 use crate::token;
 use clean::Cleaner;
-use record::{Found, Record, records};
 pub(crate) use record::Verdict;
+use record::{Found, Record, records};
 
 /// Expiries of one table are at least so far apart. Tests do not wait.
 const EVERY: Duration = Duration::from_secs(if cfg!(test) { 0 } else { 60 });

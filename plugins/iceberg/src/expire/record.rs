@@ -79,10 +79,13 @@ impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (count, id) = (self.snapshots.len(), self.id());
         match &self.verdict {
-            Verdict::Harmless(removed) => write!(f, "expiry {id} removed {} snapshots, which nothing held", removed.len()),
+            Verdict::Harmless(removed) => {
+                write!(f, "expiry {id} removed {} snapshots, which nothing held", removed.len())
+            }
             Verdict::Forbidden { refs, gc_off, file, .. } => {
                 write!(f, "expiry {id} removed")?;
-                let named = refs.iter().map(|(name, reference)| format!("snapshot {} of {name:?}", reference.snapshot_id));
+                let named =
+                    refs.iter().map(|(name, reference)| format!("snapshot {} of {name:?}", reference.snapshot_id));
                 let named: Vec<_> = named.collect();
                 match &named[..] {
                     [] => write!(f, " {count} snapshots")?,

@@ -43,9 +43,7 @@ pub(super) async fn put_back(catalog: &dyn Catalog, table: &TableIdent, connecto
         let (mut request, attempt) = snapshot::propose(&mut Base::new(loaded), changes).await?;
         let ids = add_again(&metadata, &mut request.updates, refs, replaced)?;
         for (name, reference) in refs {
-            request
-                .requirements
-                .push(TableRequirement::RefSnapshotIdMatch { r#ref: name.clone(), snapshot_id: None });
+            request.requirements.push(TableRequirement::RefSnapshotIdMatch { r#ref: name.clone(), snapshot_id: None });
             let Some(id) = ids.get(&reference.snapshot_id) else { continue };
             let reference = SnapshotReference { snapshot_id: *id, ..reference.clone() };
             request.updates.push(TableUpdate::SetSnapshotRef { ref_name: name.clone(), reference });

@@ -118,7 +118,8 @@ async fn what_a_token_names_comes_back_under_another_id() {
     let head = lineage::head(&before.metadata).unwrap().snapshot_id();
     let files = files_of(&before, head).await;
     // Another connector's token, which stays at the snapshot that is the current one now.
-    let token = before.metadata.properties().iter().find(|(name, _)| name.starts_with("philotes.offset.shop.")).unwrap();
+    let token =
+        before.metadata.properties().iter().find(|(name, _)| name.starts_with("philotes.offset.shop.")).unwrap();
     let others = token.0.replace(".shop.", ".other.");
     foreign::apply(&catalog.inner, vec![set(&others, token.1)]).await;
     before_the_expiry(&catalog, vec![set_ref("audit", tag(head))]);
@@ -168,7 +169,10 @@ async fn a_record_outlives_the_task_that_set_it() {
     assert_eq!(records(&metadata).len(), 1);
 
     let refused = remove_orphans(&lake).await.unwrap_err().to_string();
-    assert!(refused.contains(&format!("snapshot {tagged} of \"audit\" and snapshot {tagged} of \"experiment\"")), "{refused}");
+    assert!(
+        refused.contains(&format!("snapshot {tagged} of \"audit\" and snapshot {tagged} of \"experiment\"")),
+        "{refused}"
+    );
     assert!(files.iter().all(|file| file.exists()), "{files:?}");
     let ActionOutput::Rows { rows, .. } = act(&lake, "expiries", json!({})).await.unwrap() else { panic!() };
     assert_eq!(rows.len(), 1);

@@ -391,7 +391,10 @@ async fn a_column_that_is_called_as_a_partition_field_is_refused_with_the_way_ou
     let error = sink.write(&dated(&[2])).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
     let way_out = "`columns: {STREAM: {date: {name: date_}}}`";
-    assert!(error.to_string().contains("column \"date\" cannot be added") && error.to_string().contains(way_out), "{error}");
+    assert!(
+        error.to_string().contains("column \"date\" cannot be added") && error.to_string().contains(way_out),
+        "{error}"
+    );
     let planned = IcebergSink::plan(lake.config.clone(), Lake::context(), &orders(), dated(&[2]).rows.schema()).await;
     assert!(planned.unwrap().notes.iter().any(|note| note.contains(way_out)));
 
