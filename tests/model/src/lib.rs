@@ -6,6 +6,7 @@
 //! - [`commits`] is DESIGN §3: tasks, a table, its catalog and the network between them, and strangers at the table.
 //! - [`buffer`] is DESIGN §7: rows, late ids, batches, epochs and acknowledgements, on a PostgreSQL that crashes.
 //! - [`dead_letters`] is rule 9.
+//! - [`expiry`] is the sink that expires snapshots beside others who make tags (DESIGN §10).
 //! - [`moves`] is what becomes of rows whose keys others take over, in tables of mode upsert.
 //!
 //! DESIGN is the project's design document; each model names the rules that it can leave out, and says what they are. A change
