@@ -280,7 +280,7 @@ impl Model for Moves {
                 state.sealed = true;
             }
             Action::Start => {
-                state.task = Some(Task { rows: state.table.clone(), next: state.token, reached: state.reached })
+                state.task = Some(Task { rows: state.table.clone(), next: state.token, reached: state.reached });
             }
             Action::Read => {
                 let task = state.task.as_mut()?;

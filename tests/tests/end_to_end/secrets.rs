@@ -77,7 +77,7 @@ struct Case {
 }
 
 impl Case {
-    fn new(dir: &Path, name: &str, source: Value, sink: Value) -> Self {
+    fn new(dir: &Path, name: &str, source: &Value, sink: &Value) -> Self {
         let connector =
             json!({"name": name, "source": source, "sink": sink, "retry": {"initial": "50ms", "max": "100ms"}});
         let file = dir.join(format!("{name}.yaml"));
@@ -155,7 +155,7 @@ fn cases(dir: &Path, dsn: &str) -> Vec<Case> {
     let plain = json!({"mechanism": "plain", "username": "me", "password": MARK});
     let bearer =
         |url: &str| json!({"mechanism": "oauthbearer", "token_url": url, "client_id": "me", "client_secret": MARK});
-    let case = |name: &str, source: &Value, sink: &Value| Case::new(dir, name, source.clone(), sink.clone());
+    let case = |name: &str, source: &Value, sink: &Value| Case::new(dir, name, source, sink);
     vec![
         case("runs", &postgres, &local),
         case("nobody-there", &nowhere, &local),
