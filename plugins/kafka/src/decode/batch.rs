@@ -298,12 +298,13 @@ impl Fixed {
 
     /// In the order of the schema's fields.
     fn finish(mut self, arrays: &mut Vec<ArrayRef>) -> Result<(), ArrowError> {
+        self.kafka.finish(arrays)?;
         arrays.push(self.operations.finish()?);
         arrays.push(self.micros.finish()?);
         arrays.push(self.lsns.finish()?);
         if let Some(mut lists) = self.unchanged {
             arrays.push(lists.finish()?);
         }
-        self.kafka.finish(arrays)
+        Ok(())
     }
 }

@@ -106,10 +106,11 @@ impl Topic {
         {
             return at;
         }
-        let mut fields: Vec<_> =
-            batch.columns.iter().map(|column| column.spec.field()).chain(reserved_fields()).collect();
-        fields.extend(unchanged.then(unchanged_field));
+        let mut fields: Vec<_> = batch.columns.iter().map(|column| column.spec.field()).collect();
+        // The reserved columns close the schema.
         fields.extend(kafka_columns::fields(&self.wanted));
+        fields.extend(reserved_fields());
+        fields.extend(unchanged.then(unchanged_field));
         // A TRUNCATE may be the first that is heard of a topic.
         let known = batch.key.iter().all(|name| batch.index.contains_key(name));
         let key: &[String] = if known { &batch.key } else { &[] };

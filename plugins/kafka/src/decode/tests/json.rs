@@ -209,15 +209,15 @@ fn what_kafka_says_is_there_on_request() {
         names(&built),
         [
             "v",
-            "_cdc_operation",
-            "_cdc_timestamp",
-            "_cdc_lsn",
             "_kafka_key",
             "_kafka_headers",
             "_kafka_timestamp",
             "_kafka_topic",
             "_kafka_partition",
-            "_kafka_offset"
+            "_kafka_offset",
+            "_cdc_operation",
+            "_cdc_timestamp",
+            "_cdc_lsn"
         ]
     );
     for (column, expected) in [

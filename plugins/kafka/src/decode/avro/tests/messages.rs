@@ -96,14 +96,14 @@ fn records_are_rows() {
     let (rows, id, initial_load) = topic.close();
     assert_eq!((id, initial_load), (1, false));
     let names: Vec<_> = rows.schema().fields().iter().map(|field| field.name().clone()).collect();
-    assert_eq!(names, ["id", "name", "_cdc_operation", "_cdc_timestamp", "_cdc_lsn", "_kafka_offset"]);
+    assert_eq!(names, ["id", "name", "_kafka_offset", "_cdc_operation", "_cdc_timestamp", "_cdc_lsn"]);
     assert_eq!(rows.schema().metadata()[META_KEY], r#"["id"]"#);
     assert_eq!(rows.schema().field(0).metadata()[META_SOURCE_TYPE], "long");
     assert_eq!(rows.column(0).as_primitive::<Int64Type>().values(), &[1, 2]);
     assert_eq!(printed(rows.column(1)), ["a", "null"]);
-    assert_eq!(printed(rows.column(2)), ["INSERT", "INSERT"]);
-    assert_eq!(printed(rows.column(3)), ["2023-11-14T22:13:20Z", "2023-11-14T22:13:20Z"]);
-    assert_eq!(printed(rows.column(4)), ["orders-3@0", "orders-3@1"]);
+    assert_eq!(printed(rows.column(3)), ["INSERT", "INSERT"]);
+    assert_eq!(printed(rows.column(4)), ["2023-11-14T22:13:20Z", "2023-11-14T22:13:20Z"]);
+    assert_eq!(printed(rows.column(5)), ["orders-3@0", "orders-3@1"]);
     assert_eq!(server.asked().len(), 1);
 }
 
