@@ -8,6 +8,8 @@
 pub(super) const MAX_FOOTER: u64 = 64 << 20;
 /// How deep structs and lists may stand in one another. Those of Parquet are eight deep.
 const MAX_DEPTH: usize = 32;
+/// The greatest number of a field: the library counts in 16 bits.
+const MAX_NUMBER: u64 = i16::MAX as u64;
 /// What a struct of a list takes at least: those of Parquet all have a field.
 const LEAST_STRUCT: usize = 3;
 
@@ -211,10 +213,13 @@ fn fields(rest: &mut &[u8], known: Option<Type>, depth: usize) -> Option<()> {
             return Some(());
         }
         number = match head >> 4 {
-            // In zigzag. A negative number is none of Parquet's.
-            0 => varint(rest).map(|said| if said % 2 == 0 { said / 2 } else { u64::MAX })?,
-            more => number.saturating_add(u64::from(more)),
+            // In zigzag: a negative number, from which later ones would count on, is odd.
+            0 => varint(rest).filter(|said| said % 2 == 0)? / 2,
+            more => number + u64::from(more),
         };
+        if number > MAX_NUMBER {
+            return None;
+        }
         let field = match known {
             Some(Type::Struct(fields)) => fields.iter().find(|(known, _)| *known == number).map(|(_, field)| *field),
             _ => None,
@@ -276,6 +281,8 @@ mod tests {
         assert!(!is_sound(&[0x82, 0x00, 0x1c, 0x17, 0xe9, 0x00]), "an encryption that is true");
         assert!(!is_sound(&[0x29, 0x15, 0x02, 0x00]), "a schema of numbers");
         assert!(!is_sound(&[0x09, 0xc8, 0x01, 0x21, 0x01, 0x01, 0x00]), "field 100, a list of booleans");
+        assert!(!is_sound(&[0x05, 0x09, 0x00, 0x75, 0x00, 0x00]), "field 2 as a number, by way of -5");
+        assert!(!is_sound(&[0x05, 0xfe, 0xff, 0x03, 0x00, 0x25, 0x00, 0x00]), "beyond 16 bits");
         assert!(is_sound(&[0x09, 0xc8, 0x01, 0x23, 0x01, 0x01, 0x00]), "field 100, a list of bytes");
     }
 }
