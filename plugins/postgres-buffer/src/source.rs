@@ -220,7 +220,7 @@ async fn watch(ready: Arc<Ready>, task: impl Future<Output = Result<()>>) {
     let error = match AssertUnwindSafe(task).catch_unwind().await {
         Ok(Err(error)) => error,
         Ok(Ok(())) => Error::unavailable("a task of the source has ended"),
-        // Its message is on the standard error already.
+        // Its message is in the host's log already.
         Err(_) => Error::internal("a task of the source panicked"),
     };
     ready.fail(error);

@@ -393,10 +393,10 @@ async fn held(
     let fields = schema.as_struct().fields();
     let key: Vec<i32> = stage.key().iter().map(|place| fields[*place].id).collect();
     let columns: Vec<i32> = fields.iter().map(|field| field.id).collect();
-    let wanted = (wanted, any_displaced);
-    let FoundAll { rows, places } = match wanted {
-        (keys, true) => lookup::find_all(base, &key, &keys, &columns).await?,
-        (keys, false) => lookup::find(base, &key, &keys, &columns).await?.into(),
+    let FoundAll { rows, places } = if any_displaced {
+        lookup::find_all(base, &key, &wanted, &columns).await?
+    } else {
+        lookup::find(base, &key, &wanted, &columns).await?.into()
     };
     let found = held.iter_mut().zip(&matters).filter(|(_, matters)| **matters);
     found.zip(places).for_each(|((held, _), places)| *held = HeldRows::Known(places));
